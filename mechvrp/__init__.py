@@ -1,0 +1,76 @@
+"""mechvrp: mechanistic interpretability of vision-language models.
+
+One vocabulary of sites and interventions for every family, on nnsight traces; on top of it the VLM
+Reliability Probe study. Names load on first use, so importing this package is cheap.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from mechvrp._version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from mechvrp import circuits as circuits
+    from mechvrp import data as data
+    from mechvrp import errors as errors
+    from mechvrp import models as models
+    from mechvrp import patching as patching
+    from mechvrp import plots as plots
+    from mechvrp import statistics as statistics
+    from mechvrp import tracing as tracing
+    from mechvrp.data import Dataset as Dataset
+    from mechvrp.data import Sample as Sample
+    from mechvrp.models import VLM as VLM
+    from mechvrp.models import Batch as Batch
+    from mechvrp.models import load as load
+    from mechvrp.patching import replace as replace
+    from mechvrp.patching import zero as zero
+    from mechvrp.study import run_study as run_study
+    from mechvrp.tracing import Activations as Activations
+    from mechvrp.tracing import Site as Site
+    from mechvrp.tracing import cache as cache
+    from mechvrp.tracing import trace as trace
+
+_MODULES = (
+    "circuits",
+    "data",
+    "errors",
+    "models",
+    "patching",
+    "plots",
+    "statistics",
+    "study",
+    "tracing",
+)
+_NAMES = {
+    "Activations": "tracing",
+    "Batch": "models",
+    "Dataset": "data",
+    "Sample": "data",
+    "Site": "tracing",
+    "VLM": "models",
+    "cache": "tracing",
+    "load": "models",
+    "replace": "patching",
+    "run_study": "study",
+    "trace": "tracing",
+    "zero": "patching",
+}
+
+__all__ = sorted([*_MODULES, *_NAMES, "__version__"])  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"mechvrp.{name}")
+    if name in _NAMES:
+        value = getattr(importlib.import_module(f"mechvrp.{_NAMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'mechvrp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

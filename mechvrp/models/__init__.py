@@ -1,0 +1,29 @@
+"""Models: loading, families, batches and their token maps."""
+
+from mechvrp.models.batch import Batch as Batch
+from mechvrp.models.families import Family as Family
+from mechvrp.models.families import Grid as Grid
+from mechvrp.models.families import Modules as Modules
+from mechvrp.models.families import families as known_families
+from mechvrp.models.families import register_family as register_family
+from mechvrp.models.loading import EmbeddedModel as EmbeddedModel
+from mechvrp.models.loading import embedded_models as embedded_models
+from mechvrp.models.loading import load as load
+from mechvrp.models.tokens import ImageTokens as ImageTokens
+from mechvrp.models.tokens import TokenMap as TokenMap
+from mechvrp.models.vlm import VLM as VLM
+
+__all__ = [
+    "VLM",
+    "Batch",
+    "EmbeddedModel",
+    "Family",
+    "Grid",
+    "ImageTokens",
+    "Modules",
+    "TokenMap",
+    "embedded_models",
+    "known_families",
+    "load",
+    "register_family",
+]

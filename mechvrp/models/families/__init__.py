@@ -1,0 +1,49 @@
+"""The registry of families, by ``config.model_type``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mechvrp.errors import InputError, UnsupportedModelError
+from mechvrp.models.families.base import Family as Family
+from mechvrp.models.families.base import Grid as Grid
+from mechvrp.models.families.base import Modules as Modules
+from mechvrp.models.families.llava import Llava
+from mechvrp.models.families.paligemma import PaliGemma
+from mechvrp.models.families.qwen2_vl import Qwen2VL
+
+__all__ = ["Family", "Grid", "Modules", "families", "family_of", "register_family"]
+
+_FAMILIES: dict[str, Family] = {}
+
+
+def register_family(family: Family, *, replace: bool = False) -> Family:
+    """Make a family known for its ``model_types`` (``replace=True`` to override one that exists)."""
+    taken = sorted(set(family.model_types) & set(_FAMILIES))
+    if taken and not replace:
+        raise InputError(
+            f"model types {taken} already have a family; pass replace=True to replace it"
+        )
+    _FAMILIES.update(dict.fromkeys(family.model_types, family))
+    return family
+
+
+def families() -> dict[str, Family]:
+    """Every known ``config.model_type`` and its family."""
+    return dict(_FAMILIES)
+
+
+def family_of(config: Any) -> Family:
+    """The family that describes this config (raises ``UnsupportedModelError``)."""
+    model_type = getattr(config, "model_type", None)
+    if model_type not in _FAMILIES:
+        raise UnsupportedModelError(
+            f"no family describes model type {model_type!r}; known: {', '.join(sorted(_FAMILIES))}. "
+            "To add one, subclass mechvrp.models.Family and pass an instance to "
+            "mechvrp.models.register_family (CONTRIBUTING.md shows how)."
+        )
+    return _FAMILIES[model_type]
+
+
+for _family in (Llava(), PaliGemma(), Qwen2VL()):
+    register_family(_family)

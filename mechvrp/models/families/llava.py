@@ -1,0 +1,60 @@
+"""LLaVA-1.5: a CLIP or SigLIP tower, a two-layer MLP projector, a causal decoder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mechvrp.errors import UnsupportedModelError
+from mechvrp.models.families.base import Family, Grid, Modules
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["Llava"]
+
+#: Liu et al. 2023, the conversation prefix of LLaVA-1.5 (``vicuna_v1``).
+SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
+#: Its instruction for short answers (VQA and POPE evaluation).
+INSTRUCTION = "\nAnswer the question using a single word or phrase."
+#: Towers whose tokens form one square grid.
+TOWERS = ("clip_vision_model", "siglip_vision_model")
+
+
+class Llava(Family):
+    name = "llava"
+    model_types = ("llava",)
+
+    def modules(self, model: nn.Module) -> Modules:
+        tower = model.config.vision_config.model_type  # type: ignore[union-attr]
+        if tower not in TOWERS:
+            raise UnsupportedModelError(
+                f"a LLaVA with a {tower!r} vision tower is not known; known towers: "
+                f"{', '.join(TOWERS)}. Register a family that describes it with "
+                "mechvrp.models.register_family."
+            )
+        return Modules()
+
+    def prompt(self, processor: Any, question: str, *, task: str, instruction: str | None) -> str:
+        system = SYSTEM if instruction is None else None
+        question += INSTRUCTION if instruction is None else instruction
+        if getattr(processor, "chat_template", None):
+            return self._chat(processor, question, system)
+        start = f"{system} " if system else ""
+        return f"{start}USER: {processor.image_token}\n{question} ASSISTANT:"
+
+    def grids(self, model: Any, inputs: dict[str, Tensor]) -> list[Grid]:
+        pixels = inputs["pixel_values"]
+        patch = model.config.vision_config.patch_size
+        rows, cols = pixels.shape[-2] // patch, pixels.shape[-1] // patch
+        # CLIP has a class token, which only the "default" strategy drops.
+        clip = model.config.vision_config.model_type == "clip_vision_model"
+        default = model.config.vision_feature_select_strategy == "default"
+        if default and not clip:
+            raise UnsupportedModelError(
+                "vision_feature_select_strategy='default' drops the first token, which in a SigLIP "
+                "tower is an image patch, so the tokens form no grid; use 'full'"
+            )
+        return [Grid(rows, cols, extra=int(clip and not default))] * pixels.shape[0]

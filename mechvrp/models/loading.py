@@ -1,0 +1,126 @@
+"""``load``: one way in, for embedded names, local folders, hub ids and models in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mechvrp.errors import InputError
+
+__all__ = ["EmbeddedModel", "embedded_models", "load"]
+
+ZOO = Path(__file__).parent / "zoo"
+
+
+class EmbeddedModel(NamedTuple):
+    """A checkpoint that comes with the package."""
+
+    name: str
+    path: Path
+
+
+def embedded_models() -> tuple[EmbeddedModel, ...]:
+    """The checkpoints that come with the package, by name."""
+    folders = sorted(path.parent for path in ZOO.glob("*/config.json"))
+    return tuple(EmbeddedModel(folder.name, folder) for folder in folders)
+
+
+def load(
+    name_or_path_or_hf_model: Any,
+    *,
+    processor: Any = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    attn: str = "sdpa",
+    device_map: Any = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> Any:
+    """Load a vision-language model as a ``VLM``.
+
+    Args:
+        name_or_path_or_hf_model: an embedded name (``"tiny-llava"``), a local folder, a hub id
+            (``"llava-hf/llava-1.5-7b-hf"``), or a Hugging Face model already in memory.
+        processor: the processor; by default the one beside the weights. A model in memory may come
+            without one: it can be traced, but not encode samples.
+        device: ``"auto"`` (CUDA, else Apple's MPS, else CPU) or a torch device; a model in memory
+            stays where it is under ``"auto"``.
+        dtype: ``"auto"`` (the checkpoint's own) or a torch dtype by name, e.g. ``"bfloat16"``.
+        attn: attention implementation, ``"sdpa"`` or ``"eager"`` (needed for ``pattern``); a model in
+            memory keeps its own.
+        device_map: as in transformers, for models larger than one device; excludes ``device``.
+        revision, trust_remote_code: as in transformers, for hub ids.
+
+    Raises:
+        InputError: no such embedded name, folder or hub id, or arguments that exclude each other.
+        UnsupportedModelError: no family describes the architecture.
+    """
+    from torch import nn
+
+    from mechvrp.models.vlm import VLM
+
+    if isinstance(name_or_path_or_hf_model, nn.Module):
+        model = name_or_path_or_hf_model
+        if device_map is not None or revision is not None:
+            raise InputError("device_map and revision are for loading by name; this model is loaded")
+        if device != "auto":
+            model = model.to(device)
+        if dtype != "auto":
+            model = model.to(_dtype(dtype))
+        return VLM(model, processor)
+
+    name = str(name_or_path_or_hf_model)
+    embedded = {entry.name: entry.path for entry in embedded_models()}
+    source = str(embedded.get(name, name))
+    if device_map is not None and device != "auto":
+        raise InputError(f"give device ({device!r}) or device_map ({device_map!r}), not both")
+    if name not in embedded and "/" not in name and not Path(name).exists():
+        raise InputError(
+            f"no model named {name!r}: it is neither embedded ({', '.join(embedded) or 'none'}), nor "
+            "a local folder, nor a hub id of the form owner/name"
+        )
+
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+    from mechvrp.models.families import family_of
+
+    hub = {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        # The config alone first: an architecture that is not known is refused before a download.
+        config = AutoConfig.from_pretrained(source, **hub)
+        chosen = family_of(config).attention_for(config, attn)
+        model = AutoModelForImageTextToText.from_pretrained(
+            source,
+            dtype="auto" if dtype == "auto" else _dtype(dtype),
+            attn_implementation=chosen,
+            device_map=device_map,
+            **hub,
+        )
+        if processor is None:
+            processor = AutoProcessor.from_pretrained(source, **hub)
+    except OSError as error:
+        raise InputError(f"could not load {name!r}: {error}") from error
+    if device_map is None:
+        model = model.to(_device() if device == "auto" else device)
+    return VLM(model, processor, name=name)
+
+
+def _device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _dtype(name: Any) -> Any:
+    import torch
+
+    if isinstance(name, torch.dtype):
+        return name
+    found = getattr(torch, str(name), None)
+    if not isinstance(found, torch.dtype):
+        raise InputError(
+            f"no torch dtype {name!r}; e.g. 'float32', 'bfloat16', 'float16', or 'auto'"
+        )
+    return found

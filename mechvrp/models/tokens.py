@@ -1,0 +1,314 @@
+"""``TokenMap``: which position of an encoded batch is what."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from mechvrp.errors import DataError, SiteError
+
+if TYPE_CHECKING:
+    from mechvrp.models.families import Grid
+
+__all__ = ["ImageTokens", "Positions", "TokenMap"]
+
+#: How positions are named: a keyword (see ``TokenMap.resolve``), a word of the question, one
+#: position, or several positions or (row, column) patches.
+Positions = str | int | Sequence[int] | Sequence[tuple[int, int]]
+
+KEYWORDS = ("all", "image", "last", "question", "text")
+
+
+@dataclass(frozen=True)
+class ImageTokens:
+    """The image tokens of one sample, in raster order.
+
+    Attributes:
+        position: where each token stands in the padded sequence, [token].
+        row, col: its place on its image's grid, [token]; -1 for a token with no place (CLS).
+        image: which of the sample's images it belongs to, [token].
+        feature: its row in the ``projected`` site, which lists the tokens of the whole batch.
+        shapes: (rows, columns) of each image's grid.
+    """
+
+    position: Int[Tensor, " token"]
+    row: Int[Tensor, " token"]
+    col: Int[Tensor, " token"]
+    image: Int[Tensor, " token"]
+    feature: Int[Tensor, " token"]
+    shapes: tuple[tuple[int, int], ...]
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+
+class TokenMap:
+    """Positions of an encoded batch, counted in the padded sequence (negative counts from its end).
+
+    Args:
+        input_ids: [batch, pos].
+        attention_mask: [batch, pos], 0 on padding.
+        image_token_id: the placeholder that stands for an image token.
+        grids: the layout of every image, in the order of the inputs.
+        tokenizer: to find words; ``None`` where the inputs were encoded elsewhere.
+        questions: the question of each sample, ``None`` likewise.
+
+    Raises:
+        DataError: the image tokens of the ids do not fit the grids.
+    """
+
+    def __init__(
+        self,
+        input_ids: Int[Tensor, "batch pos"],
+        attention_mask: Int[Tensor, "batch pos"],
+        *,
+        image_token_id: int,
+        grids: Sequence[Grid],
+        tokenizer: Any = None,
+        questions: Sequence[str] | None = None,
+    ) -> None:
+        self.input_ids = input_ids.cpu()
+        self.attention_mask = attention_mask.cpu().bool()
+        self._tokenizer = tokenizer
+        self._questions = questions
+        self.images: tuple[ImageTokens, ...] = self._place_images(image_token_id, list(grids))
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return self.input_ids.shape[0]
+
+    @property
+    def length(self) -> int:
+        """Number of positions, padding included."""
+        return self.input_ids.shape[1]
+
+    @cached_property
+    def last(self) -> Int[Tensor, " batch"]:
+        """The last prompt token of each sample: the position that predicts the answer."""
+        places = torch.arange(self.length).expand_as(self.input_ids)
+        return places.masked_fill(~self.attention_mask, -1).max(dim=1).values
+
+    def _place_images(self, token_id: int, grids: list[Grid]) -> tuple[ImageTokens, ...]:
+        found, feature = [], 0
+        remaining = iter(enumerate(grids))
+        for sample, ids in enumerate(self.input_ids):
+            position = (ids == token_id).nonzero().flatten()
+            row: list[int] = []
+            col: list[int] = []
+            image: list[int] = []
+            shapes: list[tuple[int, int]] = []
+            while len(row) < len(position):
+                index, grid = next(remaining, (None, None))
+                if grid is None:
+                    raise DataError(
+                        f"sample {sample} has {len(position)} image tokens in its prompt, but its "
+                        f"images give {len(row)}: an image is missing, or was resized elsewhere"
+                    )
+                row += [-1] * grid.extra + [r for r in range(grid.rows) for _ in range(grid.cols)]
+                col += [-1] * grid.extra + list(range(grid.cols)) * grid.rows
+                image += [len(shapes)] * grid.tokens
+                shapes.append((grid.rows, grid.cols))
+            if len(row) != len(position):
+                raise DataError(
+                    f"sample {sample} has {len(position)} image tokens in its prompt, but its "
+                    f"{len(shapes)} image(s) of {shapes} tokens give {len(row)}"
+                )
+            found.append(
+                ImageTokens(
+                    position,
+                    torch.tensor(row, dtype=torch.long),
+                    torch.tensor(col, dtype=torch.long),
+                    torch.tensor(image, dtype=torch.long),
+                    torch.arange(feature, feature + len(row)),
+                    tuple(shapes),
+                )
+            )
+            feature += len(row)
+        left = sum(1 for _ in remaining)
+        if left:
+            raise DataError(f"{left} of {len(grids)} images have no tokens in any prompt")
+        return tuple(found)
+
+    def patch(self, sample: int, row: int, col: int, *, image: int = 0) -> int:
+        """The position of the image token at (row, col) of a sample's image."""
+        tokens = self.images[sample]
+        if not 0 <= image < len(tokens.shapes):
+            raise SiteError(f"sample {sample} has {len(tokens.shapes)} image(s); asked for {image}")
+        rows, cols = tokens.shapes[image]
+        if not (0 <= row < rows and 0 <= col < cols):
+            raise SiteError(
+                f"patch ({row}, {col}) is outside the {rows} x {cols} grid of sample {sample}: "
+                f"rows 0 to {rows - 1}, columns 0 to {cols - 1}"
+            )
+        here = (tokens.row == row) & (tokens.col == col) & (tokens.image == image)
+        return int(tokens.position[here][0])
+
+    def grid_of(self, sample: int, position: int) -> tuple[int, int] | None:
+        """(row, col) of the image token at a position, ``None`` if it is not one on a grid."""
+        tokens = self.images[sample]
+        here = (tokens.position == position % self.length).nonzero().flatten()
+        if not len(here) or tokens.row[here[0]] < 0:
+            return None
+        return int(tokens.row[here[0]]), int(tokens.col[here[0]])
+
+    # ---- text -------------------------------------------------------------------------------
+
+    def strings(self, sample: int) -> list[str]:
+        """The text of every token of a sample, padding included (``""`` there)."""
+        text, spans = self._spelled[sample]
+        return [text[a:b] for a, b in spans]
+
+    @cached_property
+    def question(self) -> tuple[Int[Tensor, " token"], ...]:
+        """The positions of each sample's question, template and instruction left out."""
+        if self._questions is None:
+            raise SiteError(
+                "the question's positions are unknown: the inputs were encoded elsewhere. Encode "
+                "samples with model.encode, or give explicit positions."
+            )
+        found = []
+        for sample, question in enumerate(self._questions):
+            text, _ = self._spelled[sample]
+            start = text.rfind(question.strip())
+            if start < 0:
+                raise DataError(
+                    f"the question of sample {sample} is not in its tokens: {question!r} "
+                    f"against {text!r}"
+                )
+            found.append(self._covering(sample, start, start + len(question.strip())))
+        return tuple(found)
+
+    def find(self, word: str, *, missing: str = "raise") -> tuple[Int[Tensor, " token"], ...]:
+        """The positions of a word or phrase in each sample's question (case ignored).
+
+        Every whole-word occurrence counts. A sample without the word raises ``SiteError``, or gives
+        no positions with ``missing="empty"``.
+        """
+        found = []
+        for sample, question in enumerate(self.question):
+            text, spans = self._spelled[sample]
+            start, end = spans[question[0]][0], spans[question[-1]][1]
+            pattern = rf"(?<!\w){re.escape(word)}(?!\w)"
+            hits = [
+                self._covering(sample, start + m.start(), start + m.end())
+                for m in re.finditer(pattern, text[start:end], re.IGNORECASE)
+            ]
+            if not hits and missing == "raise":
+                raise SiteError(
+                    f"sample {sample} has no word {word!r} in its question {text[start:end]!r}; "
+                    f"the keywords are {', '.join(KEYWORDS)}. Use "
+                    "batch.tokens.find(word, missing='empty') where it may be absent."
+                )
+            found.append(torch.cat(hits) if hits else torch.zeros(0, dtype=torch.long))
+        return tuple(found)
+
+    def _covering(self, sample: int, start: int, end: int) -> Int[Tensor, " token"]:
+        spans = self._spelled[sample][1]
+        inside = [i for i, (a, b) in enumerate(spans) if a < end and b > start]
+        return torch.tensor(inside, dtype=torch.long)
+
+    @cached_property
+    def _spelled(self) -> list[tuple[str, list[tuple[int, int]]]]:
+        """Each sample's text without padding and image tokens, and every position's span in it.
+
+        Growing prefixes are decoded, since a token's text can depend on its neighbours (byte-level
+        pieces of one character, a leading space that only the first token loses).
+        """
+        if self._tokenizer is None:
+            raise SiteError(
+                "this batch has no tokenizer, so words cannot be found in it; give the processor "
+                "to mechvrp.load(model, processor=...), or use explicit positions"
+            )
+        spelled = []
+        for sample, ids in enumerate(self.input_ids.tolist()):
+            image = set(self.images[sample].position.tolist())
+            text, spans, kept = "", [], []
+            for position, token in enumerate(ids):
+                if not self.attention_mask[sample, position] or position in image:
+                    spans.append((len(text), len(text)))
+                    continue
+                kept.append(token)
+                grown = self._tokenizer.decode(
+                    kept, skip_special_tokens=False, clean_up_tokenization_spaces=False
+                ).rstrip("\ufffd")
+                spans.append((len(text), len(grown)))
+                text = grown
+            spelled.append((text, spans))
+        return spelled
+
+    # ---- selecting --------------------------------------------------------------------------
+
+    def resolve(self, positions: Positions) -> tuple[Int[Tensor, " chosen"], ...]:
+        """Positions by name, for each sample, ascending and without repeats.
+
+        ``"last"`` (the last prompt token), ``"image"``, ``"question"``, ``"text"`` (all but image
+        tokens), ``"all"`` (all but padding); any other string is a word of the question
+        (``"word:image"`` for a word that is also a keyword); a number or a list of numbers counts in
+        the padded sequence, negative from its end; a list of (row, col) pairs means image patches.
+
+        Raises:
+            SiteError: no such word, position or patch, with the valid range.
+        """
+        if isinstance(positions, str):
+            return self._named(positions)
+        if isinstance(positions, int):
+            positions = [positions]
+        items = list(positions)
+        if not items:
+            raise SiteError("no positions were given")
+        if all(isinstance(p, tuple) for p in items):
+            return tuple(
+                torch.tensor(sorted({self.patch(i, *p) for p in items}))  # type: ignore[misc]
+                for i in range(len(self))
+            )
+        if not all(isinstance(p, int) and not isinstance(p, bool) for p in items):
+            raise SiteError(
+                f"positions must be a keyword ({', '.join(KEYWORDS)}), a word of the question, "
+                f"numbers, or (row, col) pairs; got {positions!r}"
+            )
+        for p in items:
+            if not -self.length <= p < self.length:  # type: ignore[operator]
+                raise SiteError(
+                    f"position {p} is out of range: this batch has {self.length} positions, "
+                    f"{-self.length} to {self.length - 1}"
+                )
+        chosen = torch.tensor(sorted({p % self.length for p in items}))  # type: ignore[operator]
+        for i in range(len(self)):
+            padding = chosen[~self.attention_mask[i, chosen]]
+            if len(padding):
+                raise SiteError(
+                    f"position {int(padding[0])} is padding in sample {i}, whose prompt starts at "
+                    f"{int(self.attention_mask[i].long().argmax())}; count from the end (-1 is the "
+                    "last prompt token) or use a keyword"
+                )
+        return tuple(chosen for _ in range(len(self)))
+
+    def _named(self, name: str) -> tuple[Int[Tensor, " chosen"], ...]:
+        if name == "last":
+            return tuple(p[None] for p in self.last)
+        if name == "image":
+            return tuple(tokens.position for tokens in self.images)
+        if name == "question":
+            return self.question
+        if name == "all":
+            return tuple(row.nonzero().flatten() for row in self.attention_mask)
+        if name == "text":
+            keep = self.attention_mask.clone()
+            for i, tokens in enumerate(self.images):
+                keep[i, tokens.position] = False
+            return tuple(row.nonzero().flatten() for row in keep)
+        return self.find(name.removeprefix("word:"))
+
+    def mask(self, positions: Positions) -> Bool[Tensor, "batch pos"]:
+        """``resolve``, as a mask over the padded sequence."""
+        mask = torch.zeros_like(self.attention_mask)
+        for i, chosen in enumerate(self.resolve(positions)):
+            mask[i, chosen] = True
+        return mask

@@ -1,0 +1,193 @@
+"""``VLM``: one face for every family."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from mechvrp.data.sample import Sample
+from mechvrp.errors import InputError, ShapeError, UnavailableError
+from mechvrp.models.batch import Batch
+from mechvrp.models.families import Family, family_of
+from mechvrp.models.tokens import TokenMap
+
+if TYPE_CHECKING:
+    from nnsight import NNsight
+
+__all__ = ["VLM"]
+
+
+class VLM:
+    """A vision-language model, its processor, and what is known of its family.
+
+    Made by ``mechvrp.load``. Nothing of the model is changed but its mode (``eval``).
+
+    Attributes:
+        model: the Hugging Face module itself.
+        processor: its processor, or ``None`` (then ``batch`` wraps inputs encoded elsewhere).
+        family: the description of its architecture.
+        modules: where its parts are.
+        name: the name or path it was loaded by.
+        n_layers, d_model, n_heads, n_kv_heads, d_head, d_mlp, n_vision_layers: its sizes; those
+            before the last are the decoder's.
+    """
+
+    def __init__(
+        self, model: nn.Module, processor: Any = None, *, family: Family | None = None, name: str = ""
+    ) -> None:
+        self.model: Any = model.eval()
+        self.processor = processor
+        self.name = name or type(model).__name__
+        self.family = family or family_of(self.model.config)
+        self.modules = self.family.check(model)
+
+        config = self.model.config.get_text_config(decoder=True)
+        first = f"{self.modules.layers}.0."
+        self.n_layers = len(self._list(self.modules.layers))
+        self.n_vision_layers = len(self._list(self.modules.vision_layers))
+        self.d_model: int = config.hidden_size
+        self.n_heads: int = config.num_attention_heads
+        self.n_kv_heads: int = getattr(config, "num_key_value_heads", None) or self.n_heads
+        # From the weights: configs leave these out, or keep a default that is not used.
+        o_proj: Any = model.get_submodule(first + self.modules.o)
+        self.d_head: int = o_proj.in_features // self.n_heads
+        neurons: Any = model.get_submodule(first + self.modules.neurons)
+        self.d_mlp: int = neurons.in_features
+        self.d_vocab: int = self.model.get_output_embeddings().weight.shape[0]
+
+    def _list(self, path: str) -> Sequence[nn.Module]:
+        return self.model.get_submodule(path)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The processor's tokenizer (``None`` without a processor)."""
+        return getattr(self.processor, "tokenizer", None)
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go: the device of the token embedding."""
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @property
+    def attn_implementation(self) -> str:
+        """The decoder's attention implementation (``"sdpa"``, ``"eager"``, ...)."""
+        return self.model.config.get_text_config(decoder=True)._attn_implementation
+
+    @cached_property
+    def envoy(self) -> NNsight:
+        """The bare nnsight envoy over ``model``, for everything mechvrp has no name for."""
+        from nnsight import NNsight
+
+        return NNsight(self.model)
+
+    # ---- encoding ---------------------------------------------------------------------------
+
+    def encode(
+        self, samples: Sample | Iterable[Sample], *, instruction: str | None = None
+    ) -> Batch:
+        """Encode samples as one left-padded batch on the model's device.
+
+        Args:
+            samples: one or more samples; image sizes and question lengths may differ.
+            instruction: text put behind each question. By default the model's own
+                (``config.mechvrp_instruction``, as in the embedded checkpoints), else the official
+                one of its family for the sample's task; ``""`` asks the bare question.
+        """
+        if self.processor is None:
+            raise UnavailableError(
+                f"{self.name} was loaded without a processor, so it cannot encode samples; give one "
+                "to mechvrp.load(model, processor=...), or wrap encoded tensors with model.batch"
+            )
+        chosen = (samples,) if isinstance(samples, Sample) else tuple(samples)
+        if not chosen:
+            raise InputError("no samples to encode")
+        for sample in chosen:
+            if not isinstance(sample, Sample):
+                raise InputError(
+                    f"encode takes mechvrp.data.Sample objects; got {type(sample).__name__}"
+                )
+        if instruction is None:
+            instruction = getattr(self.model.config, "mechvrp_instruction", None)
+        prompts = tuple(
+            self.family.prompt(self.processor, s.question, task=s.task, instruction=instruction)
+            for s in chosen
+        )
+        inputs = self.family.tokenize(self.processor, prompts, [s.image for s in chosen])
+        return self._batch(inputs, chosen, prompts)
+
+    def batch(self, **inputs: Tensor) -> Batch:
+        """Wrap tensors encoded elsewhere (what the model's processor returns).
+
+        ``attention_mask`` defaults to ones. Image positions are found; the question's are not known.
+        """
+        if "input_ids" not in inputs:
+            raise InputError(f"batch needs input_ids; got {sorted(inputs)}")
+        ids = inputs["input_ids"]
+        if ids.ndim != 2:
+            raise ShapeError(f"input_ids must be [batch, pos]; got shape {tuple(ids.shape)}")
+        inputs.setdefault("attention_mask", torch.ones_like(ids))
+        if inputs["attention_mask"].shape != ids.shape:
+            raise ShapeError(
+                f"attention_mask has shape {tuple(inputs['attention_mask'].shape)}, input_ids "
+                f"{tuple(ids.shape)}"
+            )
+        return self._batch(dict(inputs), None, None)
+
+    def _batch(
+        self,
+        inputs: dict[str, Tensor],
+        samples: tuple[Sample, ...] | None,
+        prompts: tuple[str, ...] | None,
+    ) -> Batch:
+        inputs = self.family.prepare(self.model, inputs)
+        tokens = TokenMap(
+            inputs["input_ids"],
+            inputs["attention_mask"],
+            image_token_id=self.family.image_token_id(self.model),
+            grids=self.family.grids(self.model, inputs),
+            tokenizer=self.tokenizer,
+            questions=None if samples is None else [s.question for s in samples],
+        )
+        return Batch(inputs, tokens, samples, prompts).to(self.device)
+
+    # ---- answering --------------------------------------------------------------------------
+
+    def generate(self, batch: Batch, *, max_new_tokens: int = 16, **options: Any) -> list[str]:
+        """Answer each sample: the generated text alone, without the prompt, stripped.
+
+        Greedy unless ``options`` (those of ``transformers``' ``generate``) say otherwise.
+        """
+        ids = self.generate_ids(batch, max_new_tokens=max_new_tokens, **options)
+        if self.tokenizer is None:
+            raise UnavailableError(
+                f"{self.name} was loaded without a processor, so answers cannot be decoded; use "
+                "generate_ids"
+            )
+        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    def generate_ids(self, batch: Batch, *, max_new_tokens: int = 16, **options: Any) -> Tensor:
+        """Generated token ids, [batch, new]; as ``generate``."""
+        inputs = {k: v for k, v in batch.inputs.items() if k != "position_ids"}
+        # Sampling settings of a checkpoint's generation config would only warn under greedy.
+        greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        with torch.no_grad():
+            ids = self.model.generate(
+                **inputs, max_new_tokens=max_new_tokens, **{**greedy, **options}
+            )
+        return ids[:, batch.tokens.length :]
+
+    def __repr__(self) -> str:
+        return (
+            f"VLM({self.name!r}, family={self.family.name}, n_layers={self.n_layers}, "
+            f"d_model={self.d_model}, n_heads={self.n_heads}, n_kv_heads={self.n_kv_heads}, "
+            f"d_head={self.d_head}, d_mlp={self.d_mlp}, dtype={self.dtype}, device={self.device})"
+        )

@@ -1,0 +1,12 @@
+"""Tracing: sites, traces, and cached activations."""
+
+from mechvrp.tracing.activations import Activations as Activations
+from mechvrp.tracing.caching import cache as cache
+from mechvrp.tracing.sites import COMPONENTS as COMPONENTS
+from mechvrp.tracing.sites import Component as Component
+from mechvrp.tracing.sites import Site as Site
+from mechvrp.tracing.tracer import Edit as Edit
+from mechvrp.tracing.tracer import Trace as Trace
+from mechvrp.tracing.tracer import trace as trace
+
+__all__ = ["COMPONENTS", "Activations", "Component", "Edit", "Site", "Trace", "cache", "trace"]

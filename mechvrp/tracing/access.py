@@ -1,0 +1,184 @@
+"""Where each site lives in a running model: read and write it through the nnsight envoy.
+
+Every function here works inside a trace only. Values are the model's own tensors, or views of them,
+so in-place edits (``t.z[1][:, -1] = 0``) take effect.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mechvrp.errors import ShapeError, UnavailableError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mechvrp.models import VLM, Batch
+    from mechvrp.tracing.sites import Site
+
+__all__ = ["check_available", "expected_shape", "read", "write"]
+
+
+def check_available(model: VLM, site: Site) -> None:
+    """Raise ``UnavailableError``, with the remedy, for a site this model cannot give as loaded."""
+    if site.component == "pattern" and model.attn_implementation != "eager":
+        raise UnavailableError(
+            f"{site} does not exist under attn={model.attn_implementation!r}, which never forms "
+            "attention weights; load the model with mechvrp.load(..., attn='eager')"
+        )
+
+
+def expected_shape(model: VLM, batch: Batch, site: Site) -> tuple[int | None, ...]:
+    """The shape of a site; ``None`` where it is the tower's own affair."""
+    n, length = len(batch), batch.tokens.length
+    features = sum(len(tokens) for tokens in batch.tokens.images)
+    heads = model.n_kv_heads if site.component in ("k", "v") else model.n_heads
+    sizes: dict[str, int | None] = {
+        "batch": n,
+        "pos": length,
+        "d_model": model.d_model,
+        "head": heads,
+        "d_head": model.d_head,
+        "d_mlp": model.d_mlp,
+        "query": length,
+        "key": length,
+        "feature": features,
+        "d_vocab": model.d_vocab,
+    }
+    return tuple(sizes.get(dim) for dim in site.kind.dims)
+
+
+def check_value(model: VLM, batch: Batch, site: Site, value: Tensor) -> None:
+    """Raise ``ShapeError`` unless ``value`` can be the whole of a site."""
+    expected = expected_shape(model, batch, site)
+    if None in expected:
+        return  # vision_resid_post: compared with the model's own tensor when it is reached
+    if tuple(value.shape) != expected:
+        named = ", ".join(f"{d} {s}" for d, s in zip(site.kind.dims, expected, strict=True))
+        raise ShapeError(
+            f"{site} was assigned a tensor of shape {tuple(value.shape)}; expected "
+            f"{expected} ({named})"
+        )
+
+
+def _module(model: VLM, path: str) -> Any:
+    envoy = model.envoy
+    for part in path.split("."):
+        envoy = envoy[int(part)] if part.isdigit() else getattr(envoy, part)
+    return envoy
+
+
+def _block(model: VLM, site: Site, path: str = "") -> Any:
+    layers = model.modules.layers
+    return _module(model, f"{layers}.{site.layer}.{path}" if path else f"{layers}.{site.layer}")
+
+
+def _resid_mid(model: VLM, site: Site) -> Any:
+    """The assignment of the residual stream between attention and MLP.
+
+    Setting the next norm's input would leave the model's own ``residual`` as it was; nnsight serves
+    the assignment itself: the one just before ``residual`` is bound the second time.
+    """
+    source = _block(model, site).source
+    names = list(source.names)
+    bound = names.index("residual_1") if "residual_1" in names else 0
+    before = names[bound - 1] if bound else ""
+    if not before.startswith("hidden_states_"):
+        raise UnavailableError(
+            f"{site}: the residual stream between attention and MLP was not found in the forward of "
+            f"{type(_block(model, site)._module).__name__}, whose operations are {names}"
+        )
+    return getattr(source, before)
+
+
+def _pattern(model: VLM, site: Site) -> Any:
+    """The attention weights as they are applied to the values (after softmax and dropout)."""
+    check_available(model, site)
+    attention = _block(model, site, model.modules.attn).source.attention_interface_1.source
+    return attention.nn_functional_dropout_0
+
+
+def _heads(model: VLM, flat: Tensor) -> Tensor:
+    return flat.unflatten(-1, (-1, model.d_head))
+
+
+def read(model: VLM, site: Site) -> Tensor:
+    """The value of a checked site, waiting until the model reaches it."""
+    m = model.modules
+    match site.component:
+        case "embed":
+            return _module(model, m.embed).output
+        case "vision_resid_post":
+            return _module(model, f"{m.vision_layers}.{site.layer}").output
+        case "projected":
+            output = _module(model, m.projector).output
+            if field := model.family.projected_field:
+                output = getattr(output, field)
+            return output.view(-1, model.d_model)
+        case "resid_pre":
+            return _block(model, site).input
+        case "q" | "k" | "v":
+            return _heads(model, _block(model, site, getattr(m, site.component)).output)
+        case "pattern":
+            return _pattern(model, site).output
+        case "z":
+            return _heads(model, _block(model, site, m.o).input)
+        case "attn_out" | "mlp_out":
+            path = m.attn_write if site.component == "attn_out" else m.mlp_write
+            output = _block(model, site, path).output
+            return output[0] if isinstance(output, tuple) else output
+        case "resid_mid":
+            return _resid_mid(model, site).output
+        case "neurons":
+            return _block(model, site, m.neurons).input
+        case "resid_post":
+            return _block(model, site).output
+        case _:
+            return model.envoy.output.logits
+
+
+def write(model: VLM, site: Site, value: Tensor) -> None:
+    """Replace the value of a checked site."""
+    m = model.modules
+    match site.component:
+        case "embed":
+            _module(model, m.embed).output = value
+        case "vision_resid_post":
+            layer = _module(model, f"{m.vision_layers}.{site.layer}")
+            found = layer.output
+            if value.shape != found.shape:
+                raise ShapeError(
+                    f"{site} was assigned a tensor of shape {tuple(value.shape)}; expected "
+                    f"{tuple(found.shape)}"
+                )
+            layer.output = value
+        case "projected":
+            projector = _module(model, m.projector)
+            output = projector.output
+            if field := model.family.projected_field:
+                fields = {**output, field: value.view(getattr(output, field).shape)}
+                projector.output = type(output)(**fields)
+            else:
+                projector.output = value.view(output.shape)
+        case "resid_pre":
+            _block(model, site).input = value
+        case "q" | "k" | "v":
+            _block(model, site, getattr(m, site.component)).output = value.flatten(-2)
+        case "pattern":
+            _pattern(model, site).output = value
+        case "z":
+            _block(model, site, m.o).input = value.flatten(-2)
+        case "attn_out" | "mlp_out":
+            path = m.attn_write if site.component == "attn_out" else m.mlp_write
+            module = _block(model, site, path)
+            output = module.output
+            module.output = (value, *output[1:]) if isinstance(output, tuple) else value
+        case "resid_mid":
+            _resid_mid(model, site).output = value
+        case "neurons":
+            _block(model, site, m.neurons).input = value
+        case "resid_post":
+            _block(model, site).output = value
+        case _:
+            output = model.envoy.output
+            model.envoy.output = type(output)(**{**output, "logits": value})

@@ -1,0 +1,195 @@
+"""``cache``: activations of many sites and samples, holding no more than was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mechvrp.errors import InputError, NumericalError, SiteError
+from mechvrp.models import VLM, Batch
+from mechvrp.tracing import access
+from mechvrp.tracing.activations import Activations, Rows, _kind
+from mechvrp.tracing.sites import Site, expand_sites
+from mechvrp.tracing.tracer import Trace
+
+if TYPE_CHECKING:
+    from mechvrp.data import Sample
+    from mechvrp.models.tokens import Positions
+
+__all__ = ["cache", "in_batches"]
+
+
+def cache(
+    model: VLM,
+    batch: Batch | Iterable[Sample],
+    sites: str | Site | list[str | Site],
+    *,
+    positions: Positions = "last",
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    batch_size: int = 32,
+    progress: bool = False,
+) -> Activations:
+    """Activations at some sites and positions.
+
+    Only the chosen positions are kept, and the model runs no further than the last site asked for.
+
+    Args:
+        model: from ``mechvrp.load``.
+        batch: an encoded batch (run at once), or any number of samples (encoded and run in batches).
+        sites: hook names, ``Site``s, or components (``"resid_post"``: all its layers).
+        positions: as ``batch.tokens.resolve``: ``"last"``, ``"image"``, ``"question"``, ``"all"``, a
+            word, numbers, (row, col) patches. ``projected`` is kept at those that are image tokens
+            and ``vision_resid_post`` whole, whatever ``positions`` says.
+        device, dtype: of the result (``None``: the model's dtype).
+        batch_size: samples a forward, where samples were given.
+        progress: show a bar, where samples were given.
+
+    Raises:
+        SiteError: no such site, layer or position.
+        UnavailableError: ``pattern`` without eager attention.
+        NumericalError: a cached value is NaN or infinite.
+    """
+    wanted = expand_sites(model, sites)
+    for site in wanted:
+        access.check_available(model, site)
+        if site.component == "projected" and positions not in ("all", "image"):
+            if isinstance(positions, (str, int)) or not all(
+                isinstance(p, tuple) for p in positions
+            ):
+                raise SiteError(
+                    f"{site} holds image tokens only: cache it with positions='image', 'all' or "
+                    f"(row, col) patches; got {positions!r}"
+                )
+    batches: Iterable[Batch]
+    if isinstance(batch, Batch):
+        batches = [batch]
+    else:
+        batches = (model.encode(chunk) for chunk in in_batches(batch, batch_size, progress))
+
+    parts: list[dict[Site, Tensor]] = []
+    rows: dict[str, list[Rows]] = {_kind(site): [] for site in wanted}
+    done = 0
+    for encoded in batches:
+        values = _run(model, encoded, wanted, positions, device, dtype)
+        parts.append(values)
+        for kind, found in rows.items():
+            found.append(_rows(model, encoded, kind, positions, done))
+        done += len(encoded)
+    if not parts:
+        raise InputError("no samples to cache")
+    values = {site: _cat(site, [part[site] for part in parts]) for site in wanted}
+    for site, value in values.items():
+        if not bool(torch.isfinite(value).all()):
+            raise NumericalError(f"{site} holds NaN or infinite values in {model.name}")
+    return Activations(values, {kind: _join(found) for kind, found in rows.items()}, positions)
+
+
+def _run(
+    model: VLM,
+    batch: Batch,
+    wanted: Sequence[Site],
+    positions: Positions,
+    device: Any,
+    dtype: torch.dtype | None,
+) -> dict[Site, Tensor]:
+    chosen = batch.tokens.resolve(positions)
+    example = torch.cat([torch.full_like(c, i) for i, c in enumerate(chosen)])
+    place = torch.cat(chosen)
+    feature = torch.cat(
+        [
+            t.feature[torch.isin(t.position, c)]
+            for t, c in zip(batch.tokens.images, chosen, strict=True)
+        ]
+    )
+    kept: dict[Site, Tensor] = {}
+    last = wanted[-1]
+    # Logits of all positions are by far the largest tensor of a forward: make only those needed.
+    only_last = last.component != "logits" or positions == "last"
+    options = {"logits_to_keep": 1} if only_last else {}
+
+    def pick(site: Site, value: Tensor) -> Tensor:
+        if site.component == "vision_resid_post":
+            picked = value.clone()  # some towers go on to change it in place
+        elif site.component == "projected":
+            picked = value[feature.to(value.device)]
+        elif site.component == "pattern":
+            picked = value[example.to(value.device), :, place.to(value.device)]
+        else:
+            at = torch.full_like(place, -1) if site.component == "logits" and only_last else place
+            picked = value[example.to(value.device), at.to(value.device)]
+        return picked.detach().to(device=device, dtype=dtype)
+
+    with Trace(model, batch, options=options) as t:
+        for site in wanted:
+            kept[site] = pick(site, t[site])
+        if last.component != "logits":
+            t.stop()
+    return kept
+
+
+def _rows(model: VLM, batch: Batch, kind: str, positions: Positions, first: int) -> Rows:
+    if kind == "vision":
+        sizes = iter(model.family.vision_rows(model.model, dict(batch.inputs)))
+        counts = torch.tensor([sum(next(sizes) for _ in t.shapes) for t in batch.tokens.images])
+        example = torch.repeat_interleave(torch.arange(first, first + len(batch)), counts)
+        none = torch.full_like(example, -1)
+        return Rows(example, torch.zeros_like(example), none, none, counts)
+
+    chosen = batch.tokens.resolve(positions)
+    example, position, row, col, counts = [], [], [], [], []
+    for i, c in enumerate(chosen):
+        tokens = batch.tokens.images[i]
+        if kind == "projected":
+            c = tokens.position[torch.isin(tokens.position, c)]
+        at = torch.full((batch.tokens.length,), -1)
+        rows_of, cols_of = at.clone(), at.clone()
+        rows_of[tokens.position], cols_of[tokens.position] = tokens.row, tokens.col
+        example.append(torch.full_like(c, first + i))
+        position.append(c - batch.tokens.length)
+        row.append(rows_of[c])
+        col.append(cols_of[c])
+        counts.append(len(c))
+    return Rows(*map(torch.cat, (example, position, row, col)), torch.tensor(counts))
+
+
+def _cat(site: Site, parts: Sequence[Tensor]) -> Tensor:
+    if site.component == "pattern":  # keys of shorter batches, padded on the left as their prompts
+        longest = max(part.shape[-1] for part in parts)
+        parts = [torch.nn.functional.pad(p, (longest - p.shape[-1], 0)) for p in parts]
+    return torch.cat(list(parts))
+
+
+def _join(parts: Sequence[Rows]) -> Rows:
+    return Rows(
+        *(
+            torch.cat([getattr(p, name) for p in parts])
+            for name in ("example", "position", "row", "col", "counts")
+        )
+    )
+
+
+def in_batches(
+    samples: Iterable[Sample], size: int, progress: bool = False, label: str = "caching"
+) -> Iterator[list[Sample]]:
+    """Samples in lists of ``size``, with a progress bar if wanted."""
+    if size < 1:
+        raise InputError(f"batch_size must be at least 1; got {size}")
+    from rich.progress import Progress
+
+    total = len(samples) if isinstance(samples, Sequence) else None
+    with Progress(disable=not progress, transient=True) as bar:
+        task = bar.add_task(label, total=total)
+        chunk: list[Sample] = []
+        for sample in samples:
+            chunk.append(sample)
+            if len(chunk) == size:
+                yield chunk
+                bar.advance(task, len(chunk))
+                chunk = []
+        if chunk:
+            yield chunk
+            bar.advance(task, len(chunk))

@@ -1,0 +1,149 @@
+"""Cached activations as an xarray ``Dataset`` or a TransformerLens ``ActivationCache``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from mechvrp.errors import UnavailableError
+from mechvrp.tracing.sites import Site
+
+if TYPE_CHECKING:
+    import xarray
+    from transformer_lens import ActivationCache
+
+    from mechvrp.models import VLM
+    from mechvrp.tracing.activations import Activations, Rows
+
+__all__ = ["to_transformer_lens", "to_xarray"]
+
+
+def _dense(value: Tensor, rows: Rows, fill: float) -> Tensor:
+    """[row, ...] to [example, position, ...], shorter examples padded on the left."""
+    longest = int(rows.counts.max())
+    dense = value.new_full((len(rows.counts), longest, *value.shape[1:]), fill)
+    column = torch.cat([torch.arange(longest - n, longest) for n in rows.counts.tolist()])
+    dense[rows.example, column] = value
+    return dense
+
+
+def to_xarray(acts: Activations) -> xarray.Dataset:
+    import xarray as xr
+
+    data: dict[str, Any] = {}
+    coords: dict[str, Any] = {"example": range(acts.n_examples)}
+    for site in acts.sites:
+        rows = acts.rows(site)
+        value = acts.flat(site).float()  # xarray has no bfloat16
+        prompt = site.component not in ("projected", "vision_resid_post")
+        axis = "position" if prompt else site.component
+        if site.component == "pattern":
+            dims = ("head", "key")
+        elif site.component == "projected":
+            dims = ("d_model",)
+        elif site.component == "vision_resid_post":
+            dims = ("patch", "d_vision") if value.ndim == 3 else ("d_vision",)
+        else:
+            dims = site.kind.dims[2:]
+        # Sizes of one axis name must agree within a dataset; key and value heads can be fewer.
+        dims = tuple("kv_head" if site.component in "kv" and d == "head" else d for d in dims)
+        data[str(site)] = (("example", axis, *dims), _dense(value, rows, float("nan")).numpy())
+        for name in ("position", "row", "col"):
+            label = _dense(getattr(rows, name), rows, -1 if name != "position" else 0)
+            suffix = "" if prompt else f"_{site.component}"
+            if name == "position" and not prompt:
+                continue
+            coords[f"token_{name}{suffix}"] = (("example", axis), label.numpy())
+    attrs = {"positions": str(acts.positions)}
+    return xr.Dataset(data, coords=coords, attrs=attrs)
+
+
+class _StandIn:
+    """What ``ActivationCache`` asks of its model: sizes, norms, and directions of the unembedding."""
+
+    def __init__(self, model: VLM) -> None:
+        config = model.model.config.get_text_config(decoder=True)
+        self._norm: nn.Module = model.model.get_submodule(model.modules.final_norm)
+        self._unembed: Tensor = model.model.get_output_embeddings().weight.detach().cpu()
+        self._tokenizer = model.tokenizer
+        from types import SimpleNamespace
+
+        self.cfg = SimpleNamespace(
+            n_layers=model.n_layers,
+            d_model=model.d_model,
+            n_heads=model.n_heads,
+            n_key_value_heads=model.n_kv_heads,
+            d_head=model.d_head,
+            d_mlp=model.d_mlp,
+            d_vocab=model.d_vocab,
+            attn_only=False,
+            normalization_type="RMSPre",
+            final_rms=True,
+            eps=float(config.rms_norm_eps),
+            positional_embedding_type="rotary",
+            parallel_attn_mlp=False,
+            device="cpu",
+            dtype=torch.float32,
+        )
+        self.blocks = [self._block(model, layer) for layer in range(model.n_layers)]
+
+    @staticmethod
+    def _block(model: VLM, layer: int) -> Any:
+        from types import SimpleNamespace
+
+        path = f"{model.modules.layers}.{layer}.{model.modules.o}"
+        weight: Any = model.model.get_submodule(path).weight
+        # [d_model, head * d_head] to [head, d_head, d_model], as TransformerLens has it.
+        w_o = weight.detach().cpu().T.unflatten(0, (model.n_heads, model.d_head))
+        return SimpleNamespace(attn=SimpleNamespace(W_O=w_o))
+
+    @property
+    def scale(self) -> Tensor:
+        """What the final norm multiplies the normalised residual stream by, [d_model].
+
+        Read from the norm itself, since Gemma adds one to its weight and Llama does not.
+        """
+        weight: Any = self._norm.weight
+        ones = torch.ones(self.cfg.d_model, dtype=weight.dtype, device=weight.device)
+        with torch.no_grad():
+            return (self._norm(ones) * (1 + self.cfg.eps) ** 0.5).detach().cpu().float()
+
+    def ln_final(self, x: Tensor) -> Tensor:
+        """The normalisation alone: the norm's scale is folded into the unembedding."""
+        return x / (x.pow(2).mean(-1, keepdim=True) + self.cfg.eps).sqrt()
+
+    def to_single_token(self, text: str) -> int:
+        if self._tokenizer is None:
+            raise UnavailableError("this model has no tokenizer; give token ids")
+        ids = self._tokenizer.encode(text, add_special_tokens=False)
+        if len(ids) != 1:
+            raise UnavailableError(f"{text!r} is {len(ids)} tokens ({ids}); give one token's id")
+        return int(ids[0])
+
+    def tokens_to_residual_directions(self, tokens: Any) -> Tensor:
+        """The unembedding of each token, final norm's scale folded in, [..., d_model]."""
+        if isinstance(tokens, str):
+            tokens = self.to_single_token(tokens)
+        return self._unembed[torch.as_tensor(tokens)].float() * self.scale
+
+
+def to_transformer_lens(acts: Activations, model: VLM) -> ActivationCache:
+    from transformer_lens import ActivationCache
+
+    stand_in = _StandIn(model)
+    cached: dict[str, Tensor] = {}
+    for site in acts.sites:
+        if site.component in ("projected", "vision_resid_post"):
+            cached[str(site)] = acts.flat(site)
+            continue
+        value = _dense(acts.flat(site), acts.rows(site), 0.0)
+        if site.component == "pattern":
+            value = value.transpose(1, 2)  # [example, head, query, key]
+        cached[str(site)] = value
+    final = Site("resid_post", model.n_layers - 1)
+    if final in acts.sites:
+        x = cached[str(final)].float()
+        cached["ln_final.hook_scale"] = (x.pow(2).mean(-1, keepdim=True) + stand_in.cfg.eps).sqrt()
+    return ActivationCache(cached, stand_in)

@@ -1,0 +1,215 @@
+"""``trace``: a real nnsight trace in which every site has a name."""
+
+from __future__ import annotations
+
+import ast
+import threading
+from collections.abc import Mapping
+from types import CodeType
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from nnsight.intervention.interleaver import OutOfOrderError
+from nnsight.intervention.tracer import InterleavingTracer
+from torch import Tensor
+
+from mechvrp.errors import InputError, ShapeError, SiteError
+from mechvrp.tracing import access
+from mechvrp.tracing.sites import COMPONENTS, Site
+
+if TYPE_CHECKING:
+    from mechvrp.models import VLM, Batch
+
+__all__ = ["Edit", "Trace", "trace"]
+
+_running = threading.local()
+
+
+class Edit(Protocol):
+    """What ``Trace.apply`` takes: an intervention at one site (see ``mechvrp.patching``)."""
+
+    @property
+    def site(self) -> Site: ...
+
+    def check(self, model: VLM, batch: Batch) -> None:
+        """Raise before any compute if it does not fit this model and batch."""
+
+    def __call__(self, value: Tensor, model: VLM, batch: Batch) -> Tensor:
+        """The edited value (out of place)."""
+
+
+class _Layers:
+    """``t.resid_post``: a component of every layer, by index (negative from the last)."""
+
+    def __init__(self, trace: Trace, component: str) -> None:
+        self._trace = trace
+        self._component = component
+
+    def __getitem__(self, layer: int) -> Tensor:
+        return self._trace[Site(self._component, layer)]
+
+    def __setitem__(self, layer: int, value: Tensor) -> None:
+        self._trace[Site(self._component, layer)] = value
+
+    def __len__(self) -> int:
+        model = self._trace.vlm
+        return model.n_vision_layers if self._component == "vision_resid_post" else model.n_layers
+
+
+class Trace(InterleavingTracer):
+    """An nnsight trace over one batch. Made by ``mechvrp.trace``.
+
+    Inside the ``with`` block, ``t.resid_post[3]`` or ``t["blocks.3.hook_resid_post"]`` waits until
+    the model reaches the site and gives its tensor, which can be saved (``.save()``), changed in
+    place, or replaced by assigning to it. Sites must be read in the order in which the model computes
+    them (``mechvrp.tracing.sites`` lists them in it); ``t.apply`` orders edits by itself. What is not
+    saved does not survive the block. ``t.stop()``, ``t.cache()``, ``t.vlm.envoy`` and all else that
+    nnsight offers work as ever.
+    """
+
+    def __init__(
+        self, model: VLM, batch: Batch, *, grad: bool = False, options: Mapping[str, Any] | None = None
+    ) -> None:
+        inputs = {"use_cache": False, **batch.inputs, **(options or {})}
+        super().__init__(model.envoy, "__call__", **inputs)
+        self.vlm = model
+        self.batch = batch
+        self.grad = grad
+        self._pending: list[Edit] = []
+        self._reached: Site | None = None
+
+    # ---- sites ------------------------------------------------------------------------------
+
+    def __getitem__(self, name: str | Site) -> Tensor:
+        site = self._arrive(name)
+        return access.read(self.vlm, site)
+
+    def __setitem__(self, name: str | Site, value: Tensor) -> None:
+        if not isinstance(value, Tensor):
+            raise ShapeError(f"{name} was assigned a {type(value).__name__}; expected a tensor")
+        site = Site.parse(name).check(self.vlm)
+        access.check_value(self.vlm, self.batch, site, value)
+        self._arrive(site)
+        access.write(self.vlm, site, value)
+
+    def __getattr__(self, name: str) -> Any:
+        component = COMPONENTS.get(name)
+        if component is None:
+            raise AttributeError(
+                f"a trace has no {name!r}; its sites are {', '.join(COMPONENTS)}"
+            )
+        return _Layers(self, name) if component.layered else self[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        component = COMPONENTS.get(name)
+        if component is None:
+            super().__setattr__(name, value)
+        elif component.layered:
+            raise SiteError(f"{name} has a value for each layer; assign to t.{name}[layer]")
+        else:
+            self[name] = value
+
+    def apply(self, *edits: Edit) -> None:
+        """Apply interventions, in whatever order they are given; reads after it see their effect.
+
+        Raises:
+            SiteError, ShapeError, UnavailableError: one does not fit the model or the batch, or the
+                model has already passed its site.
+        """
+        for edit in edits:
+            if not hasattr(edit, "site") or not callable(edit):
+                raise InputError(
+                    f"apply takes interventions such as mechvrp.zero(...); got {edit!r}"
+                )
+            site = edit.site.check(self.vlm)
+            access.check_available(self.vlm, site)
+            edit.check(self.vlm, self.batch)
+            if self._reached is not None and site.order < self._reached.order:
+                raise SiteError(
+                    f"{site} was already computed when its edit was applied: the trace has read "
+                    f"{self._reached}. Apply edits before reading later sites."
+                )
+        # A stable sort: edits at one site keep the order in which they were given.
+        self._pending = sorted(
+            [*self._pending, *edits], key=lambda e: e.site.check(self.vlm).order
+        )
+
+    def _arrive(self, name: str | Site) -> Site:
+        """Make the edits due up to a site, and note that it was reached."""
+        site = Site.parse(name).check(self.vlm)
+        access.check_available(self.vlm, site)
+        if self._reached is not None and site.order < self._reached.order:
+            raise SiteError(
+                f"{site} was asked for after {self._reached}, which is computed later. Read sites in "
+                "the order of computation, or use mechvrp.cache, which orders them itself."
+            )
+        self._flush(site)
+        self._reached = site
+        return site
+
+    def _flush(self, until: Site | None = None) -> None:
+        while self._pending:
+            site = self._pending[0].site.check(self.vlm)
+            if until is not None and site.order > until.order:
+                return
+            edit = self._pending.pop(0)
+            self._reached = site
+            edited = edit(access.read(self.vlm, site), self.vlm, self.batch)
+            access.write(self.vlm, site, edited)
+
+    # ---- running ----------------------------------------------------------------------------
+
+    def build(self, node: ast.With | ast.AsyncWith) -> ast.Module:
+        """The block's body, ended by a call that makes the edits still pending."""
+        end = f"__import__({__name__!r}, fromlist=['_end'])._end()"
+        call = ast.parse(end).body[0]
+        last = node.body[-1]
+        for part in ast.walk(call):
+            if hasattr(part, "lineno"):
+                ast.copy_location(part, last)
+        module = ast.Module(body=[*node.body, call], type_ignores=[])
+        return ast.fix_missing_locations(module)
+
+    def execute(self, code: CodeType) -> None:
+        stack = _running.__dict__.setdefault("stack", [])
+        stack.append(self)
+        try:
+            with torch.set_grad_enabled(self.grad):
+                super().execute(code)
+        except OutOfOrderError as error:
+            raise SiteError(
+                f"{error}. Read sites in the order in which the model computes them, and edits "
+                "before reading past them through the envoy; mechvrp.cache orders sites by itself."
+            ) from error
+        finally:
+            stack.pop()
+
+
+def _end() -> None:
+    _running.stack[-1]._flush()
+
+
+def trace(model: VLM, batch: Batch, *, grad: bool = False) -> Trace:
+    """Run a batch while reading and editing activations: a real nnsight trace.
+
+    Args:
+        model: from ``mechvrp.load``.
+        batch: from ``model.encode`` or ``model.batch``.
+        grad: keep the autograd graph, so that ``with loss.backward(): x.grad`` works inside.
+
+    Example::
+
+        with mechvrp.trace(model, batch) as t:
+            h = t.resid_post[1].save()                        # [batch, pos, d_model]
+            t.apply(mechvrp.zero("blocks.2.mlp.hook_post", positions="last", units=[3, 17]))
+            logits = t.logits.save()                          # [batch, pos, d_vocab]
+    """
+    from mechvrp.models import VLM, Batch
+
+    if not isinstance(model, VLM):
+        raise InputError(f"trace takes a model from mechvrp.load; got {type(model).__name__}")
+    if not isinstance(batch, Batch):
+        raise InputError(
+            f"trace takes a batch from model.encode(samples); got {type(batch).__name__}"
+        )
+    return Trace(model, batch, grad=grad)
