@@ -84,6 +84,7 @@ def load(
 
     from mechvrp.models.families import family_of
 
+    weights_dtype = "auto" if dtype == "auto" else _dtype(dtype)
     hub = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         # The config alone first: an architecture that is not known is refused before a download.
@@ -91,14 +92,14 @@ def load(
         chosen = family_of(config).attention_for(config, attn)
         model = AutoModelForImageTextToText.from_pretrained(
             source,
-            dtype="auto" if dtype == "auto" else _dtype(dtype),
+            dtype=weights_dtype,
             attn_implementation=chosen,
             device_map=device_map,
             **hub,
         )
         if processor is None:
             processor = AutoProcessor.from_pretrained(source, **hub)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"could not load {name!r}: {error}") from error
     if device_map is None:
         model = model.to(_device() if device == "auto" else device)

@@ -86,7 +86,13 @@ class VLM:
         """The bare nnsight envoy over ``model``, for everything mechvrp has no name for."""
         from nnsight import NNsight
 
-        return NNsight(self.model)
+        envoy = NNsight(self.model)
+        # Sites between a block's modules (resid_mid, pattern) are operations of its forward, which
+        # nnsight must have instrumented before that forward starts. Inert outside a trace.
+        for layer in range(self.n_layers):
+            for path in ("", f".{self.modules.attn}"):
+                _ = envoy.get(f"{self.modules.layers}.{layer}{path}").source
+        return envoy
 
     # ---- encoding ---------------------------------------------------------------------------
 

@@ -134,8 +134,9 @@ class Site:
             return cls(name, layer)
         for pattern, component in _PATTERNS:
             if match := pattern.fullmatch(name):
-                if layer is not None and component.layered:
-                    raise SiteError(f"{name!r} names its layer already; got layer {layer} besides")
+                if layer is not None:
+                    already = "names its layer already" if component.layered else "has no layers"
+                    raise SiteError(f"{name!r} {already}; got layer {layer} besides")
                 return cls(component.name, int(match[1]) if component.layered else None)
         raise SiteError(_unknown(name))
 

@@ -157,6 +157,12 @@ class Trace(InterleavingTracer):
             edited = edit(access.read(self.vlm, site), self.vlm, self.batch)
             access.write(self.vlm, site, edited)
 
+    @property
+    def result(self) -> Any:
+        """What the model returns, after all edits."""
+        self._flush()
+        return super().result
+
     # ---- running ----------------------------------------------------------------------------
 
     def build(self, node: ast.With | ast.AsyncWith) -> ast.Module:
