@@ -182,14 +182,19 @@ class VLM:
 
     def generate_ids(self, batch: Batch, *, max_new_tokens: int = 16, **options: Any) -> Tensor:
         """Generated token ids, [batch, new]; as ``generate``."""
+        ids = self.generate_output(batch, max_new_tokens=max_new_tokens, **options)
+        return ids[:, batch.tokens.length :]
+
+    def generate_output(self, batch: Batch, *, max_new_tokens: int = 16, **options: Any) -> Any:
+        """What transformers' ``generate`` returns, prompts included; as ``generate``."""
+        # generate counts positions from the mask itself, by the rules of the architecture.
         inputs = {k: v for k, v in batch.inputs.items() if k != "position_ids"}
         # Sampling settings of a checkpoint's generation config would only warn under greedy.
         greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         with torch.no_grad():
-            ids = self.model.generate(
+            return self.model.generate(
                 **inputs, max_new_tokens=max_new_tokens, **{**greedy, **options}
             )
-        return ids[:, batch.tokens.length :]
 
     def __repr__(self) -> str:
         return (

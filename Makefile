@@ -1,0 +1,49 @@
+# Everything from a bare checkout with Python (3.11 or newer) and make. `make help` lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO := runs/demo
+
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help demo test test-all lint format bench clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mechvrp needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(DEMO)/report.html ## a small reliability study of tiny-llava, and its report
+	@echo "The report: $(DEMO)/report.html (make clean to run it anew)"
+
+$(DEMO)/report.html: | $(STAMP)
+	$(BIN)/mechvrp study --model tiny-llava --data scenes --n 400 --out $(DEMO)
+
+test: $(STAMP) ## the test suite, without the slow tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(STAMP) ## all tests
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## style, types, and the order of the folders
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## put the code in shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## benchmarks; the table is benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks
+
+clean: ## remove the demo run
+	rm -rf $(DEMO)

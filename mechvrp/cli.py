@@ -1,0 +1,200 @@
+"""The command line: every command calls one public function.
+
+Only typer and rich are imported at the top: help answers before torch would have loaded.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mechvrp._version import __version__
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="mechvrp",
+    help="Mechanistic interpretability of vision-language models: where can their reliability be read?",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"mechvrp {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def study(
+    out: Annotated[Path, typer.Option(help="Run folder to write; its report is OUT/report.html.")],
+    model: Annotated[
+        list[str],
+        typer.Option(
+            help="Embedded name, local folder or hub id; may be given several times to compare "
+            "models. `mechvrp models` lists what comes with the package."
+        ),
+    ] = ["tiny-llava"],  # noqa: B006
+    data: Annotated[str, typer.Option(help="Dataset; `mechvrp data` lists them.")] = "scenes",
+    root: Annotated[
+        Path | None, typer.Option(help="Where the dataset's files are, if it needs any.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split of the dataset, e.g. adversarial; else its default.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Keep one task of the dataset.")] = None,
+    n: Annotated[int, typer.Option("--n", min=20, help="How many examples.")] = 400,
+    seed: Annotated[
+        int, typer.Option(help="Of data, split, folds, resampling and random draws.")
+    ] = 0,
+    test_size: Annotated[
+        float, typer.Option(min=0.1, max=0.9, help="Share of the images held out.")
+    ] = 0.5,
+    draws: Annotated[
+        int, typer.Option(min=20, help="Random sets of units beside each top-k, and shuffles.")
+    ] = 20,
+    k: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--k", help="Numbers of units to zero, from 0; by default 0 1 2 5 ... half the width."
+        ),
+    ] = None,
+    resamples: Annotated[
+        int, typer.Option(min=100, help="Bootstrap resamples behind each interval.")
+    ] = 2000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples a forward.")] = 32,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+) -> None:
+    """Run a reliability study and write its report.
+
+    Greedy answers and whether they are right; the residual stream of the last prompt token at every
+    layer; a linear probe for correctness per layer, chosen on training images and judged on held-out
+    ones beside two baselines and shuffled labels; the probe's top dimensions zeroed against random
+    ones.
+
+    Examples:
+
+    - `mechvrp study --out runs/first`
+
+    - `mechvrp study --model llava-hf/llava-1.5-7b-hf --data pope --root ~/pope --split adversarial
+    --n 1000 --dtype bfloat16 --out runs/llava-pope`
+    """
+    from mechvrp.study import run_study
+
+    run_study(
+        model,
+        data,
+        out=out,
+        progress=not quiet,
+        root=None if root is None else str(root),
+        split=split,
+        task=task,
+        n=n,
+        seed=seed,
+        test_size=test_size,
+        draws=draws,
+        ks=tuple(k) if k else None,
+        n_resamples=resamples,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+    )
+
+
+@app.command()
+def models() -> None:
+    """What can be loaded: the embedded checkpoints, and the families of hub models."""
+    import json
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from mechvrp.models import embedded_models, known_families
+
+    console = Console()
+    table = Table("name", "architecture", "size", "blocks", "width", title="Embedded checkpoints")
+    for entry in embedded_models():
+        config = json.loads((entry.path / "config.json").read_text())
+        text = config.get("text_config", config)
+        weights = sum(f.stat().st_size for f in entry.path.glob("*.safetensors"))
+        table.add_row(
+            entry.name,
+            config["architectures"][0],
+            f"{weights / 2**20:.1f} MiB",
+            str(text.get("num_hidden_layers", "?")),
+            str(text.get("hidden_size", "?")),
+        )
+    console.print(table)
+    console.print(
+        "Small real models, trained on handwritten digits, to learn and test with: they show how the "
+        "tools work, not how large models do.\n"
+    )
+    known = Table("config.model_type", "family", "prompt attention", title="Families")
+    for model_type, family in sorted(known_families().items()):
+        known.add_row(model_type, family.name, family.attention)
+    console.print(known)
+    console.print(
+        'Load any of them with [bold]mechvrp.load[/bold]("name, folder or hub id"), e.g. '
+        "llava-hf/llava-1.5-7b-hf, google/paligemma-3b-mix-224, Qwen/Qwen2-VL-7B-Instruct."
+    )
+
+
+@app.command()
+def data() -> None:
+    """The datasets: their splits, tasks, and the files they need."""
+    from rich.console import Console
+
+    from mechvrp.data import available
+
+    console = Console(highlight=False)
+    for info in available():
+        console.print(f"[bold]{info.name}[/bold]: {info.description}")
+        for label, value in (
+            ("splits", ", ".join(info.splits) or "as in the files"),
+            ("tasks", ", ".join(info.tasks) or "as in the files"),
+            ("root must hold", info.root or "nothing: it is generated"),
+        ):
+            console.print(f"  {label}: {value}", soft_wrap=False)
+        console.print()
+    console.print(
+        'Load one with [bold]mechvrp.data.load[/bold]("scenes", split="adversarial", limit=100), or '
+        "name it to [bold]mechvrp study --data[/bold]."
+    )
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder written by mechvrp study.")],
+) -> None:
+    """Write a run's report.html again from its figures."""
+    from mechvrp.store import RunFolder
+    from mechvrp.study.report import write_report
+
+    typer.echo(write_report(RunFolder.open(run)))
+
+
+def main() -> Any:
+    """Entry point: mechvrp's own errors are a message and exit status 1, not a traceback."""
+    from mechvrp.errors import MechVRPError
+
+    try:
+        return app()
+    except MechVRPError as error:
+        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+        raise SystemExit(1) from None
