@@ -60,9 +60,11 @@ def load(
     from mechvrp.models.vlm import VLM
 
     if isinstance(name_or_path_or_hf_model, nn.Module):
-        model = name_or_path_or_hf_model
+        model: Any = name_or_path_or_hf_model
         if device_map is not None or revision is not None:
-            raise InputError("device_map and revision are for loading by name; this model is loaded")
+            raise InputError(
+                "device_map and revision are for loading by name; this model is loaded"
+            )
         if device != "auto":
             model = model.to(device)
         if dtype != "auto":

@@ -17,7 +17,7 @@ from mechvrp.errors import DataError, SiteError
 if TYPE_CHECKING:
     from mechvrp.models.families import Grid
 
-__all__ = ["ImageTokens", "Positions", "TokenMap"]
+__all__ = ["ImageTokens", "Positions", "TokenMap", "on_image"]
 
 #: How positions are named: a keyword (see ``TokenMap.resolve``), a word of the question, one
 #: position, or several positions or (row, column) patches.
@@ -47,6 +47,13 @@ class ImageTokens:
 
     def __len__(self) -> int:
         return len(self.position)
+
+
+def on_image(positions: Positions) -> bool:
+    """Whether positions name image tokens and nothing else: ``"image"`` or (row, col) patches."""
+    if isinstance(positions, str):
+        return positions == "image"
+    return not isinstance(positions, int) and all(isinstance(p, tuple) for p in positions)
 
 
 class TokenMap:
@@ -105,7 +112,7 @@ class TokenMap:
             image: list[int] = []
             shapes: list[tuple[int, int]] = []
             while len(row) < len(position):
-                index, grid = next(remaining, (None, None))
+                _, grid = next(remaining, (None, None))
                 if grid is None:
                     raise DataError(
                         f"sample {sample} has {len(position)} image tokens in its prompt, but its "

@@ -37,15 +37,21 @@ class VLM:
     """
 
     def __init__(
-        self, model: nn.Module, processor: Any = None, *, family: Family | None = None, name: str = ""
+        self,
+        model: Any,
+        processor: Any = None,
+        *,
+        family: Family | None = None,
+        name: str = "",
     ) -> None:
-        self.model: Any = model.eval()
+        model.eval()
+        self.model: Any = model
         self.processor = processor
         self.name = name or type(model).__name__
         self.family = family or family_of(self.model.config)
         self.modules = self.family.check(model)
 
-        config = self.model.config.get_text_config(decoder=True)
+        config: Any = self.model.config.get_text_config(decoder=True)
         first = f"{self.modules.layers}.0."
         self.n_layers = len(self._list(self.modules.layers))
         self.n_vision_layers = len(self._list(self.modules.vision_layers))

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mechvrp.errors import ShapeError, SiteError
+from mechvrp.models.tokens import on_image
 from mechvrp.tracing.access import expected_shape
 from mechvrp.tracing.sites import Site
 
@@ -49,7 +50,11 @@ class Intervention:
             raise SiteError(
                 f"{site} has no prompt positions; use positions='all', or edit patches at 'projected'"
             )
-        if site.component == "projected" and not _patches(self.positions):
+        if (
+            site.component == "projected"
+            and self.positions != "all"
+            and not on_image(self.positions)
+        ):
             raise SiteError(
                 f"{site} holds image tokens only: positions must be 'all', 'image' or (row, col) "
                 f"patches; got {self.positions!r}"
@@ -64,12 +69,10 @@ class Intervention:
         ):
             for i in chosen or ():
                 if size is not None and not 0 <= i < size:
-                    raise SiteError(
-                        f"{site} has {size} {name}s, 0 to {size - 1}; got {name} {i}"
-                    )
+                    raise SiteError(f"{site} has {size} {name}s, 0 to {size - 1}; got {name} {i}")
         self._rows(site, batch)
 
-    def _rows(self, site: Site, batch: Batch) -> Bool[Tensor, "..."] | None:
+    def _rows(self, site: Site, batch: Batch) -> Bool[Tensor, ...] | None:
         """A mask over the site's positions, ``None`` where all of it is meant."""
         if site.component == "vision_resid_post":
             return None
@@ -84,7 +87,7 @@ class Intervention:
             return mask
         return batch.tokens.mask(self.positions)
 
-    def where(self, value: Tensor, batch: Batch) -> Bool[Tensor, "..."]:
+    def where(self, value: Tensor, batch: Batch) -> Bool[Tensor, ...]:
         """What the edit touches: a mask that broadcasts to the site's value."""
         kind = self.site.kind
         mask = torch.ones((1,) * value.ndim, dtype=torch.bool, device=value.device)
@@ -120,7 +123,7 @@ class Replace(Intervention):
             has no effect.
     """
 
-    value: Float[Tensor, "..."] = None  # type: ignore[assignment]
+    value: Float[Tensor, ...] = None  # type: ignore[assignment]
 
     def check(self, model: VLM, batch: Batch) -> None:
         super().check(model, batch)
@@ -159,12 +162,14 @@ def zero(
     Raises:
         SiteError: no such site (range checks follow when it meets a model and a batch).
     """
-    return Zero(Site.parse(site, layer), positions, _indices("units", units), _indices("heads", heads))
+    return Zero(
+        Site.parse(site, layer), positions, _indices("units", units), _indices("heads", heads)
+    )
 
 
 def replace(
     site: str | Site,
-    value: Float[Tensor, "..."],
+    value: Float[Tensor, ...],
     *,
     layer: int | None = None,
     positions: Positions = "all",
@@ -183,12 +188,6 @@ def replace(
     )
 
 
-def _patches(positions: Positions) -> bool:
-    if isinstance(positions, str):
-        return positions in ("all", "image")
-    return not isinstance(positions, int) and all(isinstance(p, tuple) for p in positions)
-
-
 def _indices(name: str, given: int | Sequence[int] | None) -> tuple[int, ...] | None:
     if given is None:
         return None
@@ -198,7 +197,7 @@ def _indices(name: str, given: int | Sequence[int] | None) -> tuple[int, ...] | 
     return found
 
 
-def _axis(value: Tensor, axis: int, chosen: tuple[int, ...]) -> Bool[Tensor, "..."]:
+def _axis(value: Tensor, axis: int, chosen: tuple[int, ...]) -> Bool[Tensor, ...]:
     mask = torch.zeros(value.shape[axis], dtype=torch.bool, device=value.device)
     mask[list(chosen)] = True
     return mask.view(*(-1 if i == axis else 1 for i in range(value.ndim)))

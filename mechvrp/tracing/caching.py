@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mechvrp.errors import InputError, NumericalError, SiteError
 from mechvrp.models import VLM, Batch
+from mechvrp.models.tokens import on_image
 from mechvrp.tracing import access
 from mechvrp.tracing.activations import Activations, Rows, _kind
 from mechvrp.tracing.sites import Site, expand_sites
@@ -56,14 +57,11 @@ def cache(
     wanted = expand_sites(model, sites)
     for site in wanted:
         access.check_available(model, site)
-        if site.component == "projected" and positions not in ("all", "image"):
-            if isinstance(positions, (str, int)) or not all(
-                isinstance(p, tuple) for p in positions
-            ):
-                raise SiteError(
-                    f"{site} holds image tokens only: cache it with positions='image', 'all' or "
-                    f"(row, col) patches; got {positions!r}"
-                )
+        if site.component == "projected" and positions != "all" and not on_image(positions):
+            raise SiteError(
+                f"{site} holds image tokens only: cache it with positions='image', 'all' or "
+                f"(row, col) patches; got {positions!r}"
+            )
     batches: Iterable[Batch]
     if isinstance(batch, Batch):
         batches = [batch]
@@ -140,7 +138,7 @@ def _rows(model: VLM, batch: Batch, kind: str, positions: Positions, first: int)
         return Rows(example, torch.zeros_like(example), none, none, counts)
 
     chosen = batch.tokens.resolve(positions)
-    example, position, row, col, counts = [], [], [], [], []
+    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for i, c in enumerate(chosen):
         tokens = batch.tokens.images[i]
         if kind == "projected":
@@ -148,12 +146,11 @@ def _rows(model: VLM, batch: Batch, kind: str, positions: Positions, first: int)
         at = torch.full((batch.tokens.length,), -1)
         rows_of, cols_of = at.clone(), at.clone()
         rows_of[tokens.position], cols_of[tokens.position] = tokens.row, tokens.col
-        example.append(torch.full_like(c, first + i))
-        position.append(c - batch.tokens.length)
-        row.append(rows_of[c])
-        col.append(cols_of[c])
-        counts.append(len(c))
-    return Rows(*map(torch.cat, (example, position, row, col)), torch.tensor(counts))
+        example = torch.full_like(c, first + i)
+        parts.append((example, c - batch.tokens.length, rows_of[c], cols_of[c]))
+    counts = torch.tensor([len(part[0]) for part in parts])
+    example, position, row, col = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Rows(example, position, row, col, counts)
 
 
 def _cat(site: Site, parts: Sequence[Tensor]) -> Tensor:

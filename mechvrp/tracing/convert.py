@@ -39,6 +39,7 @@ def to_xarray(acts: Activations) -> xarray.Dataset:
         value = acts.flat(site).float()  # xarray has no bfloat16
         prompt = site.component not in ("projected", "vision_resid_post")
         axis = "position" if prompt else site.component
+        dims: tuple[str, ...]
         if site.component == "pattern":
             dims = ("head", "key")
         elif site.component == "projected":

@@ -68,7 +68,12 @@ class Trace(InterleavingTracer):
     """
 
     def __init__(
-        self, model: VLM, batch: Batch, *, grad: bool = False, options: Mapping[str, Any] | None = None
+        self,
+        model: VLM,
+        batch: Batch,
+        *,
+        grad: bool = False,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         inputs = {"use_cache": False, **batch.inputs, **(options or {})}
         super().__init__(model.envoy, "__call__", **inputs)
@@ -95,9 +100,7 @@ class Trace(InterleavingTracer):
     def __getattr__(self, name: str) -> Any:
         component = COMPONENTS.get(name)
         if component is None:
-            raise AttributeError(
-                f"a trace has no {name!r}; its sites are {', '.join(COMPONENTS)}"
-            )
+            raise AttributeError(f"a trace has no {name!r}; its sites are {', '.join(COMPONENTS)}")
         return _Layers(self, name) if component.layered else self[name]
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -130,9 +133,7 @@ class Trace(InterleavingTracer):
                     f"{self._reached}. Apply edits before reading later sites."
                 )
         # A stable sort: edits at one site keep the order in which they were given.
-        self._pending = sorted(
-            [*self._pending, *edits], key=lambda e: e.site.check(self.vlm).order
-        )
+        self._pending = sorted([*self._pending, *edits], key=lambda e: e.site.check(self.vlm).order)
 
     def _arrive(self, name: str | Site) -> Site:
         """Make the edits due up to a site, and note that it was reached."""

@@ -25,7 +25,10 @@ def place(name: str, component: str, layer: int | None) -> tuple[str, str]:
         "k": (f"{block}.self_attn.k_proj", "out"),
         "v": (f"{block}.self_attn.v_proj", "out"),
         "z": (f"{block}.self_attn.o_proj", "in"),
-        "attn_out": (f"{block}.post_attention_layernorm" if gemma2 else f"{block}.self_attn", "out"),
+        "attn_out": (
+            f"{block}.post_attention_layernorm" if gemma2 else f"{block}.self_attn",
+            "out",
+        ),
         "resid_mid": (
             f"{block}.pre_feedforward_layernorm" if gemma2 else f"{block}.post_attention_layernorm",
             "in",

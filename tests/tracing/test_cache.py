@@ -80,7 +80,9 @@ def test_image_features_and_the_tower(model):
     rows = acts.rows("vision_projector.hook_out")
     assert torch.equal(rows.position, acts.rows("blocks.0.hook_resid_pre").position)
     tower = acts.flat("vision_encoder.encoder_layers.0.hook_resid_post")
-    assert len(tower) == int(acts.rows("vision_encoder.encoder_layers.0.hook_resid_post").counts.sum())
+    assert len(tower) == int(
+        acts.rows("vision_encoder.encoder_layers.0.hook_resid_post").counts.sum()
+    )
     corner = mechvrp.cache(model, batch, "projected", positions=[(0, 0), (1, 1)])
     value = corner["vision_projector.hook_out"]
     assert value.shape == (3, 2, model.d_model)
@@ -150,7 +152,9 @@ def test_accumulated_resid_and_logit_attrs(model):
         found = capped * torch.tanh(found / capped)
     assert torch.allclose(found[real], logits[real], atol=1e-4)
     # What attention and MLPs write sums to the stream, at every text position.
-    parts = torch.stack([lens[f"blocks.{i}.hook_{w}_out"] for i in range(3) for w in ("attn", "mlp")])
+    parts = torch.stack(
+        [lens[f"blocks.{i}.hook_{w}_out"] for i in range(3) for w in ("attn", "mlp")]
+    )
     total = parts.sum(0) + lens["blocks.0.hook_resid_pre"]
     assert torch.allclose(total[real], stack[-1][real], atol=1e-4)
 

@@ -48,7 +48,7 @@ def test_a_read_equals_a_plain_hook(family, component):
 
 
 def test_every_site_in_one_trace(family):
-    name, model, batch = family
+    _, model, batch = family
     sites = sorted(
         (mechvrp.Site(c, layer) for c in SITES for layer in layers(c)), key=lambda s: s.order
     )
@@ -94,7 +94,7 @@ def test_an_edit_changes_the_logits_as_by_hand(family, component):
 
 @pytest.mark.parametrize("component", ["resid_post", "resid_mid", "z", "neurons", "projected"])
 def test_an_edit_in_place_is_an_edit(family, component):
-    name, model, batch = family
+    _, model, batch = family
     site = mechvrp.Site(component, 1 if COMPONENTS[component].layered else None)
     with mechvrp.trace(model, batch) as t:
         t[site] = torch.zeros_like(t[site])

@@ -166,7 +166,11 @@ def test_grad_mode_is_as_asked_and_nothing_else_changes(model, batch):
         (lambda: mechvrp.zero("blocks.1.hook_resid_pst"), SiteError, "Did you mean"),
         (lambda: mechvrp.zero("resid_post"), SiteError, "needs a layer"),
         (lambda: mechvrp.zero("blocks.3.hook_resid_post"), SiteError, "3 layers, 0 to 2"),
-        (lambda: mechvrp.zero("blocks.0.mlp.hook_post", units=[40]), SiteError, "40 units, 0 to 39"),
+        (
+            lambda: mechvrp.zero("blocks.0.mlp.hook_post", units=[40]),
+            SiteError,
+            "40 units, 0 to 39",
+        ),
         (lambda: mechvrp.zero("blocks.0.attn.hook_z", heads=[4]), SiteError, "4 heads, 0 to 3"),
         (lambda: mechvrp.zero("blocks.0.hook_resid_pre", heads=[0]), SiteError, "has no heads"),
         (lambda: mechvrp.zero("blocks.0.hook_resid_pre", units=[]), SiteError, "units is empty"),

@@ -169,9 +169,7 @@ class Family(ABC):
                 "Pass everything that the processor returned."
             )
 
-    def _chat(
-        self, processor: Any, question: str, system: str | None = None
-    ) -> str:
+    def _chat(self, processor: Any, question: str, system: str | None = None) -> str:
         """One user turn with one image through the processor's own chat template."""
         messages = []
         if system is not None:
