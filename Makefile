@@ -27,10 +27,10 @@ $(DEMO)/report.html: | $(STAMP)
 	$(BIN)/mechvrp study --model tiny-llava --data scenes --n 400 --out $(DEMO)
 
 test: $(STAMP) ## the test suite, without the slow tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 test-all: $(STAMP) ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(STAMP) ## style, types, and the order of the folders
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Shared settings: no network, quiet logs, two threads, few but varied examples for hypothesis."""
+"""Shared settings: no network, quiet logs, one thread a worker, few but varied examples."""
 
 import os
 
@@ -10,4 +10,4 @@ from hypothesis import settings
 
 settings.register_profile("suite", max_examples=25, deadline=None)
 settings.load_profile("suite")
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # the models are tiny, and tests run in parallel

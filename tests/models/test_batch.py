@@ -171,7 +171,7 @@ def test_inputs_encoded_elsewhere(model):
     with torch.no_grad():
         assert torch.equal(logits, model.model(**encoded.inputs).logits)
     with pytest.raises(SiteError, match="encoded elsewhere"):
-        batch.tokens.question  # noqa: B018
+        batch.tokens.question
     with pytest.raises(UnavailableError, match="without a processor"):
         bare.encode(tiny.samples())
 

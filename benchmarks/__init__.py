@@ -1,0 +1,1 @@
+"""What mechvrp claims about speed, measured as ratios in one run: ``make bench``."""

@@ -1,0 +1,20 @@
+"""How long it takes until the command line answers, and what an import costs."""
+
+from __future__ import annotations
+
+from benchmarks.timing import python_seconds
+
+__all__ = ["rows"]
+
+
+def rows() -> list[tuple[str, float, str]]:
+    """(what, value, unit)."""
+    bare = python_seconds(["-c", "pass"])
+    light = python_seconds(["-c", "import mechvrp"])
+    torch = python_seconds(["-c", "import torch"])
+    help_ = python_seconds(["-m", "mechvrp", "--help"])
+    return [
+        ("`import mechvrp`, beyond starting Python", light - bare, "s"),
+        ("`import torch`, beyond starting Python", torch - bare, "s"),
+        ("`mechvrp --help`, whole process", help_, "s"),
+    ]

@@ -1,0 +1,123 @@
+"""Run the ablations behind an ablation curve: zero top-ranked and random units, score the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from mechvrp.circuits.ranking import Ranking
+from mechvrp.data.scoring import is_correct
+from mechvrp.errors import InputError, UnavailableError
+from mechvrp.patching.interventions import zero
+from mechvrp.patching.resume import Resumed
+from mechvrp.tracing.caching import in_batches
+from mechvrp.tracing.sites import Site
+
+if TYPE_CHECKING:
+    from mechvrp.data import Sample
+    from mechvrp.models import VLM
+
+__all__ = ["AblationOutcomes", "ablate_ranking"]
+
+
+@dataclass(frozen=True)
+class AblationOutcomes:
+    """Whether each answer was right, under each ablation.
+
+    Attributes:
+        ks: how many units were zeroed.
+        clean: [example], without ablation.
+        top: [k, example], the top k of the ranking zeroed.
+        random: [draw, k, example], k random units zeroed.
+    """
+
+    ks: tuple[int, ...]
+    clean: np.ndarray
+    top: np.ndarray
+    random: np.ndarray
+
+
+def ablate_ranking(
+    model: VLM,
+    samples: Sequence[Sample],
+    ranking: Ranking,
+    ks: Sequence[int],
+    *,
+    draws: int = 20,
+    seed: int = 0,
+    answers: Sequence[Sequence[int]] | None = None,
+    batch_size: int = 64,
+    progress: bool = False,
+) -> AblationOutcomes:
+    """Zero units of a residual-stream site at the last prompt position, and score the greedy answer.
+
+    The answer is read from the first generated token, so every clean answer must be one token long.
+    Everything up to the ablated block is computed once (``mechvrp.patching.resume``).
+
+    Args:
+        model: from ``mechvrp.load``.
+        samples: the held-out examples.
+        ranking: units of a ``blocks.L.hook_resid_post`` site.
+        ks: numbers of units, ascending from 0.
+        draws: random sets of each size; draw i is nested over k, as the top units are.
+        seed: of the draws.
+        answers: token ids of each sample's clean greedy answer, without the end token, where they
+            are known; checked to be one token each.
+
+    Raises:
+        InputError: the ranking is of another kind of site, or ``ks`` or ``draws`` do not fit it.
+        UnavailableError: an answer is longer than one token.
+    """
+    site = Site.parse(ranking.site).check(model)
+    if site.component != "resid_post" or site.layer is None:
+        raise InputError(f"ablate_ranking takes a ranking of resid_post units; got one of {site}")
+    if list(ks) != sorted(set(ks)) or not ks or not 0 <= ks[0] <= ks[-1] <= model.d_model:
+        raise InputError(f"ks must ascend within 0 to {model.d_model}; got {list(ks)}")
+    if answers is not None and (long := sum(len(a) != 1 for a in answers)):
+        raise UnavailableError(
+            f"the ablation curve scores the first generated token, but {long} of {len(answers)} "
+            "clean answers are not one token long; it needs a task with one-token answers (polls, "
+            "words of the model's vocabulary)"
+        )
+    sets = {0: [ranking.top(k) for k in ks]}
+    random = {k: ranking.random(k, draws, seed) for k in ks}
+    sets |= {d + 1: [random[k][d] for k in ks] for d in range(draws)}
+
+    scorer = _FirstToken(model)
+    clean: list[np.ndarray] = []
+    outcomes: list[np.ndarray] = []
+    for chunk in in_batches(samples, batch_size, progress, "ablating"):
+        resumed = Resumed(model, model.encode(chunk), site.layer)
+        base = scorer(chunk, resumed.last_logits())
+        found = np.empty((draws + 1, len(ks), len(chunk)), dtype=bool)
+        for row, chosen in sets.items():
+            for column, units in enumerate(chosen):
+                if len(units) == 0:
+                    found[row, column] = base
+                    continue
+                edit = zero(site, positions="last", units=units.tolist())
+                found[row, column] = scorer(chunk, resumed.last_logits(edit))
+        clean.append(base)
+        outcomes.append(found)
+    joined = np.concatenate(outcomes, axis=-1)
+    return AblationOutcomes(tuple(ks), np.concatenate(clean), joined[0], joined[1:])
+
+
+class _FirstToken:
+    """Whether the greedy first token, read as an answer, is right by the benchmark's own rule."""
+
+    def __init__(self, model: VLM) -> None:
+        self._tokenizer = model.tokenizer
+        self._texts: dict[int, str] = {}
+
+    def __call__(self, samples: Sequence[Sample], logits: torch.Tensor) -> np.ndarray:
+        chosen = logits.argmax(-1).tolist()
+        for token in set(chosen) - set(self._texts):
+            self._texts[token] = self._tokenizer.decode([token], skip_special_tokens=True).strip()
+        return np.array(
+            [is_correct(s, self._texts[t]) for s, t in zip(samples, chosen, strict=True)]
+        )

@@ -1,0 +1,228 @@
+"""Ablation curves: accuracy against the number of units zeroed, ranked units beside random ones.
+
+Pure analysis of outcomes: the ablations themselves are run elsewhere. Changes are paired (the same
+examples before and after), in percentage points (pp) of accuracy, negative where ablation hurts;
+intervals resample images, and for random units also the draws.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from mechvrp.circuits.curve_results import AblationCurve, AblationPoint
+from mechvrp.errors import InputError, ShapeError
+from mechvrp.statistics import (
+    Estimate,
+    accuracy_interval,
+    benjamini_hochberg,
+    paired_accuracy_change,
+)
+
+__all__ = ["analyse_ablation", "default_ks"]
+
+
+def default_ks(d: int) -> tuple[int, ...]:
+    """Numbers of units to zero: 0, 1, 2, 5, 10, 20, 50, ... up to and with half of ``d``.
+
+    >>> default_ks(96)
+    (0, 1, 2, 5, 10, 20, 48)
+    """
+    if d < 2:
+        raise InputError(f"d={d}; a site needs at least 2 units for an ablation curve")
+    half = d // 2
+    ladder = (m * 10**e for e in range(len(str(half))) for m in (1, 2, 5))
+    return (0, *(k for k in ladder if k < half), half)
+
+
+def analyse_ablation(
+    clean: np.ndarray,
+    top: np.ndarray,
+    random: np.ndarray,
+    groups: Sequence[str] | np.ndarray,
+    ks: Sequence[int],
+    tasks: Sequence[str] | np.ndarray,
+    *,
+    units: int | None = None,
+    site: str = "",
+    seed: int = 0,
+    n_resamples: int = 2000,
+) -> AblationCurve:
+    """Turn the outcomes of ablations into a curve with intervals and tests.
+
+    Args:
+        clean: boolean ``[example]``, right without ablation.
+        top: boolean ``[k, example]``, right with the top k units zeroed.
+        random: boolean ``[draw, k, example]``, right with k random units zeroed.
+        groups: ``[example]``, image ids.
+        ks: ``[k]``, ascending, as in ``top`` and ``random``.
+        tasks: ``[example]``, task names.
+        units: units of the site, for axes.
+        site: hook name of the site, for axes.
+        seed: seeds the resampling.
+        n_resamples: bootstrap resamples.
+
+    Raises:
+        ShapeError: shapes or dtypes do not fit each other.
+        InputError: ``ks`` is not ascending, or outcomes at k = 0 differ from the clean ones.
+    """
+    clean, top, random = np.asarray(clean), np.asarray(top), np.asarray(random)
+    groups, tasks = np.asarray(groups), np.asarray(tasks).astype(str)
+    _check(clean, top, random, groups, list(ks), tasks)
+
+    def points(task: str, inside: np.ndarray) -> tuple[AblationPoint, ...]:
+        part = (clean[inside], top[:, inside], random[:, :, inside], groups[inside])
+        rows = [
+            _point(task, int(k), part[0], part[1][i], part[2][:, i], part[3], seed, n_resamples)
+            for i, k in enumerate(ks)
+        ]
+        return _adjusted(rows)
+
+    parts = {"all": np.arange(len(clean))}
+    for name in map(str, np.unique(tasks)):
+        inside = np.flatnonzero(tasks == name)
+        if len(np.unique(groups[inside])) > 1:
+            parts[name] = inside
+    analysed = {name: points(name, inside) for name, inside in parts.items()}
+    above = np.flatnonzero(np.asarray(ks) > 0)
+    return AblationCurve(
+        points=analysed.pop("all"),
+        task_points=analysed,
+        curve_p={
+            name: _rank_p(
+                top[above][:, inside].mean(), random[:, above][:, :, inside].mean(axis=(1, 2))
+            )
+            if len(above)
+            else None
+            for name, inside in parts.items()
+        },
+        clean_accuracy=accuracy_interval(clean, groups, seed=seed, n_resamples=n_resamples),
+        draws=len(random),
+        units=units,
+        site=site,
+        seed=seed,
+        n_resamples=n_resamples,
+    )
+
+
+def _point(
+    task: str,
+    k: int,
+    clean: np.ndarray,
+    top: np.ndarray,
+    random: np.ndarray,
+    groups: np.ndarray,
+    seed: int,
+    n_resamples: int,
+) -> AblationPoint:
+    accuracy = accuracy_interval(top, groups, seed=seed, n_resamples=n_resamples)
+    paired = paired_accuracy_change(clean, top, groups, seed=seed, n_resamples=n_resamples)
+    top_change = 100.0 * (top.astype(float) - clean)
+    random_change = 100.0 * (random.astype(float) - clean)
+    per_draw = random_change.mean(axis=1)
+    band, excess = _over_images_and_draws(top_change, random_change, groups, seed, n_resamples)
+    return AblationPoint(
+        task=task,
+        k=k,
+        accuracy=accuracy,
+        change=paired.change if k else _nothing(paired.change),
+        change_p=paired.p_value if k else None,
+        change_q=None,
+        random_change=band,
+        random_range=(float(per_draw.min()), float(per_draw.max())),
+        excess=excess,
+        excess_p=_rank_p(top_change.mean(), per_draw) if k else None,
+        excess_q=None,
+    )
+
+
+def _rank_p(top: float, draws: np.ndarray) -> float:
+    # One-sided: the claim is that the ranked units matter more, so accuracy is lower.
+    # 1e-9: equal counts of right answers must compare equal whatever the order of summation.
+    return (1 + int((draws <= top + 1e-9).sum())) / (1 + len(draws))
+
+
+def _nothing(found: Estimate) -> Estimate:
+    # At k = 0 nothing is zeroed: the change is 0 on unseen images too.
+    return replace(found, value=0.0, low=0.0, high=0.0, method="nothing is zeroed")
+
+
+def _over_images_and_draws(
+    top: np.ndarray, random: np.ndarray, groups: np.ndarray, seed: int, n_resamples: int
+) -> tuple[Estimate, Estimate]:
+    """Mean random change and top-minus-random, with intervals over images and draws together.
+
+    Each resample draws images and draws with replacement, independently (the two are crossed), so
+    the interval covers both "other images" and "other random units".
+    """
+    _, image = np.unique(groups, return_inverse=True)
+    images, draws = int(image.max()) + 1, len(random)
+    sizes = np.bincount(image)
+    top_sums = np.bincount(image, weights=top)
+    random_sums = np.stack([np.bincount(image, weights=row) for row in random])
+    rng = np.random.default_rng(seed)
+    image_weights = rng.multinomial(images, np.full(images, 1 / images), size=n_resamples)
+    draw_weights = rng.multinomial(draws, np.full(draws, 1 / draws), size=n_resamples)
+    counts = image_weights @ sizes
+    resampled_random = ((draw_weights @ random_sums) * image_weights).sum(axis=1) / draws / counts
+    resampled_excess = image_weights @ top_sums / counts - resampled_random
+
+    def estimate(value: float, resampled: np.ndarray) -> Estimate:
+        low, high = np.quantile(resampled, [0.025, 0.975])
+        method = "percentile bootstrap over images and draws"
+        return Estimate(value, float(low), float(high), len(top), images, 0.95, method)
+
+    mean = float(random.mean())
+    return estimate(mean, resampled_random), estimate(float(top.mean()) - mean, resampled_excess)
+
+
+def _adjusted(points: list[AblationPoint]) -> tuple[AblationPoint, ...]:
+    tested = [p for p in points if p.change_p is not None and p.excess_p is not None]
+    if not tested:
+        return tuple(points)
+    change_q = benjamini_hochberg(np.array([p.change_p for p in tested], dtype=float))
+    excess_q = benjamini_hochberg(np.array([p.excess_p for p in tested], dtype=float))
+    found = {p.k: (float(a), float(b)) for p, a, b in zip(tested, change_q, excess_q, strict=True)}
+    return tuple(
+        replace(p, change_q=found[p.k][0], excess_q=found[p.k][1]) if p.k in found else p
+        for p in points
+    )
+
+
+def _check(
+    clean: np.ndarray,
+    top: np.ndarray,
+    random: np.ndarray,
+    groups: np.ndarray,
+    ks: list[int],
+    tasks: np.ndarray,
+) -> None:
+    n = clean.size
+    draws = random.shape[0] if random.ndim == 3 else 1
+    expected = {
+        "clean": (clean, (n,)),
+        "top": (top, (len(ks), n)),
+        "random": (random, (draws, len(ks), n)),
+    }
+    for name, (array, shape) in expected.items():
+        if array.shape != shape or array.dtype != np.bool_ or not array.size:
+            raise ShapeError(
+                f"{name} of shape {array.shape} and dtype {array.dtype}; expected booleans "
+                f"{shape} ({len(ks)} ks, {n} examples)"
+            )
+    for name, array in (("groups", groups), ("tasks", tasks)):
+        if array.shape != (n,):
+            raise ShapeError(f"{name} of shape {array.shape}; expected ({n},), one per example")
+    if any(k < 0 for k in ks) or any(a >= b for a, b in itertools.pairwise(ks)):
+        raise InputError(f"ks={ks}; expected distinct counts of units, 0 or more, ascending")
+    if 0 in ks:
+        row = ks.index(0)
+        changed = int((top[row] != clean).sum() + (random[:, row] != clean).sum())
+        if changed:
+            raise InputError(
+                f"k = 0 zeroes nothing, yet {changed} outcomes differ from the clean run: the runs "
+                "are not comparable (other examples, precision or positions?)"
+            )

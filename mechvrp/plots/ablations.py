@@ -1,0 +1,91 @@
+"""Figures of ablation curves."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from mechvrp.circuits import AblationCurve
+from mechvrp.errors import InputError
+from mechvrp.plots.theme import COLOURS, base_figure, faint, interval_bars, label, plain_count
+
+__all__ = ["ablation_curve"]
+
+
+def ablation_curve(
+    curve: AblationCurve | pd.DataFrame, *, task: str = "all", units: int | None = None
+) -> go.Figure:
+    """Change of accuracy against the number of units zeroed, ranked beside random units.
+
+    Args:
+        curve: an `AblationCurve` or its ``to_frame()``.
+        task: ``"all"`` or the name of a task.
+        units: units of the site, for the axis (taken from an `AblationCurve`).
+
+    Returns:
+        The top k with paired intervals; the random draws' mean with its interval over images and
+        draws (darker band) and the range of the draws (lighter band). The k axis is a list, so that
+        k = 0 has a place beside a scale that doubles.
+
+    Raises:
+        InputError: no such task in the curve.
+    """
+    if isinstance(curve, AblationCurve):
+        frame, units = curve.to_frame(), units or curve.units
+    else:
+        frame = curve
+    rows = frame[frame["task"] == task].sort_values("k")
+    if rows.empty:
+        raise InputError(f"no task {task!r} in this curve; it has {sorted(set(frame['task']))}")
+    draws = int(rows["draws"].iloc[0])
+    level = f"{100 * rows['level'].iloc[0]:.0f} %"
+    where = "" if task == "all" else f", task {label(task)}"
+    figure = base_figure(
+        f"units zeroed, k{f' (of {units})' if units else ''}",
+        f"change of accuracy, percentage points<br>{plain_count(rows)}{where}",
+        height=460,
+    )
+    ks = [str(k) for k in rows["k"]]
+    figure.add_hline(y=0, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5})
+    for low, high, opacity, name in (
+        ("random_min", "random_max", 0.15, f"random units: range of {draws} draws"),
+        ("random_change_low", "random_change_high", 0.35, f"random units: {level} interval"),
+    ):
+        figure.add_scatter(
+            x=ks, y=rows[low], mode="lines", line={"width": 0}, showlegend=False, hoverinfo="skip"
+        )
+        figure.add_scatter(
+            x=ks,
+            y=rows[high],
+            mode="lines",
+            line={"width": 0},
+            fill="tonexty",
+            fillcolor=faint(COLOURS["orange"], opacity),
+            name=name,
+            hoverinfo="skip",
+        )
+    figure.add_scatter(
+        x=ks,
+        y=rows["random_change"],
+        mode="lines+markers",
+        name="random units: mean",
+        line={"color": COLOURS["orange"], "dash": "dash", "width": 2},
+        marker={"size": 7, "symbol": "square"},
+        customdata=rows[["random_change_low", "random_change_high"]].to_numpy().tolist(),
+        hovertemplate="k = %{x}, random: %{y:.1f} pp "
+        "[%{customdata[0]:.1f}, %{customdata[1]:.1f}]<extra></extra>",
+    )
+    figure.add_scatter(
+        x=ks,
+        y=rows["change"],
+        error_y=interval_bars(rows, "change", "change_low", "change_high"),
+        mode="lines+markers",
+        name=f"top k by probe weight, {level} interval",
+        line={"color": COLOURS["blue"], "width": 2.5},
+        marker={"size": 9},
+        customdata=rows[["change_low", "change_high"]].to_numpy().tolist(),
+        hovertemplate="k = %{x}, top: %{y:.1f} pp "
+        "[%{customdata[0]:.1f}, %{customdata[1]:.1f}]<extra></extra>",
+    )
+    figure.update_xaxes(type="category", categoryorder="array", categoryarray=ks)
+    return figure

@@ -1,0 +1,128 @@
+"""Figures of labelled dots with intervals: accuracy per task, probe beside baselines."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from mechvrp.circuits import Comparison
+from mechvrp.plots.theme import COLOURS, base_figure, interval_bars, label
+
+__all__ = ["baseline_comparison", "task_accuracy"]
+
+_SPLITS = {
+    "all": ("all images", "blue", "circle"),
+    "train": ("training images", "grey", "square"),
+    "heldout": ("held-out images", "orange", "diamond"),
+}
+_SCOPES = {
+    "all": ("over all examples", "blue", "circle"),
+    "within tasks": ("within tasks", "orange", "diamond"),
+}
+
+
+def task_accuracy(accuracy: pd.DataFrame, splits: tuple[str, ...] = ("all",)) -> go.Figure:
+    """Accuracy per task, with intervals.
+
+    Args:
+        accuracy: one row per task and split: task, split, n, accuracy, low, high (0 to 1; missing
+            where there is none) and level.
+        splits: which splits to draw: ``"all"``, ``"train"``, ``"heldout"``.
+
+    Returns:
+        One dot with its interval per task and split, in percent; n stands beside the task's name.
+    """
+    drawn = accuracy[accuracy["split"].isin(splits)]
+    names = list(dict.fromkeys(drawn["task"]))
+    level = f"{100 * drawn['level'].iloc[0]:.0f} %" if len(drawn) else "95 %"
+    sizes = drawn.groupby("task", sort=False)["n"].max()
+    ticks = [f"{label(name)}<br>n = {int(sizes[name])}" for name in names]
+    figure = _dots(
+        drawn,
+        names,
+        ticks,
+        series=[(split, *_SPLITS[split]) for split in splits],
+        columns=("task", "split", "accuracy"),
+        scale=100,
+    )
+    figure.update_layout(xaxis_title=f"accuracy, %<br>bars: {level} interval")
+    figure.update_xaxes(range=[-3, 103])
+    if len(splits) == 1:
+        figure.update_layout(showlegend=False, margin={"t": 20})
+    return figure
+
+
+def baseline_comparison(comparison: Comparison | pd.DataFrame) -> go.Figure:
+    """AUROC of the probe, its baselines and the shuffled-label control, with intervals.
+
+    Args:
+        comparison: a `Comparison` or its ``to_frame()`` (name, scope, auroc, low, high, kind, n).
+
+    Returns:
+        One dot per score and scope. Bars are intervals from resampling images; the control's span
+        its draws.
+    """
+    frame = comparison.to_frame() if isinstance(comparison, Comparison) else comparison
+    names = list(dict.fromkeys(frame["name"]))
+    spread = frame[frame["kind"] == "range"].groupby("name")["n"].max()
+    ticks = [
+        f"{label(name)}<br>range of {int(spread[name])} draws" if name in spread else label(name)
+        for name in names
+    ]
+    figure = _dots(
+        frame,
+        names,
+        ticks,
+        series=[(scope, *_SCOPES[scope]) for scope in _SCOPES],
+        columns=("name", "scope", "auroc"),
+        scale=1,
+    )
+    n = int(frame.loc[frame["kind"] == "interval", "n"].max())
+    figure.update_layout(
+        xaxis_title=f"AUROC, n = {n} held-out examples<br>bars: 95 % interval; 0.5: chance"
+    )
+    figure.add_vline(x=0.5, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5})
+    return figure
+
+
+def _dots(
+    frame: pd.DataFrame,
+    names: list[str],
+    ticks: list[str],
+    *,
+    series: list[tuple[str, str, str, str]],
+    columns: tuple[str, str, str],
+    scale: float,
+) -> go.Figure:
+    """Horizontal dots: one line of the figure per name, series side by side within it."""
+    item, group, value = columns
+    figure = base_figure("", "", height=140 + 64 * len(names))
+    for index, (key, title, colour, symbol) in enumerate(series):
+        rows = frame[(frame[group] == key) & frame[value].notna()]
+        scaled = rows[[value, "low", "high"]].astype(float) * scale
+        offset = 0.26 * (index - (len(series) - 1) / 2)
+        figure.add_scatter(
+            x=scaled[value],
+            y=[names.index(name) + offset for name in rows[item]],
+            error_x=interval_bars(scaled, value, "low", "high"),
+            mode="markers",
+            name=title,
+            marker={"color": COLOURS[colour], "symbol": symbol, "size": 11},
+            customdata=[
+                [label(name), low, high, n]
+                for name, low, high, n in zip(
+                    rows[item], scaled["low"], scaled["high"], rows["n"], strict=True
+                )
+            ],
+            hovertemplate="%{customdata[0]}: %{x:.3~g} "
+            "[%{customdata[1]:.3~g}, %{customdata[2]:.3~g}], n = %{customdata[3]}<extra></extra>",
+        )
+    # Reversed: the first name on top.
+    figure.update_yaxes(
+        tickvals=list(range(len(names))),
+        ticktext=ticks,
+        range=[len(names) - 0.5, -0.5],
+        ticks="",
+        showgrid=False,
+    )
+    return figure

@@ -1,0 +1,79 @@
+"""The one look of every figure: colours, fonts and small helpers."""
+
+from __future__ import annotations
+
+import html
+
+import pandas as pd
+import plotly.graph_objects as go
+
+__all__ = ["COLOURS", "TEMPLATE", "base_figure", "faint", "interval_bars", "label", "plain_count"]
+
+# Okabe and Ito's palette, told apart with every common colour blindness; grey for references.
+COLOURS: dict[str, str] = {
+    "blue": "#0072B2",
+    "orange": "#D55E00",
+    "green": "#009E73",
+    "purple": "#CC79A7",
+    "grey": "#7A7A7A",
+}
+
+# Backgrounds are transparent and the grid is half-transparent grey, for light and dark pages.
+_AXIS = {
+    "showline": False,
+    "zeroline": False,
+    "gridcolor": "rgba(128,128,128,0.25)",
+    "ticks": "outside",
+    "tickcolor": "rgba(128,128,128,0.5)",
+    "automargin": True,
+    "title": {"standoff": 12},
+}
+TEMPLATE = go.layout.Template(
+    layout={
+        "colorway": list(COLOURS.values()),
+        "font": {"family": "system-ui, Segoe UI, Helvetica, Arial, sans-serif", "size": 14},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "xaxis": _AXIS,
+        "yaxis": _AXIS,
+        "margin": {"l": 60, "r": 20, "t": 60, "b": 70},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"},
+        "hoverlabel": {"font": {"size": 13}},
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "#7A7A7A", "activecolor": "#0072B2"},
+    }
+)
+
+
+def base_figure(x_title: str, y_title: str, height: int = 400) -> go.Figure:
+    """An empty figure in the package's template, with titled axes."""
+    figure = go.Figure()
+    figure.update_layout(template=TEMPLATE, height=height, xaxis_title=x_title, yaxis_title=y_title)
+    return figure
+
+
+def interval_bars(frame: pd.DataFrame, value: str, low: str, high: str) -> dict[str, object]:
+    """Plotly error bars from interval ends (ends are absolute, plotly wants distances)."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": (frame[high] - frame[value]).tolist(),
+        "arrayminus": (frame[value] - frame[low]).tolist(),
+        "thickness": 2,
+        "width": 5,
+    }
+
+
+def label(text: object) -> str:
+    """Text from data as plotly text: its pseudo-HTML (links, tags) is not interpreted."""
+    return html.escape(str(text), quote=False)
+
+
+def faint(colour: str, opacity: float) -> str:
+    """A ``#rrggbb`` colour with an opacity."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity})"
+
+
+def plain_count(frame: pd.DataFrame) -> str:
+    """``n = 157 examples of 53 images`` from the columns ``n`` and ``n_groups``."""
+    return f"n = {int(frame['n'].max())} examples of {int(frame['n_groups'].max())} images"

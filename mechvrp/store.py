@@ -1,0 +1,394 @@
+"""``RunFolder``: one study run on disk, written atomically, read back strictly.
+
+Layout of a run folder (format 1)::
+
+    config.json             what was asked for; its header marks the folder as ours
+    versions.json           packages, Python and threads, at creation and at each resumption
+    examples.parquet        one row per example
+    activations.safetensors named arrays, with the names of their dimensions
+    summary.json            the results (strict JSON: no NaN, an absent number is null)
+    gallery/*.png           example images
+    report.html             the report, made from the files above
+
+Every file is written beside its place and moved there with ``os.replace``, so a run that is
+interrupted leaves the previous file or the new one, never half of one. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from mechvrp.errors import InputError, NumericalError, RunFolderError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["FORMAT_VERSION", "RunFolder", "software_versions"]
+
+FORMAT_VERSION = 1
+_FORMAT_NAME = "mechvrp-run"
+_TEMPORARY = ".mechvrp-tmp-"
+_PACKAGES = (
+    *("mechvrp", "einops", "jaxtyping", "nnsight", "numpy", "pandas", "pillow", "plotly"),
+    *("pyarrow", "safetensors", "scikit-learn", "scipy", "torch", "torchvision"),
+    *("transformers", "xarray"),
+)
+_GALLERY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}\.png")
+
+
+def software_versions() -> dict[str, Any]:
+    """Versions and settings that results can depend on; names no host, user or folder.
+
+    Keys: ``packages`` (name to version, null where not installed), ``python``, ``system``,
+    ``machine`` (the processor's architecture), ``torch_threads``, ``cuda_device`` (or null).
+    """
+
+    def version(package: str) -> str | None:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return None
+
+    return {
+        "packages": {package: version(package) for package in _PACKAGES},
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "torch_threads": torch.get_num_threads(),
+        "cuda_device": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+class RunFolder:
+    """A run's folder. Make one with `create` (new, or the same run again) or `open`."""
+
+    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+        self.path = path
+        self.config = config
+
+    @classmethod
+    def create(cls, path: str | Path, config: Mapping[str, Any]) -> RunFolder:
+        """Make a run folder, or return to the one that already holds exactly this run.
+
+        A folder of the same configuration is resumed: its files stay, and if the software has
+        changed meanwhile ``versions.json`` records the second environment beside the first.
+
+        Args:
+            path: a folder that does not exist, is empty, or holds a run of the same ``config``.
+            config: what was asked for; JSON values only (numpy scalars are converted).
+
+        Raises:
+            RunFolderError: the folder holds something else, or a run with another configuration
+                (the message lists the settings that differ).
+            NumericalError: a number in ``config`` is NaN or infinite.
+            InputError: a value in ``config`` is not JSON.
+        """
+        folder = Path(path)
+        wanted = _plain(config, "config")
+        if folder.exists() and not folder.is_dir():
+            raise RunFolderError(f"{path} is a file; a run needs a folder of its own")
+        if (folder / "config.json").exists():
+            run = cls.open(folder)
+            differences = _differences(run.config, wanted)
+            if differences:
+                raise RunFolderError(
+                    f"{path} holds a run with another configuration; in the folder against asked "
+                    f"for: {'; '.join(differences)}. Choose another folder, or ask for the same run"
+                )
+            run._note_resumption()
+            return run
+        if folder.exists():
+            held = sorted(p.name for p in folder.iterdir() if not p.name.startswith(_TEMPORARY))
+            if held:
+                more = f" and {len(held) - 5} more" if len(held) > 5 else ""
+                raise RunFolderError(
+                    f"{path} is not a run folder and is not empty: it holds "
+                    f"{', '.join(held[:5])}{more}. Choose another folder"
+                )
+        folder.mkdir(parents=True, exist_ok=True)
+        run = cls(folder, wanted)
+        run._write_json("versions.json", {"created": software_versions(), "resumed": []})
+        # config.json comes last: a folder that has it is complete as a run folder.
+        header = {"format": _FORMAT_NAME, "format_version": FORMAT_VERSION, "config": wanted}
+        run._write_json("config.json", header)
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """Open an existing run folder.
+
+        Raises:
+            RunFolderError: the folder is missing, was not written by mechvrp, is of a newer
+                format, or its ``config.json`` is damaged.
+        """
+        folder = Path(path)
+        if not folder.is_dir():
+            raise RunFolderError(f"no run folder at {path}; make one with `mechvrp study --out`")
+        if not (folder / "config.json").is_file():
+            raise RunFolderError(f"{path} is not a run folder: it has no config.json")
+        header = _read_json(folder / "config.json")
+        if not isinstance(header, dict) or header.get("format") != _FORMAT_NAME:
+            raise RunFolderError(
+                f"{path} is not a run folder: its config.json is another program's"
+            )
+        if header.get("format_version") != FORMAT_VERSION:
+            raise RunFolderError(
+                f"{path} is of run-folder format {header.get('format_version')!r}; this mechvrp "
+                f"reads format {FORMAT_VERSION}. Use the version of mechvrp that wrote it"
+            )
+        if not isinstance(header.get("config"), dict):
+            raise RunFolderError(f"{path}: config.json is damaged, it holds no configuration")
+        return cls(folder, header["config"])
+
+    def has(self, name: str) -> bool:
+        """Whether the file ``name`` (``"summary.json"``, ``"gallery/a.png"``, ...) was written."""
+        return (self.path / name).is_file()
+
+    @property
+    def versions(self) -> dict[str, Any]:
+        """``{"created": {...}, "resumed": [{...}, ...]}``; see `software_versions`."""
+        return _read_object(self._existing("versions.json"))
+
+    def write_summary(self, summary: Mapping[str, Any]) -> Path:
+        """Write ``summary.json``. NaN is refused: write None (null) where a number is absent."""
+        return self._write_json("summary.json", _plain(summary, "summary"))
+
+    def read_summary(self) -> dict[str, Any]:
+        """The content of ``summary.json``."""
+        return _read_object(self._existing("summary.json"))
+
+    def write_examples(self, examples: pd.DataFrame) -> Path:
+        """Write the per-example table (its index is not kept).
+
+        Raises:
+            InputError: the table has no rows, or a column that Parquet cannot hold.
+        """
+        if examples.empty:
+            raise InputError("the table of examples has no rows; a run has at least one example")
+
+        def write(target: Path) -> None:
+            try:
+                examples.to_parquet(target, engine="pyarrow", index=False)
+            except (ValueError, TypeError) as error:  # pyarrow's errors derive from these
+                raise InputError(f"the table of examples cannot be written: {error}") from error
+
+        return self._atomically("examples.parquet", write)
+
+    def read_examples(self) -> pd.DataFrame:
+        """The per-example table."""
+        path = self._existing("examples.parquet")
+        try:
+            return pd.read_parquet(path, engine="pyarrow")
+        except (ValueError, OSError) as error:
+            raise RunFolderError(f"{path} is damaged: {error}. Run the study again") from error
+
+    def write_activations(
+        self,
+        arrays: Mapping[str, np.ndarray | torch.Tensor],
+        dims: Mapping[str, Iterable[str]] | None = None,
+    ) -> Path:
+        """Write named arrays, each with the names of its dimensions.
+
+        Args:
+            arrays: name to array (numpy or torch, any device; dtypes are kept).
+            dims: name to the array's dimension names, e.g. ``("layer", "example", "d_model")``.
+
+        Raises:
+            InputError: no arrays, a dtype that is not numeric, or dims that do not fit.
+            NumericalError: an array holds NaN or infinity.
+        """
+        if not arrays:
+            raise InputError("no activations were given; give at least one named array")
+        tensors = {name: _tensor(name, array) for name, array in arrays.items()}
+        named = {name: list(names) for name, names in (dims or {}).items()}
+        for name, names in named.items():
+            if name not in tensors or len(names) != tensors[name].ndim:
+                shape = tuple(tensors[name].shape) if name in tensors else "not given"
+                raise InputError(f"dims {names} of {name!r} do not fit the array ({shape})")
+        header = {"dims": json.dumps(named)}
+
+        def write(target: Path) -> None:
+            save_file(tensors, target, metadata=header)
+            # safetensors makes it private to the user; a run's files are all as readable.
+            shutil.copymode(self.path / "config.json", target)
+
+        return self._atomically("activations.safetensors", write)
+
+    def read_activations(self, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+        """The arrays called ``names`` (all of them by default); bfloat16 is widened to float32."""
+        path = self._existing("activations.safetensors")
+        try:
+            with safe_open(path, framework="pt") as file:
+                stored = list(file.keys())
+                wanted = stored if names is None else list(names)
+                absent = sorted(set(wanted) - set(stored))
+                if absent:
+                    raise InputError(f"no activations named {absent}; the run holds {stored}")
+                return {name: _array(file.get_tensor(name)) for name in wanted}
+        except SafetensorError as error:
+            raise RunFolderError(f"{path} is damaged: {error}. Run the study again") from error
+
+    def activation_dims(self) -> dict[str, list[str]]:
+        """Dimension names by array, where they were given."""
+        path = self._existing("activations.safetensors")
+        try:
+            with safe_open(path, framework="pt") as file:
+                dims: dict[str, list[str]] = json.loads((file.metadata() or {}).get("dims", "{}"))
+                return dims
+        except SafetensorError as error:
+            raise RunFolderError(f"{path} is damaged: {error}. Run the study again") from error
+
+    def write_gallery_image(self, name: str, image: Image) -> str:
+        """Write ``gallery/<name>`` as PNG; returns ``name``.
+
+        Raises:
+            InputError: ``name`` is not letters, digits, ``_`` and ``-`` followed by ``.png``.
+        """
+        _check_gallery_name(name)
+        (self.path / "gallery").mkdir(exist_ok=True)
+        self._atomically(f"gallery/{name}", lambda target: image.save(target, format="PNG"))
+        return name
+
+    def gallery_names(self) -> list[str]:
+        """Names of the gallery's images, sorted."""
+        folder = self.path / "gallery"
+        return sorted(p.name for p in folder.glob("*.png") if _GALLERY_NAME.fullmatch(p.name))
+
+    def read_gallery_png(self, name: str) -> bytes:
+        """The bytes of one gallery image."""
+        _check_gallery_name(name)
+        return self._existing(f"gallery/{name}").read_bytes()
+
+    def write_report(self, html: str) -> Path:
+        """Write ``report.html`` (UTF-8)."""
+        return self._write_text("report.html", html)
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
+    def _existing(self, name: str) -> Path:
+        path = self.path / name
+        if not path.is_file():
+            raise RunFolderError(f"{self.path} has no {name}; that stage of the run has not ended")
+        return path
+
+    def _note_resumption(self) -> None:
+        now, known = software_versions(), self.versions
+        if now != known.get("created") and now not in known.get("resumed", []):
+            known["resumed"] = [*known.get("resumed", []), now]
+            self._write_json("versions.json", known)
+
+    def _write_json(self, name: str, value: Any) -> Path:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+        return self._write_text(name, text + "\n")
+
+    def _write_text(self, name: str, text: str) -> Path:
+        # A lone surrogate (seen in scraped questions) has no UTF-8 form; "?" stands for it.
+        data = text.encode("utf-8", errors="replace")
+        return self._atomically(name, lambda target: target.write_bytes(data))
+
+    def _atomically(self, name: str, write: Callable[[Path], Any]) -> Path:
+        target = self.path / name
+        temporary = target.parent / f"{_TEMPORARY}{os.getpid()}-{target.name}"
+        try:
+            write(temporary)
+            with temporary.open("rb") as handle:  # on disk before it takes the old file's place
+                os.fsync(handle.fileno())
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return target
+
+
+def _check_gallery_name(name: str) -> None:
+    if not _GALLERY_NAME.fullmatch(name):
+        raise InputError(
+            f"gallery image name {name!r}: use letters, digits, '_' and '-', then '.png' "
+            "(a name from the data could otherwise point outside the folder)"
+        )
+
+
+def _tensor(name: str, array: np.ndarray | torch.Tensor) -> torch.Tensor:
+    if isinstance(array, np.ndarray):
+        if array.dtype.kind not in "fiub":
+            raise InputError(f"activations {name!r} are of dtype {array.dtype}; give numbers")
+        array = torch.from_numpy(np.ascontiguousarray(array))
+    # A copy: safetensors refuses tensors that share memory.
+    tensor = array.detach().cpu().clone(memory_format=torch.contiguous_format)
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        count = int((~torch.isfinite(tensor)).sum())
+        raise NumericalError(f"activations {name!r} hold {count} values that are NaN or infinite")
+    return tensor
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    array: np.ndarray = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return array
+
+
+def _read_json(path: Path) -> Any:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"it holds {constant}, which is not JSON")
+
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    except (ValueError, OSError) as error:  # a JSON and a Unicode error are both ValueErrors
+        raise RunFolderError(f"{path} is damaged: {error}") from error
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    value = _read_json(path)
+    if not isinstance(value, dict):
+        raise RunFolderError(f"{path} is damaged: expected a JSON object, found {value!r:.40}")
+    return value
+
+
+def _plain(value: Any, where: str) -> Any:
+    """``value`` as JSON types only; ``where`` names the place in messages."""
+    if isinstance(value, Mapping):
+        bad = [key for key in value if not isinstance(key, str)]
+        if bad:
+            raise InputError(f"{where}: keys must be text, found {bad[0]!r}")
+        return {key: _plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist(), where)
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, float) and not np.isfinite(value):
+        raise NumericalError(f"{where} is {value}; JSON has no such number, write None (null)")
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise InputError(
+        f"{where} is a {type(value).__name__}; expected JSON types (text, numbers, "
+        "true, false, null, lists and objects)"
+    )
+
+
+def _differences(held: Any, wanted: Any, where: str = "") -> list[str]:
+    """The settings that differ, as ``name: held against wanted``."""
+    if isinstance(held, dict) and isinstance(wanted, dict):
+        found = []
+        for key in sorted({*held, *wanted}):
+            name = f"{where}.{key}" if where else key
+            if key in held and key in wanted:
+                found += _differences(held[key], wanted[key], name)
+            elif key in held:
+                found.append(f"{name}: {held[key]!r} against nothing")
+            else:
+                found.append(f"{name}: nothing against {wanted[key]!r}")
+        return found
+    return [] if held == wanted else [f"{where}: {held!r} against {wanted!r}"]

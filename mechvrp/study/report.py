@@ -1,0 +1,143 @@
+"""``report.html``: one page, made from a run folder alone, that opens without a network.
+
+Everything that comes from data is escaped: by Jinja's autoescape in the page, by
+`mechvrp.plots` in figures, and in the JSON of figures by writing ``<``, ``>`` and ``&`` as escapes.
+A content security policy in the page is the second line: it lets no request out and runs no script
+but the page's own two, which it names by their hashes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import plotly.graph_objects as go
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from mechvrp.plots import ablation_curve, baseline_comparison, layer_sweep, task_accuracy
+from mechvrp.store import RunFolder
+from mechvrp.study import report_words
+from mechvrp.study.schema import ModelSection, Summary, check_examples
+
+__all__ = ["render_report", "write_report"]
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_SPLIT_WORDS = {"all": "all", "train": "training", "heldout": "held out"}
+
+
+def write_report(run: RunFolder) -> Path:
+    """Write ``report.html`` from the other files of a run folder; returns its path.
+
+    Raises:
+        RunFolderError: the summary, the examples or a gallery image is missing or damaged.
+    """
+    return run.write_report(render_report(run))
+
+
+def render_report(run: RunFolder) -> str:
+    """The report as HTML text; see `write_report`."""
+    summary = Summary.from_json(run.read_summary())
+    examples = run.read_examples()
+    check_examples(examples, [section.model.name for section in summary.sections])
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    formats: dict[str, Callable[..., str]] = {
+        "percent": report_words.percent,
+        "three": report_words.three,
+        "signed": report_words.signed,
+        "seconds": _seconds,
+    }
+    environment.filters.update(formats)
+    # Hashes of a policy are over the exact text between the tags.
+    scripts = [get_plotlyjs(), (_TEMPLATES / "report.js").read_text(encoding="utf-8")]
+    return environment.get_template("report.html").render(
+        summary=summary,
+        sections=[
+            _section(run, section, examples[examples["model"] == section.model.name])
+            for section in summary.sections
+        ],
+        versions=run.versions,
+        config=json.dumps(run.config, indent=2, ensure_ascii=False),
+        split_words=_SPLIT_WORDS,
+        style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        scripts=[Markup(script) for script in scripts],
+        policy=_policy(scripts),
+    )
+
+
+def _section(run: RunFolder, section: ModelSection, examples: pd.DataFrame) -> dict[str, Any]:
+    """What the template needs of one model: its summary, findings, figures and gallery."""
+    accuracy = pd.DataFrame(section.accuracy)
+    figures: dict[str, Markup] = {"accuracy": _figure_json(task_accuracy(accuracy))}
+    if section.probe:
+        figures["sweep"] = _figure_json(layer_sweep(pd.DataFrame(section.probe.layers)))
+        figures["comparison"] = _figure_json(
+            baseline_comparison(pd.DataFrame(section.probe.comparison))
+        )
+    task_figures: dict[str, Markup] = {}
+    if section.ablation:
+        points, units = pd.DataFrame(section.ablation.points), section.ablation.units
+        figures["ablation"] = _figure_json(ablation_curve(points, units=units))
+        task_figures = {
+            task: _figure_json(ablation_curve(points, task=task, units=units))
+            for task in dict.fromkeys(points["task"])
+            if task != "all"
+        }
+    return {
+        "summary": section,
+        "findings": report_words.findings(section),
+        "figures": figures,
+        "task_figures": task_figures,
+        "gallery": _gallery(run, examples),
+    }
+
+
+def _gallery(run: RunFolder, examples: pd.DataFrame) -> list[dict[str, Any]]:
+    """The examples that have an image, right ones and wrong ones, in the table's order."""
+    shown = examples[examples["gallery"].notna()]
+    sides: list[dict[str, Any]] = []
+    for correct, title in ((True, "Right answers"), (False, "Wrong answers")):
+        items = [
+            {str(key): None if pd.isna(value) else value for key, value in record.items()}
+            for record in shown[shown["correct"] == correct].to_dict(orient="records")
+        ]
+        for item in items:
+            png = base64.b64encode(run.read_gallery_png(str(item["gallery"]))).decode("ascii")
+            item["image"] = f"data:image/png;base64,{png}"
+        sides.append({"title": title, "items": items})
+    return sides
+
+
+def _figure_json(figure: go.Figure) -> Markup:
+    # Inside a script element only "</" and "<!--" could end or change it; no "<" is left at all.
+    text = str(figure.to_json())
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)
+
+
+def _policy(scripts: list[str]) -> str:
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+        for script in scripts
+    )
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f} s" if value < 120 else f"{value / 60:.1f} min"

@@ -1,0 +1,220 @@
+"""The plain-words findings of a report, made from the numbers.
+
+An interval that includes the value of no effect (0.5 for an AUROC, 0 for a difference) is said to
+be inconclusive: it neither shows an effect nor shows that there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mechvrp.study.schema import (
+    AblationSection,
+    AccuracyRow,
+    ComparisonRow,
+    CurveRow,
+    ModelSection,
+    ProbeSection,
+)
+
+__all__ = ["Finding", "findings", "percent", "signed", "three"]
+
+_Q = 0.05  # false discovery rate
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence or two, and its verdict.
+
+    Attributes:
+        verdict: ``"fact"``, ``"shown"``, ``"inconclusive"`` or ``"against"``.
+        text: plain text (a template escapes it).
+    """
+
+    verdict: str
+    text: str
+
+
+def findings(section: ModelSection) -> list[Finding]:
+    """What this model's numbers say, in the order in which a reader needs it."""
+    found = [_accuracy(section.model.name, section.accuracy)]
+    if section.probe:
+        found += _probe(section.probe)
+    if section.ablation:
+        found += _ablation(section.ablation)
+    return found
+
+
+def percent(value: float | None) -> str:
+    """A share as percent: ``0.785`` is ``78.5 %``, with a space that does not break."""
+    return "none" if value is None else f"{100 * value:.1f}\u00a0%"
+
+
+def three(value: float | None) -> str:
+    """Three decimals, for AUROCs."""
+    return "none" if value is None else f"{value:.3f}"
+
+
+def signed(value: float | None) -> str:
+    """One decimal with its sign (a true minus), for percentage points."""
+    return "none" if value is None else f"{value:+.1f}".replace("-", "−")
+
+
+def _accuracy(name: str, rows: Sequence[AccuracyRow]) -> Finding:
+    row = next(row for row in rows if row.task == "all" and row.split == "all")
+    interval = "" if row.low is None else f", {_range(percent(row.low), percent(row.high))}"
+    text = (
+        f"{name} answered {row.n_right} of {row.n} questions rightly "
+        f"({percent(row.accuracy)}{interval})."
+    )
+    tasks = [r for r in rows if r.split == "all" and r.task != "all" and r.accuracy is not None]
+    if len(tasks) > 1:
+        best, worst = max(tasks, key=_share), min(tasks, key=_share)
+        text += (
+            f" Its best task is {best.task} ({percent(best.accuracy)}), "
+            f"its worst {worst.task} ({percent(worst.accuracy)})."
+        )
+    return Finding("fact", text)
+
+
+def _share(row: AccuracyRow) -> float:
+    return row.accuracy or 0.0
+
+
+def _probe(probe: ProbeSection) -> list[Finding]:
+    rows = {(row.name, row.scope): row for row in probe.comparison}
+    overall = rows["probe", "all"]
+    found = [
+        _against_chance(
+            f"A linear probe ({probe.site_words}) predicts whether the answer is right with "
+            "AUROC {} on images it was not fitted on",
+            overall,
+        )
+    ]
+    within = rows.get(("probe", "within tasks"))
+    if within and within.auroc is not None:
+        found.append(
+            _against_chance(
+                "Comparing right and wrong answers of the same task only, its AUROC is {}", within
+            )
+        )
+    for row in probe.comparison:
+        if row.lead is not None and row.lead_low is not None and row.lead_high is not None:
+            found.append(_lead(row))
+    control = rows.get(("shuffled labels", "all"))
+    if control and overall.auroc is not None and control.high is not None:
+        above = overall.auroc > control.high
+        found.append(
+            Finding(
+                "shown" if above else "inconclusive",
+                f"Fitted in the same way to shuffled labels, {control.n} times, the AUROC is "
+                f"{three(control.auroc)} on average and between {three(control.low)} and "
+                f"{three(control.high)}. The probe is "
+                + ("above all of these." if above else "not above all of these: inconclusive."),
+            )
+        )
+    return found
+
+
+def _against_chance(sentence: str, row: ComparisonRow) -> Finding:
+    figure = f"{three(row.auroc)} ({_range(three(row.low), three(row.high))})"
+    text = sentence.format(figure)
+    low, high = row.low, row.high
+    if low is None or high is None:
+        return Finding("inconclusive", f"{text}: no interval could be made.")
+    if low > 0.5:
+        return Finding("shown", f"{text}: better than chance (0.5).")
+    if high < 0.5:
+        return Finding("against", f"{text}: worse than chance (0.5); it points the wrong way.")
+    return Finding("inconclusive", f"{text}: inconclusive, the interval includes chance (0.5).")
+
+
+def _lead(row: ComparisonRow) -> Finding:
+    low, high = row.lead_low or 0.0, row.lead_high or 0.0
+    scope = "" if row.scope == "all" else ", within tasks"
+    figure = f"{row.lead:+.3f} ({_range(f'{low:+.3f}', f'{high:+.3f}')})".replace("-", "−")
+    text = f"Probe minus the baseline “{row.name}”{scope}: AUROC {figure}"
+    if low > 0:
+        return Finding("shown", f"{text}. The probe predicts better than that baseline.")
+    if high < 0:
+        return Finding("against", f"{text}. The probe predicts worse than that baseline.")
+    return Finding(
+        "inconclusive",
+        f"{text}: inconclusive, the interval includes 0. That the probe predicts better than this "
+        "baseline is not shown.",
+    )
+
+
+def _ablation(ablation: AblationSection) -> list[Finding]:
+    points = [point for point in ablation.points if point.task == "all" and point.k > 0]
+    if not points:
+        return []
+    return [_top_change(ablation, points), _top_against_random(ablation, points)]
+
+
+def _top_change(ablation: AblationSection, points: list[CurveRow]) -> Finding:
+    what = f"the dimensions of {ablation.site} that the probe weighs most"
+    lower = [p for p in points if p.change_high < 0 and p.change_q is not None and p.change_q <= _Q]
+    if lower:
+        shown = lower[:1] if len(lower) == 1 else [lower[0], lower[-1]]
+        changes = ", ".join(f"{_change(p)} at k = {p.k}" for p in shown)
+        return Finding(
+            "shown",
+            f"Zeroing {what} lowers accuracy at k = {_list(lower)} (of {ablation.units}): "
+            f"{changes}.",
+        )
+    worst = min(points, key=lambda p: p.change)
+    return Finding(
+        "inconclusive",
+        f"Zeroing {what}: at no k up to {points[-1].k} (of {ablation.units}) is a loss of accuracy "
+        f"distinguishable from none. The largest change is {_change(worst)} at k = {worst.k}. An "
+        "effect inside such an interval is not ruled out.",
+    )
+
+
+def _top_against_random(ablation: AblationSection, points: list[CurveRow]) -> Finding:
+    """By interval at each k, and by one rank test of the whole curve; both must agree."""
+    p = points[0].curve_p
+    least = 1 / (ablation.draws + 1)
+    test = (
+        f"Over the whole curve, the rank of the top among {ablation.draws} random draws gives "
+        f"p = {three(p)} (no less than {three(least)} is possible with {ablation.draws} draws)."
+    )
+    worse = [point for point in points if point.excess_high < 0]
+    extreme = min(worse or points, key=lambda point: point.excess)
+    difference = f"{_pp(extreme.excess, extreme.excess_low, extreme.excess_high)}"
+    largest = f"the largest difference is {difference} at k = {extreme.k}"
+    if worse and p is not None and p <= _Q:
+        return Finding(
+            "shown",
+            "Zeroing them costs more accuracy than zeroing as many random dimensions at "
+            f"k = {_list(worse)}: {largest}. {test}",
+        )
+    why = (
+        f"the intervals of the difference lie below 0 at k = {_list(worse)}, but the rank test "
+        "does not agree"
+        if worse
+        else "at every k the interval of the difference reaches 0"
+    )
+    return Finding(
+        "inconclusive",
+        "That zeroing them costs more accuracy than zeroing as many random dimensions is not "
+        f"shown: {why}; {largest}. {test}",
+    )
+
+
+def _change(point: CurveRow) -> str:
+    return _pp(point.change, point.change_low, point.change_high)
+
+
+def _pp(value: float, low: float, high: float) -> str:
+    return f"{signed(value)}\u00a0pp ({_range(signed(low), signed(high))})"
+
+
+def _range(low: str, high: str) -> str:
+    return f"95\u00a0% interval {low} to {high}"
+
+
+def _list(points: list[CurveRow]) -> str:
+    return ", ".join(str(point.k) for point in points)

@@ -1,0 +1,150 @@
+"""The study end to end, small: what it writes is consistent, repeatable, and refuses bad input."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mechvrp
+from mechvrp.errors import InputError, RunFolderError
+from mechvrp.store import RunFolder
+
+OPTIONS = {"n": 120, "ks": (0, 2, 48), "n_resamples": 200, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return mechvrp.load("tiny-llava", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def result(model, tmp_path_factory):
+    return mechvrp.run_study(model, "scenes", out=tmp_path_factory.mktemp("run") / "a", **OPTIONS)
+
+
+def test_the_folder_holds_what_it_says(result, model):
+    run = RunFolder.open(result.run.path)
+    table = run.read_examples()
+    (section,) = result.summary.sections
+    assert len(table) == section.data.n == 120
+    assert not set(table[table.split == "train"].image_id) & set(
+        table[table.split == "heldout"].image_id
+    )
+    overall = next(r for r in section.accuracy if (r.task, r.split) == ("all", "all"))
+    assert overall.n_right == table.correct.sum()
+    assert overall.low <= overall.accuracy <= overall.high
+    assert table.answer_probability.between(0, 1).all()
+    assert table.probe_score.notna().equals(table.split == "heldout")
+    hidden = run.read_activations()["tiny-llava.resid_post"]
+    assert hidden.shape == (model.n_layers, 120, model.d_model)
+    samples = mechvrp.data.load("scenes", limit=120)
+    acts = mechvrp.cache(model, samples[:5], "resid_post")
+    assert np.allclose(acts.stack("resid_post").numpy(), hidden[:, :5], atol=1e-4)
+    assert {"torch", "transformers", "nnsight"} <= set(run.versions["created"]["packages"])
+    assert json.loads((run.path / "config.json").read_text())["config"]["seed"] == 0
+    assert run.gallery_names()
+    assert (run.path / "report.html").stat().st_size > 1e5
+
+
+def test_the_figures_follow_from_the_table(result):
+    from sklearn.metrics import roc_auc_score
+
+    table = result.run.read_examples()
+    (section,) = result.summary.sections
+    held = table[table.split == "heldout"]
+    chosen = next(row for row in section.probe.layers if row.chosen)
+    assert chosen.layer == section.probe.chosen_layer
+    assert chosen.auroc == pytest.approx(
+        roc_auc_score(held.correct, held.probe_score.astype(float))
+    )
+    assert chosen.cv_auroc == max(row.cv_auroc for row in section.probe.layers)
+    names = {row.name for row in section.probe.comparison}
+    assert {"probe", "task and answer", "answer probability", "shuffled labels"} <= names
+    points = [p for p in section.ablation.points if p.task == "all"]
+    assert [p.k for p in points] == [0, 2, 48]
+    assert points[0].accuracy == pytest.approx(held.correct.mean())
+    assert points[0].change == 0
+    assert all(p.draws == 20 for p in points)
+
+
+def test_ablated_accuracy_equals_a_hand_written_trace(result, model):
+    """The curve's top-2 point against one plain trace a sample, edited by nnsight alone."""
+    from mechvrp.circuits import probe_sweep, rank_by_probe_weight
+
+    table = result.run.read_examples()
+    hidden = result.run.read_activations()["tiny-llava.resid_post"]
+    (section,) = result.summary.sections
+    held = np.flatnonzero(table.split == "heldout")
+    sweep = probe_sweep(
+        hidden,
+        table.correct.to_numpy(),
+        table.image_id.to_numpy(),
+        table.task.to_numpy(),
+        np.flatnonzero(table.split == "train"),
+        held,
+        n_resamples=200,
+    )
+    units = rank_by_probe_weight(sweep.probe, section.probe.site).top(2).tolist()
+    layer = model.envoy.model.language_model.layers[sweep.chosen_layer]
+    samples = mechvrp.data.load("scenes", limit=120)
+    right = 0
+    for i in held:
+        batch = model.encode(samples[int(i)])
+        with model.envoy.trace(**batch.inputs):
+            layer.output[:, -1, units] = 0
+            token = model.envoy.output.logits[0, -1].argmax().save()
+        text = model.tokenizer.decode([int(token)]).strip()
+        right += mechvrp.data.is_correct(samples[int(i)], text)
+    point = next(p for p in section.ablation.points if (p.task, p.k) == ("all", 2))
+    assert point.accuracy == pytest.approx(right / len(held))
+
+
+def test_the_same_study_gives_the_same_records(result, model, tmp_path):
+    again = mechvrp.run_study(model, "scenes", out=tmp_path / "b", **OPTIONS)
+    pd.testing.assert_frame_equal(again.run.read_examples(), result.run.read_examples())
+    a, b = (r.summary.sections[0] for r in (again, result))
+    assert (a.probe, a.ablation, a.accuracy) == (b.probe, b.ablation, b.accuracy)
+
+
+def test_a_finished_folder_is_returned_to_and_another_study_refused(result, model):
+    before = (result.run.path / "summary.json").stat().st_mtime_ns
+    again = mechvrp.run_study(model, "scenes", out=result.run.path, **OPTIONS)
+    assert again.report == result.report
+    assert (result.run.path / "summary.json").stat().st_mtime_ns == before
+    with pytest.raises(RunFolderError, match="seed"):
+        mechvrp.run_study(model, "scenes", out=result.run.path, seed=1, **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n": 3}, "n must be"),
+        ({"draws": 5}, "draws must be"),
+        ({"test_size": 1.5}, "test_size"),
+        ({"ks": (1, 2)}, "ascend from 0"),
+        ({"no_such": 1}, "options are"),
+        ({"split": "nonsuch"}, "adversarial"),
+    ],
+)
+def test_bad_options_leave_nothing_behind(model, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        mechvrp.run_study(model, "scenes", out=tmp_path / "x", progress=False, **options)
+    assert not (tmp_path / "x").exists()
+
+
+def test_one_class_only_is_a_gap_and_not_a_crash(model, tmp_path):
+    """Ask questions that cannot be right: no probe, no curve, a report that says why."""
+    scenes = mechvrp.data.load("scenes", limit=60)
+    wrong = mechvrp.Dataset(
+        "impossible",
+        [mechvrp.Sample(s.image, s.question, "eleven", s.image_id, "vqa") for s in scenes],
+    )
+    result = mechvrp.run_study(model, wrong, out=tmp_path / "gap", **{**OPTIONS, "n": 60})
+    (section,) = result.summary.sections
+    assert section.probe is None
+    assert section.ablation is None
+    assert any("no probe" in note for note in section.notes)
+    assert "no probe" in result.report.read_text()

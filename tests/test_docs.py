@@ -1,0 +1,54 @@
+"""What the README and CONTRIBUTING show runs as written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def blocks(name: str, language: str) -> list[str]:
+    text = (ROOT / name).read_text()
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_readme_s_python_runs(tmp_path):
+    # nnsight reads a trace's source from its file, so the examples are run from one.
+    script = tmp_path / "readme.py"
+    script.write_text("\n".join(blocks("README.md", "python")))
+    scope: dict = {"__name__": "readme", "__file__": str(script)}
+    exec(compile(script.read_text(), str(script), "exec"), scope)
+    batch, model = scope["batch"], scope["model"]
+    assert scope["h"].shape == (8, batch.tokens.length, model.d_model)
+    assert scope["logits"].shape == (8, batch.tokens.length, model.d_vocab)
+    assert scope["patched"].shape == (8, model.d_vocab)
+    assert scope["acts"].n_examples == 60
+
+
+def test_contributing_s_family_is_accepted():
+    from mechvrp.models import families
+
+    before = families.families()
+    try:
+        (example,) = blocks("CONTRIBUTING.md", "python")
+        exec(example, {})
+        family = families.families()["my_vlm"]
+        assert family.prompt(None, "Q?", task="vqa", instruction="") == "<image>\nQ?"
+    finally:
+        families._FAMILIES.clear()
+        families._FAMILIES.update(before)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_make_targets_and_files_that_are_named_exist(name):
+    text = (ROOT / name).read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"`?make ([a-z-]+)`", text):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    for path in re.findall(r"`((?:mechvrp|benchmarks|tests|docs)/[\w./-]+)`", text):
+        assert (ROOT / path).exists(), path
+    for path in re.findall(r"\]\(([\w./-]+)\)", text):
+        assert (ROOT / path).exists(), path

@@ -1,0 +1,217 @@
+"""Run folders: what goes in comes out, and what is foreign, damaged or half-written is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from mechvrp.errors import InputError, NumericalError, RunFolderError
+from mechvrp.store import RunFolder, software_versions
+
+CONFIG = {"model": "tiny", "n": 4, "ks": [0, 1, 2], "nested": {"seed": 0}}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path / "run", CONFIG)
+
+
+def test_create_and_open(run: RunFolder) -> None:
+    assert RunFolder.open(run.path).config == CONFIG
+    assert run.versions["created"]["packages"]["torch"] == torch.__version__.split("+")[0]
+    assert run.versions["resumed"] == []
+    assert not run.has("summary.json")
+
+
+def test_same_configuration_resumes_and_keeps_files(run: RunFolder) -> None:
+    run.write_summary({"a": 1})
+    again = RunFolder.create(run.path, {**CONFIG, "ks": (0, 1, 2), "n": np.int64(4)})
+    assert again.read_summary() == {"a": 1}
+
+
+def test_other_configuration_is_refused_with_the_difference(run: RunFolder) -> None:
+    other = {"model": "tiny", "n": 5, "ks": [0, 1, 2], "nested": {"seed": 1}, "extra": True}
+    with pytest.raises(RunFolderError) as caught:
+        RunFolder.create(run.path, other)
+    message = str(caught.value)
+    assert "n: 4 against 5" in message
+    assert "nested.seed: 0 against 1" in message
+    assert "extra: nothing against True" in message
+    assert "model" not in message
+
+
+def test_resumption_with_other_software_is_recorded(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = {**software_versions(), "python": "CPython 9.9"}
+    monkeypatch.setattr("mechvrp.store.software_versions", lambda: other)
+    for _ in range(2):
+        RunFolder.create(run.path, CONFIG)
+    assert [environment["python"] for environment in run.versions["resumed"]] == ["CPython 9.9"]
+
+
+def test_foreign_and_missing_folders(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="no run folder at"):
+        RunFolder.open(tmp_path / "absent")
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RunFolderError, match="holds notes.txt"):
+        RunFolder.create(tmp_path, CONFIG)
+    with pytest.raises(RunFolderError, match=r"no config\.json"):
+        RunFolder.open(tmp_path)
+    with pytest.raises(RunFolderError, match="is a file"):
+        RunFolder.create(tmp_path / "notes.txt", CONFIG)
+    (tmp_path / "config.json").write_text('{"architectures": []}')
+    with pytest.raises(RunFolderError, match="another program's"):
+        RunFolder.open(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"a": NaN}', "\x00"])
+def test_damaged_json(run: RunFolder, content: str) -> None:
+    (run.path / "summary.json").write_text(content)
+    with pytest.raises(RunFolderError, match="damaged"):
+        run.read_summary()
+
+
+@pytest.mark.parametrize("name", ["examples.parquet", "activations.safetensors"])
+def test_damaged_tables_and_arrays(run: RunFolder, name: str) -> None:
+    (run.path / name).write_bytes(b"not this format at all")
+    with pytest.raises(RunFolderError, match="damaged"):
+        run.read_examples() if name.endswith("parquet") else run.read_activations()
+
+
+def test_newer_format_is_refused(run: RunFolder) -> None:
+    header = json.loads((run.path / "config.json").read_text())
+    (run.path / "config.json").write_text(json.dumps({**header, "format_version": 2}))
+    with pytest.raises(RunFolderError, match="format 2"):
+        RunFolder.open(run.path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float32("nan")])
+def test_summary_refuses_nan_and_names_the_place(run: RunFolder, value: float) -> None:
+    with pytest.raises(NumericalError, match=r"summary\.rows\[1\]\.auroc"):
+        run.write_summary({"rows": [{"auroc": 0.5}, {"auroc": value}]})
+    assert not run.has("summary.json")
+
+
+def test_summary_refuses_other_types(run: RunFolder) -> None:
+    with pytest.raises(InputError, match=r"summary\.path is a"):
+        run.write_summary({"path": Path("a")})
+    with pytest.raises(InputError, match="keys must be text"):
+        run.write_summary({"k": {1: 2}})
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@given(value=json_values)
+def test_summary_round_trip(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
+    run = RunFolder.create(tmp_path_factory.mktemp("runs") / "run", {})
+    run.write_summary({"value": value})
+    assert run.read_summary() == {"value": value}
+
+
+def test_examples_round_trip(run: RunFolder) -> None:
+    table = pd.DataFrame(
+        {
+            "question": ["<b>?</b>", 'a "quote", 日本語'],
+            "correct": [True, False],
+            "score": [0.5, np.nan],
+            "gallery": [None, "a.png"],
+        },
+        index=[7, 9],
+    )
+    run.write_examples(table)
+    read = run.read_examples()
+    assert read["question"].tolist() == table["question"].tolist()
+    assert read["correct"].tolist() == [True, False]
+    assert read["score"].isna().tolist() == [False, True]
+    assert read["gallery"].isna().tolist() == [True, False]
+
+
+def test_examples_that_parquet_cannot_hold(run: RunFolder) -> None:
+    with pytest.raises(InputError, match="cannot be written"):
+        run.write_examples(pd.DataFrame({"mixed": [1, "a", object()]}))
+    with pytest.raises(InputError, match="no rows"):
+        run.write_examples(pd.DataFrame({"a": []}))
+    assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "versions.json"]
+
+
+def test_activations_round_trip(run: RunFolder) -> None:
+    base = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    run.write_activations(
+        {"resid": base[:, ::2], "half": torch.ones(3, dtype=torch.bfloat16), "view": base},
+        dims={"resid": ("layer", "example", "d_model")},
+    )
+    read = run.read_activations()
+    assert np.array_equal(read["resid"], base[:, ::2])
+    assert read["resid"].dtype == np.float32
+    assert read["half"].dtype == np.float32
+    assert run.activation_dims() == {"resid": ["layer", "example", "d_model"]}
+    assert list(run.read_activations(["view"])) == ["view"]
+    modes = {path.stat().st_mode for path in run.path.iterdir()}
+    assert len(modes) == 1
+    with pytest.raises(InputError, match="no activations named"):
+        run.read_activations(["absent"])
+
+
+def test_activations_refused(run: RunFolder) -> None:
+    with pytest.raises(NumericalError, match="'a' hold 1 values"):
+        run.write_activations({"a": np.array([1.0, np.nan])})
+    with pytest.raises(InputError, match="dtype"):
+        run.write_activations({"a": np.array(["text"])})
+    with pytest.raises(InputError, match="do not fit"):
+        run.write_activations({"a": np.zeros((2, 2))}, dims={"a": ("layer",)})
+
+
+def test_gallery(run: RunFolder) -> None:
+    image = Image.new("RGB", (3, 2), "red")
+    run.write_gallery_image("ex-1.png", image)
+    assert run.gallery_names() == ["ex-1.png"]
+    assert run.read_gallery_png("ex-1.png").startswith(b"\x89PNG")
+    for name in ("../out.png", "a/b.png", "<img>.png", ".png", "a.svg", "a.png\n"):
+        with pytest.raises(InputError, match="gallery image name"):
+            run.write_gallery_image(name, image)
+
+
+def test_a_failed_write_leaves_the_old_file(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.write_report("<p>old</p>")
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("mechvrp.store.os.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        run.write_report("<p>new</p>")
+    assert (run.path / "report.html").read_text() == "<p>old</p>"
+    assert not list(run.path.glob(".mechvrp-tmp-*"))
+
+
+def test_unfinished_stage(run: RunFolder) -> None:
+    with pytest.raises(RunFolderError, match=r"has no summary\.json"):
+        run.read_summary()
+
+
+def test_versions_name_no_machine() -> None:
+    import getpass
+    import platform
+
+    text = json.dumps(software_versions())
+    assert platform.node() not in text or len(platform.node()) < 4
+    assert f"/{getpass.getuser()}" not in text
+    assert "/" not in text
