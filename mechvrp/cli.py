@@ -79,6 +79,13 @@ def study(
     batch_size: Annotated[int, typer.Option(min=1, help="Examples a forward.")] = 32,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
+    reading: Annotated[
+        str | None,
+        typer.Option(
+            help="How yes/no answers are read: official (POPE's code: whatever is not a no is a "
+            "yes) or strict. By default official for pope, else strict."
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
 ) -> None:
     """Run a reliability study and write its report.
@@ -114,6 +121,7 @@ def study(
         batch_size=batch_size,
         device=device,
         dtype=dtype,
+        reading=reading,
     )
 
 

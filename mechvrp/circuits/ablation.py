@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -50,6 +50,7 @@ def ablate_ranking(
     draws: int = 20,
     seed: int = 0,
     answers: Sequence[Sequence[int]] | None = None,
+    reading: Literal["official", "strict"] = "strict",
     batch_size: int = 64,
     progress: bool = False,
 ) -> AblationOutcomes:
@@ -67,6 +68,8 @@ def ablate_ranking(
         seed: of the draws.
         answers: token ids of each sample's clean greedy answer, without the end token, where they
             are known; checked to be one token each.
+        reading: how yes/no answers are read (``mechvrp.data.score``). Under the official reading
+            of POPE whatever is not a no counts as a yes, so a broken answer can be right.
 
     Raises:
         InputError: the ranking is of another kind of site, or ``ks`` or ``draws`` do not fit it.
@@ -87,7 +90,7 @@ def ablate_ranking(
     random = {k: ranking.random(k, draws, seed) for k in ks}
     sets |= {d + 1: [random[k][d] for k in ks] for d in range(draws)}
 
-    scorer = _FirstToken(model)
+    scorer = _FirstToken(model, reading)
     clean: list[np.ndarray] = []
     outcomes: list[np.ndarray] = []
     for chunk in in_batches(samples, batch_size, progress, "ablating"):
@@ -110,7 +113,8 @@ def ablate_ranking(
 class _FirstToken:
     """Whether the greedy first token, read as an answer, is right by the benchmark's own rule."""
 
-    def __init__(self, model: VLM) -> None:
+    def __init__(self, model: VLM, reading: Literal["official", "strict"]) -> None:
+        self._reading = reading
         self._tokenizer = model.tokenizer
         self._texts: dict[int, str] = {}
 
@@ -119,5 +123,8 @@ class _FirstToken:
         for token in set(chosen) - set(self._texts):
             self._texts[token] = self._tokenizer.decode([token], skip_special_tokens=True).strip()
         return np.array(
-            [is_correct(s, self._texts[t]) for s, t in zip(samples, chosen, strict=True)]
+            [
+                is_correct(s, self._texts[t], reading=self._reading)
+                for s, t in zip(samples, chosen, strict=True)
+            ]
         )

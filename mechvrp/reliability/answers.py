@@ -61,7 +61,9 @@ def greedy_answers(
         ids = out.sequences[:, batch.tokens.length :]
         logits = torch.stack(out.logits, dim=1).float()
         if bool(logits.isnan().any()):
-            raise NumericalError(f"{model.name} gave NaN logits for a batch of {len(chunk)} samples")
+            raise NumericalError(
+                f"{model.name} gave NaN logits for a batch of {len(chunk)} samples"
+            )
         chosen = logits.log_softmax(-1).gather(-1, ids[..., None])[..., 0]
         ends = _end_tokens(model)
         texts = model.tokenizer.batch_decode(ids, skip_special_tokens=True)

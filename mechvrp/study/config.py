@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from mechvrp.errors import InputError
 
@@ -27,6 +27,9 @@ class StudyConfig:
         batch_size: examples a forward.
         max_new_tokens: longest answer.
         device, dtype: as ``mechvrp.load``.
+        reading: how yes/no answers are read, ``"official"`` (POPE's own code: whatever is not a no
+            counts as a yes) or ``"strict"`` (only yes and no count). By default the official one
+            for ``pope``, else strict.
     """
 
     models: tuple[str, ...] = ("tiny-llava",)
@@ -44,6 +47,7 @@ class StudyConfig:
     max_new_tokens: int = 16
     device: str = "auto"
     dtype: str = "auto"
+    reading: Literal["official", "strict"] | None = None
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -66,8 +70,15 @@ class StudyConfig:
             raise InputError(
                 f"test_size is a share of the images, 0.1 to 0.9; got {self.test_size}"
             )
+        if self.reading not in (None, "official", "strict"):
+            raise InputError(f"reading must be 'official' or 'strict'; got {self.reading!r}")
         if self.ks is not None and (list(self.ks) != sorted(set(self.ks)) or self.ks[:1] != (0,)):
             raise InputError(f"ks must ascend from 0, e.g. 0 1 2 5 10; got {list(self.ks)}")
+
+    @property
+    def yes_no(self) -> Literal["official", "strict"]:
+        """How yes/no answers are read."""
+        return self.reading or ("official" if self.data == "pope" else "strict")
 
     def to_json(self) -> dict[str, Any]:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}

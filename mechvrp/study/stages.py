@@ -36,8 +36,8 @@ __all__ = ["ModelStudy"]
 GALLERY = 12
 
 LABEL_RULE = (
-    "the greedy answer scored by the benchmark's own rule (mechvrp.data.is_correct): polls by the "
-    "official reading, other tasks by exact match of the normalised answer"
+    "the greedy answer scored by the benchmark's rule (mechvrp.data.is_correct): polls by the {} "
+    "reading, other tasks by exact match of the normalised answer"
 )
 
 
@@ -84,7 +84,7 @@ class ModelStudy:
         section = ModelSection(
             model=self._model_info(),
             data=self._data_info(groups, tasks),
-            label_rule=LABEL_RULE,
+            label_rule=LABEL_RULE.format(self.config.yes_no),
             accuracy=accuracy_rows(
                 right,
                 tasks,
@@ -124,7 +124,10 @@ class ModelStudy:
                 max_new_tokens=self.config.max_new_tokens,
                 progress=self.progress,
             )
-        right = np.array([is_correct(s, a.text) for s, a in zip(samples, answers, strict=True)])
+        reading = self.config.yes_no
+        right = np.array(
+            [is_correct(s, a.text, reading=reading) for s, a in zip(samples, answers, strict=True)]
+        )
         self._done("answers", f"{right.sum()} of {len(right)} right, {right.mean():.1%}")
         return answers, right
 
@@ -206,6 +209,7 @@ class ModelStudy:
                     draws=config.draws,
                     seed=config.seed,
                     answers=[answers[i].tokens for i in held],
+                    reading=config.yes_no,
                     batch_size=config.batch_size,
                     progress=self.progress,
                 )

@@ -338,6 +338,14 @@ def test_two_configurations_side_by_side_are_not_read_twice(tmp_path):
     assert len(load(tmp_path, "random")) == 2
 
 
+def test_a_table_without_categories_is_of_the_split_in_its_name(tmp_path):
+    rows = [{k: v for k, v in row.items() if k != "category"} for row in ROWS[:2]]
+    write_table(tmp_path / "Full" / "popular-00000-of-00001.parquet", rows, map(stored, rows))
+    assert [s.split for s in load(tmp_path, None)] == ["popular", "popular"]
+    with pytest.raises(DataError, match="no rows of POPE's random"):
+        load(tmp_path, "random")
+
+
 def test_a_repeated_key_is_refused(tmp_path):
     rows = [*ROWS, ROWS[0]]
     write_table(tmp_path / "test.parquet", rows, map(stored, rows))

@@ -1,0 +1,201 @@
+"""Images on disk and in tables: found without leaving their root, decoded only when used."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING
+
+from mechvrp.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["MAX_PIXELS", "ImageFolder", "ImageSource", "decode_image", "image_problem"]
+
+MAX_PIXELS = 178_956_970
+"""Pixels beyond which Pillow itself calls a file a decompression bomb (2 x 89,478,485)."""
+
+# Pillow would otherwise try every plugin it has; the EPS one runs an external program on the file.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
+
+# Preview scale: a JPEG decoded at an eighth still has every byte of its data read.
+_PREVIEW = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSource:
+    """Opens one image anew at each call; keeps no pixels between calls.
+
+    Args:
+        record: the record that uses the image, named by errors.
+        file: path of the image file; empty when ``data`` is given.
+        data: the encoded bytes of the image, for tables that hold them.
+        max_pixels: width x height beyond which the image is refused before it is decoded.
+    """
+
+    record: str
+    file: str = ""
+    data: bytes | None = field(default=None, repr=False)
+    max_pixels: int = MAX_PIXELS
+
+    def __call__(self) -> Image:
+        """The image, upright and RGB; ``DataError`` naming the record if it cannot be had."""
+        try:
+            return decode_image(self.file if self.data is None else self.data, self.max_pixels)
+        except DataError as error:
+            raise DataError(f"{self.record}: {error}") from error
+
+    @property
+    def key(self) -> Hashable:
+        """The same for two sources of one image, so that a check decodes it once."""
+        return self.file or id(self.data)
+
+    def problem(self) -> str | None:
+        """Why the image cannot be used, or ``None``; decodes all of it, at a reduced scale."""
+        source = self.file if self.data is None else self.data
+        try:
+            decode_image(source, self.max_pixels, preview=True)
+        except DataError as error:
+            return str(error)
+        return None
+
+
+class ImageFolder:
+    """Finds the image files that records name, and refuses any that lie outside the root.
+
+    Args:
+        root: folder that every image must be in.
+        folders: sub-folders of ``root`` to look in, in this order; ``""`` is the root itself.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], folders: Sequence[str] = ("",)) -> None:
+        self.root = Path(root)
+        self._real_root = Path(os.path.realpath(self.root))
+        self._folders = tuple(folders)
+        self._found: dict[str, str] = {}
+
+    def find(self, name: object) -> str:
+        """The real path of the image ``name``.
+
+        Raises:
+            DataError: ``name`` is not a file name, leaves the root (absolute, ``..``, or a link
+                that points out of it), or no such file exists. The caller adds the record.
+        """
+        if not isinstance(name, str) or not name.strip() or "\0" in name:
+            raise DataError(f"expected the name of an image file, got {name!r}")
+        if name not in self._found:
+            self._found[name] = self._find(name)
+        return self._found[name]
+
+    def relative(self, file: str) -> str:
+        """``file``, as :meth:`find` gave it, relative to the root with forward slashes."""
+        return Path(file).relative_to(self._real_root).as_posix()
+
+    def _find(self, name: str) -> str:
+        posix, windows = PurePosixPath(name), PureWindowsPath(name)
+        if posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
+            raise DataError(
+                f"image {name!r} leaves the folder {str(self.root)!r}; "
+                "image names must be relative to it and hold no '..'"
+            )
+        for folder in self._folders:
+            candidate = self.root / folder / name
+            if not candidate.is_file():
+                continue
+            real = os.path.realpath(candidate)
+            if not Path(real).is_relative_to(self._real_root):
+                raise DataError(
+                    f"image {name!r} is a link that leaves the folder {str(self.root)!r}; "
+                    "copy the images into it, or pass images_root= with the folder they are in"
+                )
+            return real
+        looked = ", ".join(repr(str(self.root / folder)) for folder in self._folders)
+        raise DataError(
+            f"image file {name!r} is missing (looked in {looked}); put it there, pass "
+            "images_root=, or load with on_error='skip' to leave such records out"
+        )
+
+
+def decode_image(
+    source: str | bytes, max_pixels: int = MAX_PIXELS, *, preview: bool = False
+) -> Image:
+    """Decode an image file or its bytes: EXIF orientation applied, first frame, RGB.
+
+    A grey image of 16 bits is scaled to 8 (Pillow's own conversion would clip it to white).
+
+    Args:
+        source: a path, or the encoded bytes.
+        max_pixels: width x height beyond which nothing is decoded.
+        preview: decode a JPEG at an eighth of its size, to check it quickly.
+
+    Raises:
+        DataError: missing, too many pixels, not an image of a supported format, or damaged.
+    """
+    from PIL import Image as PILImage
+    from PIL import ImageOps
+
+    label = repr(source) if isinstance(source, str) else f"of {len(source)} bytes"
+    PILImage.init()
+    formats = [name for name in _FORMATS if name in PILImage.OPEN]
+    try:
+        with PILImage.open(
+            source if isinstance(source, str) else io.BytesIO(source), formats=formats
+        ) as im:
+            width, height = im.size
+            if width * height > max_pixels:
+                raise DataError(
+                    f"image {label} is {width} x {height} pixels, more than the "
+                    f"{max_pixels:,} allowed; scale it down, or pass a larger max_pixels="
+                )
+            if preview:
+                im.draft("RGB", (max(1, width // _PREVIEW), max(1, height // _PREVIEW)))
+            upright = ImageOps.exif_transpose(im)
+            if upright.mode.startswith("I;16"):
+                upright = upright.convert("I").point(lambda value: value / 256).convert("L")
+            elif upright.mode in ("I", "F"):
+                raise DataError(
+                    f"image {label} has pixels of 32 bits (mode {upright.mode}) without a "
+                    "fixed range; convert it to 8 bits"
+                )
+            return upright.convert("RGB")
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(
+            f"image {label} is missing; it was there when the data were loaded"
+        ) from error
+    except (PILImage.DecompressionBombError, PILImage.DecompressionBombWarning) as error:
+        raise DataError(f"image {label} has too many pixels for Pillow: {error}") from error
+    # Pillow's decoders raise nearly anything on damaged input (OSError, SyntaxError, struct.error,
+    # zlib.error, ...); all of it means the same here.
+    except Exception as error:
+        raise DataError(
+            f"image {label} cannot be decoded ({type(error).__name__}: {error}); "
+            f"expected an undamaged file of one of {', '.join(formats)}"
+        ) from error
+
+
+def image_problem(
+    source: Image | Callable[[], Image], seen: dict[Hashable, str | None]
+) -> str | None:
+    """Why ``source`` gives no image, or ``None``.
+
+    Args:
+        source: what a sample holds: an image, or a function that opens one.
+        seen: results so far by :attr:`ImageSource.key`, added to, so that the six questions about
+            one image cost one decoding.
+    """
+    if isinstance(source, ImageSource):
+        if source.key not in seen:
+            seen[source.key] = source.problem()
+        return seen[source.key]
+    if callable(source):
+        try:
+            source()
+        except DataError as error:
+            return str(error)
+    return None

@@ -1,0 +1,164 @@
+"""``Sample`` and ``Dataset``: what every benchmark loader returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, overload
+
+from mechvrp.data.images import ImageSource, image_problem
+from mechvrp.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["Dataset", "Sample", "Skipped"]
+
+
+class Sample:
+    """One question about one image.
+
+    Args:
+        image: a ``PIL.Image``, or a function of no arguments that opens one. A function is called
+            at each use and its result is not kept: a dataset of a million samples holds no pixels.
+        question: the question alone, without a prompt template around it.
+        answer: the benchmark's own answer string.
+        image_id: identity of the image; splits and intervals group by it.
+        task: ``"existence"``, ``"identification"``, ``"counting"``, ``"spatial"``, ``"vqa"``, ...
+        split: the benchmark's name of the split.
+        meta: what else the benchmark knows (cells, boxes, question ids); copied.
+    """
+
+    __slots__ = ("_image", "answer", "image_id", "meta", "question", "split", "task")
+
+    def __init__(
+        self,
+        image: Image | Callable[[], Image],
+        question: str,
+        answer: str = "",
+        image_id: str = "",
+        task: str = "vqa",
+        split: str = "",
+        meta: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        self._image = image
+        self.question = question
+        self.answer = answer
+        self.image_id = image_id
+        self.task = task
+        self.split = split
+        # A plain dict: a mapping proxy would keep samples from being pickled to worker processes.
+        self.meta: dict[str, Any] = dict(meta)
+
+    @property
+    def image(self) -> Image:
+        """The image, RGB (raises ``DataError``, naming the record, if it cannot be opened)."""
+        return self._image() if callable(self._image) else self._image
+
+    @property
+    def record(self) -> str:
+        """Where the sample stands in its files (``"metadata.csv line 7"``); empty if generated."""
+        return self._image.record if isinstance(self._image, ImageSource) else ""
+
+    def image_problem(self, seen: dict[Hashable, str | None] | None = None) -> str | None:
+        """Why the image cannot be opened, or ``None``.
+
+        Args:
+            seen: pass one dict for many samples, and an image they share is decoded once.
+        """
+        return image_problem(self._image, {} if seen is None else seen)
+
+    def __repr__(self) -> str:
+        return (
+            f"Sample({self.task}/{self.split}, image_id={self.image_id!r}, "
+            f"question={self.question!r}, answer={self.answer!r})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A record left out because it could not be used, and why."""
+
+    record: str
+    reason: str
+
+
+class Dataset(Sequence[Sample]):
+    """A sequence of samples with a name; a slice gives a list of samples.
+
+    Args:
+        name: the benchmark's name.
+        samples: the samples, in the benchmark's own order.
+        skipped: records that were left out under ``on_error="skip"``.
+        info: how the dataset was made (root, split, seed); study records copy it.
+
+    Raises:
+        DataError: there is no sample.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        samples: Sequence[Sample],
+        *,
+        skipped: Sequence[Skipped] = (),
+        info: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        if not samples:
+            reasons = "; ".join(f"{s.record}: {s.reason}" for s in skipped[:3])
+            raise DataError(
+                f"dataset {name!r} holds no samples"
+                + (f" ({len(skipped)} records were skipped: {reasons})" if skipped else "")
+            )
+        self.name = name
+        self.skipped = tuple(skipped)
+        self.info: dict[str, Any] = dict(info)
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return list(self._samples[index])
+        return self._samples[index]
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self._samples)
+
+    @property
+    def image_ids(self) -> tuple[str, ...]:
+        """The image of each sample, in order: the groups that splits and intervals keep whole."""
+        return tuple(sample.image_id for sample in self._samples)
+
+    def subset(self, indices: Sequence[int], **info: Any) -> Dataset:
+        """The samples at ``indices``, in that order, as a dataset of the same name.
+
+        Args:
+            indices: positions in this dataset.
+            info: entries added to the copied ``info`` (how the subset was chosen).
+        """
+        return Dataset(self.name, [self._samples[i] for i in indices], info={**self.info, **info})
+
+    def check(self) -> tuple[Skipped, ...]:
+        """Decode every image once and tell which records have none; empty if all is well.
+
+        What ``load(..., verify_images=True)`` does while loading, for a dataset already loaded.
+        """
+        seen: dict[Hashable, str | None] = {}
+        problems = []
+        for index, sample in enumerate(self._samples):
+            reason = sample.image_problem(seen)
+            if reason is not None:
+                problems.append(Skipped(sample.record or f"{self.name}[{index}]", reason))
+        return tuple(problems)
+
+    def __repr__(self) -> str:
+        images = len(set(self.image_ids))
+        skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
+        return f"Dataset({self.name!r}, {len(self)} samples of {images} images{skipped})"

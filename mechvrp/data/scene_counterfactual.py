@@ -1,0 +1,91 @@
+"""Counterfactual pairs: one digit replaced, so that the right answer changes."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from mechvrp.data.digits import DIGIT_WORDS, digit_indices
+from mechvrp.data.sample import Sample
+from mechvrp.data.scene_layout import Scene, replace_digit
+from mechvrp.data.scene_questions import existence, identification
+from mechvrp.data.scene_render import render
+from mechvrp.data.scene_streams import scene_at
+from mechvrp.errors import DataError
+
+__all__ = ["counterfactual_pair"]
+
+
+def _scene(sample: Sample) -> Scene:
+    """The scene behind a sample of ``load_scenes``."""
+    meta = sample.meta
+    if not {"seed", "index", "cells", "digit"} <= meta.keys() or "counterfactual_of" in meta:
+        raise DataError(
+            f"sample {sample.image_id!r} is not an original digit scene: counterfactuals "
+            'exist for the existence and identification samples of mechvrp.data.load("scenes")'
+        )
+    return scene_at(sample.split, meta["seed"], meta["index"])
+
+
+def counterfactual_pair(sample: Sample, seed: int = 0) -> Sample:
+    """The counterfactual of a sample: same question, one digit replaced, another answer.
+
+    A yes poll loses the digit it asks for; in a no poll, some digit becomes the one asked for; in
+    an identification, the digit asked about becomes another that the scene does not hold. The new
+    digit stands in the old one's box with its slant, ink and noise: outside that box, pixels are
+    identical.
+
+    Args:
+        sample: an existence or identification sample of the digit scenes.
+        seed: chooses the digit and its picture.
+
+    Returns:
+        A sample whose ``meta`` also holds ``counterfactual_of`` (the original's ``image_id``),
+        ``replaced`` (old and new word), and ``original_answer``.
+
+    Raises:
+        DataError: not a digit scene, or a task whose answer one replacement cannot change.
+    """
+    import numpy as np
+
+    if sample.task not in ("existence", "identification"):
+        raise DataError(
+            f"replacing one digit does not change a {sample.task} answer: counterfactuals exist "
+            "for existence and identification"
+        )
+    scene, meta = _scene(sample), sample.meta
+    rng = np.random.default_rng([meta["seed"], meta["index"], seed, 3])
+    asked = DIGIT_WORDS.index(meta["digit"])
+    absent = [d for d in range(10) if d not in scene.digits]
+    if asked in scene.digits:
+        old, new = asked, absent[int(rng.integers(len(absent)))]
+    else:
+        old, new = scene.digits[int(rng.integers(len(scene.digits)))], asked
+    part = "train" if sample.split == "train" else "evaluation"
+    indices = digit_indices(part, new)
+    changed = replace_digit(scene, old, new, indices[int(rng.integers(len(indices)))])
+    if sample.task == "existence":
+        question = existence(changed, asked)
+    else:
+        question = identification(changed, tuple(meta["cell"]))
+    words = DIGIT_WORDS[old], DIGIT_WORDS[new]
+    maps = {
+        key: {words[1] if word == words[0] else word: value for word, value in meta[key].items()}
+        for key in ("cells", "boxes", "strengths")
+    }
+    return Sample(
+        partial(render, changed),
+        question.text,
+        question.answer,
+        image_id=f"{sample.image_id}-{words[0]}-to-{words[1]}-{seed}",
+        task=sample.task,
+        split=sample.split,
+        meta={
+            **meta,
+            **maps,
+            **question.about,
+            "digit_images": {DIGIT_WORDS[p.digit]: p.image for p in changed.placed},
+            "counterfactual_of": sample.image_id,
+            "replaced": words,
+            "original_answer": sample.answer,
+        },
+    )

@@ -1,0 +1,134 @@
+"""The embedded dataset "digit scenes": questions about pictures of handwritten digits.
+
+Generated from a seed, drawn when a sample's image is asked for, and never the digits that the
+embedded checkpoints were trained on (except in ``split="train"``). What a scene is:
+``scene_layout``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from mechvrp.data.digits import DIGIT_WORDS
+from mechvrp.data.sample import Dataset, Sample
+from mechvrp.data.scene_counterfactual import counterfactual_pair
+from mechvrp.data.scene_layout import Scene
+from mechvrp.data.scene_questions import POLLS, TASKS, Question, mixed, polls
+from mechvrp.data.scene_render import render
+from mechvrp.data.scene_streams import question_rng, scene_at
+from mechvrp.errors import DataError
+
+__all__ = ["SPLITS", "counterfactual_pair", "load_scenes", "scene_samples"]
+
+SPLITS = ("mixed", *POLLS, "train")
+
+
+def _meta(scene: Scene, question: Question, seed: int, index: int) -> dict[str, Any]:
+    """What is known about a sample: ground truth of the picture, and what the question asks for."""
+    by_word = {DIGIT_WORDS[p.digit]: p for p in scene.placed}
+    return {
+        "cells": {word: p.cell for word, p in by_word.items()},
+        "boxes": {word: p.box for word, p in by_word.items()},
+        "digit_images": {word: p.image for word, p in by_word.items()},
+        "strengths": {word: p.strength for word, p in by_word.items()},
+        "crowd": len(scene.placed),
+        "contrast": scene.contrast,
+        "noise": scene.noise,
+        "seed": seed,
+        "index": index,
+        **question.about,
+    }
+
+
+def scene_samples(split: str, seed: int, index: int, task: str | None = None) -> list[Sample]:
+    """All samples of one scene of a split (of one task): a function of its arguments alone."""
+    scene, rng = scene_at(split, seed, index), question_rng(split, seed, index)
+    family = "train-" if split == "train" else ""
+    questions = polls(scene, split, rng) if split in POLLS else mixed(scene, rng)
+    return [
+        Sample(
+            partial(render, scene),
+            question.text,
+            question.answer,
+            image_id=f"scenes-{family}{seed}-{index:05d}",
+            task=question.task,
+            split=split,
+            meta=_meta(scene, question, seed, index),
+        )
+        for question in questions
+        if task in (None, question.task)
+    ]
+
+
+def _generate(
+    split: str, task: str | None, seed: int, n_images: int, counterfactual: bool
+) -> Iterator[Sample]:
+    for index in range(n_images):
+        for sample in scene_samples(split, seed, index, task):
+            if not counterfactual:
+                yield sample
+            elif sample.task in ("existence", "identification"):
+                yield sample
+                yield counterfactual_pair(sample)
+
+
+def load_scenes(
+    *,
+    split: str | None = None,
+    task: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    n_images: int = 500,
+    counterfactual: bool = False,
+) -> Dataset:
+    """The digit scenes.
+
+    Args:
+        split: ``"mixed"`` (the default: per image a yes and a no poll, two identifications, a count
+            and a relation), ``"random"``, ``"popular"`` or ``"adversarial"`` (POPE's balanced
+            existence polls: same images, same yes questions, other absent digits), or ``"train"``
+            (the mix, on training scenes).
+        task: only ``"existence"``, ``"identification"``, ``"counting"`` or ``"spatial"``.
+        limit: at most this many samples; only their scenes are generated.
+        seed: of the scenes. Images of different seeds are different, and named so.
+        n_images: number of scenes.
+        counterfactual: after each existence and identification sample, its counterfactual: the same
+            image with one digit replaced, so that the right answer changes
+            (``counterfactual_pair``). An even ``limit`` keeps the last pair whole.
+
+    Raises:
+        DataError: an unknown split or task, a task that the split or the counterfactuals do not
+            have, or a number that is not positive.
+    """
+    split = "mixed" if split is None else split
+    if split not in SPLITS:
+        raise DataError(f"scenes have no split {split!r}: the splits are {', '.join(SPLITS)}")
+    if task is not None and task not in TASKS:
+        raise DataError(f"scenes have no task {task!r}: the tasks are {', '.join(TASKS)}")
+    if split in POLLS and task not in (None, "existence"):
+        raise DataError(
+            f"split {split!r} holds existence polls only: ask for {task!r} of split 'mixed'"
+        )
+    if counterfactual and task in ("counting", "spatial"):
+        raise DataError(
+            f"replacing one digit does not change a {task} answer: counterfactuals exist for "
+            "existence and identification"
+        )
+    for name, value in (("n_images", n_images), ("limit", limit)):
+        if value is not None and value < 1:
+            raise DataError(f"{name} is {value} and must be at least 1")
+    if seed < 0:
+        raise DataError(f"seed is {seed} and must not be negative")
+    samples = list(islice(_generate(split, task, seed, n_images, counterfactual), limit))
+    info = {
+        "split": split,
+        "task": task,
+        "seed": seed,
+        "n_images": n_images,
+        "limit": limit,
+        "counterfactual": counterfactual,
+    }
+    return Dataset("scenes", samples, info=info)

@@ -1,0 +1,77 @@
+"""What arguments must be before anything is computed from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mechvrp.errors import InputError, NumericalError
+
+__all__ = ["binary", "group_codes", "require_both", "require_finite", "scored"]
+
+
+def group_codes(groups: ArrayLike | None, n: int, least: int = 2) -> tuple[NDArray[np.intp], int]:
+    """The group of each row as a number from 0, and how many groups there are.
+
+    Raises:
+        InputError: not one group a row, or fewer than ``least`` groups.
+        NumericalError: NaN for a group.
+    """
+    if groups is None:
+        codes, count = np.arange(n), n
+    else:
+        names = np.asarray(groups)
+        if names.dtype.kind == "O":  # numpy cannot sort mixed values
+            names = names.astype(str)
+        if names.shape != (n,):
+            raise InputError(f"expected a group for each of {n} rows, got shape {names.shape}")
+        require_finite(names)
+        unique, codes = np.unique(names, return_inverse=True)
+        count = len(unique)
+    if count < least:
+        raise InputError(f"expected at least {least} groups (images), got {count}")
+    return codes, count
+
+
+def scored(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Scores as floats and labels as booleans, ``[n]`` each.
+
+    Raises:
+        InputError: shapes differ, or a label is neither 0 nor 1.
+        NumericalError: NaN or infinity.
+    """
+    values, truth = np.asarray(scores, dtype=np.float64), binary(labels, "labels")
+    if values.shape != truth.shape:
+        raise InputError(
+            f"scores have shape {values.shape}, labels {truth.shape}; expected [n] both"
+        )
+    require_finite(values)
+    return values, truth
+
+
+def binary(values: ArrayLike, name: str) -> NDArray[np.bool_]:
+    """``values`` as booleans ``[n]``; ``InputError`` unless each is 0 or 1, with one at least."""
+    array = np.asarray(values)
+    if array.ndim != 1 or not len(array):
+        raise InputError(f"{name} must be [n] of 0 and 1 with n > 0, got shape {array.shape}")
+    require_finite(array)
+    if not np.isin(array, (0, 1)).all():
+        raise InputError(f"{name} must be 0 or 1, got {np.unique(array)[:5].tolist()}")
+    return array.astype(bool)
+
+
+def require_both(truth: NDArray[np.bool_], what: str) -> None:
+    """``InputError`` unless both classes are there."""
+    if truth.all() or not truth.any():
+        raise InputError(
+            f"{what} needs both classes, and all {len(truth)} labels are {int(truth[0])}"
+        )
+
+
+def require_finite(array: NDArray[Any]) -> None:
+    """``NumericalError`` if a float array holds NaN or infinity."""
+    if array.dtype.kind in "fc" and not np.isfinite(array).all():
+        bad = int((~np.isfinite(array)).sum())
+        raise NumericalError(f"{bad} of {array.size} values are NaN or infinite; leave them out")

@@ -1,0 +1,148 @@
+"""Accuracy, its change under an intervention, and its correlation with a signal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mechvrp.errors import InputError
+from mechvrp.statistics.bootstrap import group_bootstrap, weighted_mean
+from mechvrp.statistics.checks import binary, group_codes, require_both, scored
+from mechvrp.statistics.estimate import Estimate, PairedChange, exact_bound
+from mechvrp.statistics.multiplicity import two_sided_permutation_p
+
+__all__ = ["accuracy_interval", "paired_accuracy_change", "point_biserial_interval"]
+
+# Signs of one block of permutations, at 8 bytes each: 32 MB.
+_BLOCK = 4_000_000
+
+
+def accuracy_interval(
+    correct: ArrayLike, groups: ArrayLike | None = None, **settings: Any
+) -> Estimate:
+    """The share of correct answers with its interval: bootstrap by group, on the logit scale.
+
+    If all answers are right (or all wrong) the bootstrap would give an interval without width. Then
+    the open end is the exact binomial bound with the groups as the trials (method
+    ``"exact bound"``).
+
+    Args:
+        correct: ``[n]``, 0 or 1.
+        groups: ``[n]`` image of each row; ``None`` makes each row its own.
+        settings: ``n_resamples``, ``level`` and ``seed`` of :func:`group_bootstrap`.
+    """
+    values = binary(correct, "correct")
+    constant = bool(values.all() or not values.any())
+    found = group_bootstrap(
+        weighted_mean,
+        values,
+        groups=groups,
+        interval="percentile" if constant else "logit-t",
+        weighted=True,
+        **settings,
+    )
+    return exact_bound(found, found.n_groups) if constant else found
+
+
+def paired_accuracy_change(
+    before: ArrayLike,
+    after: ArrayLike,
+    groups: ArrayLike | None = None,
+    *,
+    n_permutations: int = 10_000,
+    seed: int = 0,
+    **settings: Any,
+) -> PairedChange:
+    """Accuracy after minus before on the same questions, in percentage points, and its p-value.
+
+    The interval is a bootstrap by group; the p-value is of a permutation test that exchanges before
+    and after for whole groups at random. If no answer changed, the interval is the exact binomial
+    bound on the share of groups that would change (method ``"exact bound"``), and p is 1.
+
+    Args:
+        before: ``[n]``, 0 or 1: right without the intervention.
+        after: ``[n]``, 0 or 1: right with it, in the same order.
+        groups: ``[n]`` image of each row; ``None`` makes each row its own.
+        n_permutations: of the test; the smallest p it can give is 2 / (n_permutations + 1).
+        seed: of resampling and permutation.
+        settings: ``n_resamples`` and ``level`` of :func:`group_bootstrap`.
+    """
+    first, second = binary(before, "before"), binary(after, "after")
+    if len(first) != len(second):
+        raise InputError(f"before has {len(first)} rows and after {len(second)}: not the same data")
+    if n_permutations < 1:
+        raise InputError(f"n_permutations must be at least 1, got {n_permutations}")
+    gained = second.astype(np.int64) - first
+    change = group_bootstrap(
+        weighted_mean,
+        100.0 * gained,
+        groups=groups,
+        seed=seed,
+        interval="t",
+        weighted=True,
+        **settings,
+    )
+    if not gained.any():
+        reach = 100.0 * exact_bound(change, change.n_groups).high
+        change = replace(change, low=-reach, high=reach, method="exact bound")
+    codes, n_groups = group_codes(groups, len(gained))
+    # Whole numbers, so that a permuted sum equal to the observed one compares as equal.
+    sums = np.bincount(codes, weights=gained, minlength=n_groups).astype(np.int64)
+    null = _sign_flips(sums[sums != 0], n_permutations, seed)
+    return PairedChange(change, two_sided_permutation_p(float(sums.sum()), null))
+
+
+def point_biserial_interval(
+    signal: ArrayLike, labels: ArrayLike, groups: ArrayLike | None = None, **settings: Any
+) -> Estimate:
+    """Point-biserial correlation of a signal with a 0/1 label, and its bootstrap interval by group.
+
+    Pearson's r, as ``scipy.stats.pointbiserialr``; the interval is of percentiles.
+
+    Args:
+        signal: ``[n]``.
+        labels: ``[n]``, 0 or 1.
+        groups: ``[n]`` image of each row; ``None`` makes each row its own.
+        settings: ``n_resamples``, ``level`` and ``seed`` of :func:`group_bootstrap`.
+
+    Raises:
+        InputError: the signal is constant, or the labels have one class.
+        NumericalError: NaN or infinity in the signal.
+    """
+    values, truth = scored(signal, labels)
+    require_both(truth, "a correlation")
+    if np.ptp(values) == 0:
+        raise InputError(f"a correlation needs a signal that varies; all values are {values[0]}")
+    # Standardised first: raw sums of squares would lose the digits of a signal far from zero.
+    values = (values - values.mean()) / values.std()
+    return group_bootstrap(
+        _weighted_correlation, values, truth, groups=groups, weighted=True, **settings
+    )
+
+
+def _weighted_correlation(
+    values: NDArray[np.float64], truth: NDArray[np.bool_], *, weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """``[resamples]`` correlations with each row counted by its weight; NaN where undefined."""
+    total = weights.sum(axis=1)
+    labels = truth.astype(np.float64)
+    mean_x, mean_y = weights @ values / total, weights @ labels / total
+    covariance = weights @ (values * labels) / total - mean_x * mean_y
+    spread = (weights @ values**2 / total - mean_x**2) * (mean_y - mean_y**2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(spread > 1e-12, covariance / np.sqrt(spread), np.nan))
+
+
+def _sign_flips(sums: NDArray[np.int64], n: int, seed: int) -> NDArray[np.int64]:
+    """``[n]`` totals of ``sums`` with random signs."""
+    # A stream of its own: the bootstrap uses ``seed`` itself.
+    rng = np.random.default_rng([seed, 1])
+    rows = max(1, _BLOCK // max(1, len(sums)))
+    blocks = [
+        (2 * rng.integers(0, 2, size=(min(rows, n - start), len(sums))) - 1) @ sums
+        for start in range(0, n, rows)
+    ]
+    return np.asarray(np.concatenate(blocks))
