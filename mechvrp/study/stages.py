@@ -300,12 +300,13 @@ class ModelStudy:
     def _gallery(
         self, run: RunFolder, index: int, table: pd.DataFrame, samples: Sequence[Sample]
     ) -> None:
-        """Pictures of held-out examples: wrong and right ones, of every task in turn."""
-        held = table[table["split"] == "heldout"]
+        """Pictures of held-out examples, right and wrong: other images first, tasks in turn."""
+        held = table[table["split"] == "heldout"].sample(frac=1, random_state=self.config.seed)
         for value in (False, True):
             part = held[held["correct"] == value]
-            turn = part.groupby("task").cumcount()
-            for i in part.assign(turn=turn).sort_values(["turn", "example"]).index[:GALLERY]:
-                name = f"{index}-{int(table.loc[i, 'example']):06d}.png"
+            part = part.assign(again=part.groupby("image_id").cumcount()).sort_values("again")
+            part = part.assign(turn=part.groupby(["again", "task"]).cumcount())
+            for i in part.sort_values(["again", "turn", "example"]).index[:GALLERY]:
+                name = f"{index}-{i:06d}.png"
                 run.write_gallery_image(name, samples[i].image)
                 table.loc[i, "gallery"] = name

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from mechvrp.errors import UnavailableError
@@ -69,8 +71,6 @@ class _StandIn:
         self._norm: nn.Module = model.model.get_submodule(model.modules.final_norm)
         self._unembed: Tensor = model.model.get_output_embeddings().weight.detach().cpu()
         self._tokenizer = model.tokenizer
-        from types import SimpleNamespace
-
         self.cfg = SimpleNamespace(
             n_layers=model.n_layers,
             d_model=model.d_model,
@@ -92,12 +92,13 @@ class _StandIn:
 
     @staticmethod
     def _block(model: VLM, layer: int) -> Any:
-        from types import SimpleNamespace
-
         path = f"{model.modules.layers}.{layer}.{model.modules.o}"
         weight: Any = model.model.get_submodule(path).weight
-        # [d_model, head * d_head] to [head, d_head, d_model], as TransformerLens has it.
-        w_o = weight.detach().cpu().T.unflatten(0, (model.n_heads, model.d_head))
+        w_o = rearrange(
+            weight.detach().cpu(),
+            "d_model (head d_head) -> head d_head d_model",
+            head=model.n_heads,
+        )
         return SimpleNamespace(attn=SimpleNamespace(W_O=w_o))
 
     @property
