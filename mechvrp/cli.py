@@ -198,11 +198,11 @@ def report(
 
 
 def main() -> Any:
-    """Entry point: mechvrp's own errors are a message and exit status 1, not a traceback."""
+    """Entry point: mechvrp's own errors, and the file system's, are a message and exit status 1."""
     from mechvrp.errors import MechVRPError
 
     try:
         return app()
-    except MechVRPError as error:
+    except (MechVRPError, OSError) as error:
         typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
         raise SystemExit(1) from None

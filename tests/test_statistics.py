@@ -4,6 +4,7 @@ The simulations are seeded, so they pass or fail for good. Shares of 600 simulat
 error of 0.9 percentage points at 95 %: the bounds of 93 and 97 % are 2.2 of them away.
 """
 
+import itertools
 import math
 from typing import Any
 
@@ -184,7 +185,21 @@ def test_perfection_is_not_certainty():
 
     change = ms.paired_accuracy_change(np.ones(20), np.ones(20))
     assert change.p_value == 1
-    assert change.change.low == -change.change.high == pytest.approx(-100 * (1 - 0.025 ** (1 / 20)))
+    # Bonett and Price: one more answer gained and one more lost, of 22.
+    reach = 100 * stats.norm.ppf(0.975) * np.sqrt((2 / 22) / 22)
+    assert change.change.low == -change.change.high == pytest.approx(-reach)
+
+
+def test_a_change_of_few_answers_has_an_interval_that_grows_smoothly():
+    groups, before = np.repeat(np.arange(17), 6), np.ones(102)
+    widths = []
+    for changed in range(5):
+        after = before.copy()
+        after[np.arange(changed) * 12] = 0
+        found = ms.paired_accuracy_change(before, after, groups).change
+        assert found.low <= found.value <= found.high
+        widths.append(found.high - found.low)
+    assert all(a < b < 1.6 * a for a, b in itertools.pairwise(widths))
 
 
 # AUROC

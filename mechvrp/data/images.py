@@ -104,8 +104,13 @@ class ImageFolder:
             )
         for folder in self._folders:
             candidate = self.root / folder / name
-            if not candidate.is_file():
-                continue
+            try:
+                if not candidate.is_file():
+                    continue
+            except OSError as error:  # a name longer than the file system takes, say
+                raise DataError(
+                    f"image {name!r:.80} cannot be looked up: {error.strerror}"
+                ) from error
             real = os.path.realpath(candidate)
             if not Path(real).is_relative_to(self._real_root):
                 raise DataError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from mechvrp.data.digits import DIGIT_WORDS, digit_indices
+from mechvrp.data.digits import DIGIT_WORDS, Part, digit_indices
 from mechvrp.data.sample import Sample
 from mechvrp.data.scene_layout import Scene, replace_digit
 from mechvrp.data.scene_questions import existence, identification
@@ -60,7 +60,7 @@ def counterfactual_pair(sample: Sample, seed: int = 0) -> Sample:
         old, new = asked, absent[int(rng.integers(len(absent)))]
     else:
         old, new = scene.digits[int(rng.integers(len(scene.digits)))], asked
-    part = "train" if sample.split == "train" else "evaluation"
+    part: Part = "train" if sample.split == "train" else "evaluation"
     indices = digit_indices(part, new)
     changed = replace_digit(scene, old, new, indices[int(rng.integers(len(indices)))])
     if sample.task == "existence":

@@ -180,7 +180,7 @@ def draw_scene(
         _place(rng, digit, divmod(cell, GRID), part, wild)
         for digit, cell in zip(digits, cells, strict=True)
     )
-    contrast = float(rng.uniform(0.4, 1.0))
+    contrast = float(rng.uniform(0.35, 1.0))
     paper = tuple(float(v) for v in rng.uniform(0.80, 1.0, size=3))
     dark = tuple(float(v) for v in rng.uniform(0.0, 0.35, size=3))
     return Scene(
@@ -188,7 +188,7 @@ def draw_scene(
         paper=paper,  # type: ignore[arg-type]
         ink=tuple(p + contrast * (d - p) for p, d in zip(paper, dark, strict=True)),  # type: ignore[arg-type]
         contrast=contrast,
-        noise=float(rng.uniform(0.0, 0.12)),
+        noise=float(rng.uniform(0.0, 0.16)),
         noise_seed=int(rng.integers(2**31)),
     )
 

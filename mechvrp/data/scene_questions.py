@@ -21,6 +21,7 @@ __all__ = [
     "counting",
     "existence",
     "identification",
+    "location",
     "mixed",
     "polls",
     "spatial",
@@ -39,7 +40,7 @@ class Question:
     Attributes:
         text: the bare question.
         answer: its right answer, one lower-case word.
-        task: one of ``TASKS``.
+        task: one of ``TASKS``, or an auxiliary one, ``caption`` or ``location``.
         about: what the question asks for (``digit``, ``cell``, ``relation``, ...), for
             ``Sample.meta``.
     """
@@ -73,6 +74,13 @@ def identification(scene: Scene, cell: tuple[int, int]) -> Question:
     raise DataError(
         f"cell {cell} is empty: the occupied cells are {[p.cell for p in scene.placed]}"
     )
+
+
+def location(scene: Scene, digit: int) -> Question:
+    """Where is a digit that is there? (An auxiliary task of the training recipe.)"""
+    placed, word = scene.at(digit), DIGIT_WORDS[digit]
+    name = CELL_NAMES[placed.cell[0]][placed.cell[1]]
+    return Question(f"Where is the {word}?", name, "location", {"digit": word})
 
 
 def counting(scene: Scene) -> Question:
@@ -109,7 +117,7 @@ def spatial(scene: Scene, first: int, second: int, relation: str) -> Question:
 
 
 def caption(scene: Scene) -> Question:
-    """Every digit and where it is, in reading order (the training recipe's auxiliary task)."""
+    """Every digit and where it is, in reading order (an auxiliary task of the training recipe)."""
     parts = [f"{CELL_NAMES[p.cell[0]][p.cell[1]]} {DIGIT_WORDS[p.digit]}" for p in scene.placed]
     return Question("Describe the image.", ", ".join(parts) or "nothing", "caption")
 

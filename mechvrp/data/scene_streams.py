@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mechvrp.data.digits import Part
 from mechvrp.data.scene_layout import Scene, draw_scene
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def _rng(split: str, seed: int, index: int, stream: int) -> np.random.Generator:
 
 def scene_at(split: str, seed: int, index: int) -> Scene:
     """The scene at ``index`` of a split under ``seed``; all evaluation splits share theirs."""
-    part = "train" if split == "train" else "evaluation"
+    part: Part = "train" if split == "train" else "evaluation"
     return draw_scene(_rng(split, seed, index, _LAYOUT), part=part)
 
 

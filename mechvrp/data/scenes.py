@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 from mechvrp.data.digits import DIGIT_WORDS
@@ -64,9 +64,9 @@ def scene_samples(split: str, seed: int, index: int, task: str | None = None) ->
 
 
 def _generate(
-    split: str, task: str | None, seed: int, n_images: int, counterfactual: bool
+    split: str, task: str | None, seed: int, n_images: int | None, counterfactual: bool
 ) -> Iterator[Sample]:
-    for index in range(n_images):
+    for index in count() if n_images is None else range(n_images):
         for sample in scene_samples(split, seed, index, task):
             if not counterfactual:
                 yield sample
@@ -81,7 +81,7 @@ def load_scenes(
     task: str | None = None,
     limit: int | None = None,
     seed: int = 0,
-    n_images: int = 500,
+    n_images: int | None = None,
     counterfactual: bool = False,
 ) -> Dataset:
     """The digit scenes.
@@ -94,7 +94,7 @@ def load_scenes(
         task: only ``"existence"``, ``"identification"``, ``"counting"`` or ``"spatial"``.
         limit: at most this many samples; only their scenes are generated.
         seed: of the scenes. Images of different seeds are different, and named so.
-        n_images: number of scenes.
+        n_images: number of scenes; by default as many as ``limit`` needs, or 500.
         counterfactual: after each existence and identification sample, its counterfactual: the same
             image with one digit replaced, so that the right answer changes
             (``counterfactual_pair``). An even ``limit`` keeps the last pair whole.
@@ -122,6 +122,8 @@ def load_scenes(
             raise DataError(f"{name} is {value} and must be at least 1")
     if seed < 0:
         raise DataError(f"seed is {seed} and must not be negative")
+    if n_images is None and limit is None:
+        n_images = 500
     samples = list(islice(_generate(split, task, seed, n_images, counterfactual), limit))
     info = {
         "split": split,

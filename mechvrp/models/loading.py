@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mechvrp.errors import InputError
+from mechvrp.models import zoo
 
 __all__ = ["EmbeddedModel", "embedded_models", "load"]
-
-ZOO = Path(__file__).parent / "zoo"
 
 
 class EmbeddedModel(NamedTuple):
@@ -21,8 +20,7 @@ class EmbeddedModel(NamedTuple):
 
 def embedded_models() -> tuple[EmbeddedModel, ...]:
     """The checkpoints that come with the package, by name."""
-    folders = sorted(path.parent for path in ZOO.glob("*/config.json"))
-    return tuple(EmbeddedModel(folder.name, folder) for folder in folders)
+    return tuple(EmbeddedModel(name, zoo.folder(name)) for name in zoo.names())
 
 
 def load(
@@ -31,7 +29,7 @@ def load(
     processor: Any = None,
     device: str = "auto",
     dtype: str = "auto",
-    attn: str = "sdpa",
+    attn: str | None = None,
     device_map: Any = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
@@ -46,8 +44,8 @@ def load(
         device: ``"auto"`` (CUDA, else Apple's MPS, else CPU) or a torch device; a model in memory
             stays where it is under ``"auto"``.
         dtype: ``"auto"`` (the checkpoint's own) or a torch dtype by name, e.g. ``"bfloat16"``.
-        attn: attention implementation, ``"sdpa"`` or ``"eager"`` (needed for ``pattern``); a model in
-            memory keeps its own.
+        attn: attention implementation, ``"sdpa"`` or ``"eager"`` (needed for ``pattern``). By default
+            SDPA; a model in memory keeps its own unless another is asked for.
         device_map: as in transformers, for models larger than one device; excludes ``device``.
         revision, trust_remote_code: as in transformers, for hub ids.
 
@@ -57,14 +55,21 @@ def load(
     """
     from torch import nn
 
+    from mechvrp.models.families import family_of
     from mechvrp.models.vlm import VLM
 
+    if isinstance(name_or_path_or_hf_model, VLM):
+        raise InputError(
+            "this is a VLM already; load takes a name, a folder or a Hugging Face model"
+        )
     if isinstance(name_or_path_or_hf_model, nn.Module):
         model: Any = name_or_path_or_hf_model
         if device_map is not None or revision is not None:
             raise InputError(
                 "device_map and revision are for loading by name; this model is loaded"
             )
+        if attn is not None and attn != model.config._attn_implementation:
+            model.set_attn_implementation(family_of(model.config).attention_for(model.config, attn))
         if device != "auto":
             model = model.to(device)
         if dtype != "auto":
@@ -76,7 +81,8 @@ def load(
     source = str(embedded.get(name, name))
     if device_map is not None and device != "auto":
         raise InputError(f"give device ({device!r}) or device_map ({device_map!r}), not both")
-    if name not in embedded and "/" not in name and not Path(name).exists():
+    local = "/" not in name or name.startswith((".", "/", "~")) or name.count("/") > 1
+    if name not in embedded and local and not Path(name).exists():
         raise InputError(
             f"no model named {name!r}: it is neither embedded ({', '.join(embedded) or 'none'}), nor "
             "a local folder, nor a hub id of the form owner/name"
@@ -84,14 +90,12 @@ def load(
 
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-    from mechvrp.models.families import family_of
-
     weights_dtype = "auto" if dtype == "auto" else _dtype(dtype)
     hub = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         # The config alone first: an architecture that is not known is refused before a download.
         config = AutoConfig.from_pretrained(source, **hub)
-        chosen = family_of(config).attention_for(config, attn)
+        chosen = family_of(config).attention_for(config, attn or "sdpa")
         model = AutoModelForImageTextToText.from_pretrained(
             source,
             dtype=weights_dtype,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from mechvrp.errors import DataError, SiteError
 if TYPE_CHECKING:
     from mechvrp.models.families import Grid
 
-__all__ = ["ImageTokens", "Positions", "TokenMap", "on_image"]
+__all__ = ["ImageTokens", "Positions", "TokenMap", "integers", "on_image"]
 
 #: How positions are named: a keyword (see ``TokenMap.resolve``), a word of the question, one
 #: position, or several positions or (row, column) patches.
@@ -53,7 +54,27 @@ def on_image(positions: Positions) -> bool:
     """Whether positions name image tokens and nothing else: ``"image"`` or (row, col) patches."""
     if isinstance(positions, str):
         return positions == "image"
-    return not isinstance(positions, int) and all(isinstance(p, tuple) for p in positions)
+    return isinstance(positions, Sequence) and all(isinstance(p, tuple) for p in positions)
+
+
+def integers(name: str, given: Any) -> tuple[int, ...]:
+    """Whole numbers from a number, a sequence, an array or a tensor (no masks, no fractions)."""
+    if hasattr(given, "tolist"):
+        given = given.tolist()
+    items = [given] if not isinstance(given, Iterable) else list(given)
+    try:
+        if any(isinstance(item, bool) or type(item).__name__ == "bool" for item in items):
+            raise TypeError
+        return tuple(operator.index(item) for item in items)
+    except TypeError:
+        raise SiteError(
+            f"{name} must be whole numbers (of a mask, its nonzero indices)"
+            + (
+                f", a keyword ({', '.join(KEYWORDS)}), a word or (row, col) pairs"
+                * (name == "positions")
+            )
+            + f"; got {items!r}"
+        ) from None
 
 
 class TokenMap:
@@ -65,10 +86,11 @@ class TokenMap:
         image_token_id: the placeholder that stands for an image token.
         grids: the layout of every image, in the order of the inputs.
         tokenizer: to find words; ``None`` where the inputs were encoded elsewhere.
-        questions: the question of each sample, ``None`` likewise.
+        questions: the question of each sample and the prompt's text behind it (instruction and
+            template), ``None`` likewise.
 
     Raises:
-        DataError: the image tokens of the ids do not fit the grids.
+        DataError: the image tokens of the ids do not fit the grids, or a row is padded on the right.
     """
 
     def __init__(
@@ -79,10 +101,16 @@ class TokenMap:
         image_token_id: int,
         grids: Sequence[Grid],
         tokenizer: Any = None,
-        questions: Sequence[str] | None = None,
+        questions: Sequence[tuple[str, str]] | None = None,
     ) -> None:
         self.input_ids = input_ids.cpu()
         self.attention_mask = attention_mask.cpu().bool()
+        if not bool(self.attention_mask[:, -1].all()):
+            row = int((~self.attention_mask[:, -1]).nonzero()[0])
+            raise DataError(
+                f"sample {row} is padded on the right; pad on the left, so that the last position is "
+                "every sample's last prompt token"
+            )
         self._tokenizer = tokenizer
         self._questions = questions
         self.images: tuple[ImageTokens, ...] = self._place_images(image_token_id, list(grids))
@@ -99,8 +127,7 @@ class TokenMap:
     @cached_property
     def last(self) -> Int[Tensor, " batch"]:
         """The last prompt token of each sample: the position that predicts the answer."""
-        places = torch.arange(self.length).expand_as(self.input_ids)
-        return places.masked_fill(~self.attention_mask, -1).max(dim=1).values
+        return torch.full((len(self),), self.length - 1)
 
     def _place_images(self, token_id: int, grids: list[Grid]) -> tuple[ImageTokens, ...]:
         found, feature = [], 0
@@ -181,9 +208,12 @@ class TokenMap:
                 "samples with model.encode, or give explicit positions."
             )
         found = []
-        for sample, question in enumerate(self._questions):
+        for sample, (question, tail) in enumerate(self._questions):
             text, _ = self._spelled[sample]
-            start = text.rfind(question.strip())
+            # With what follows it: an instruction may repeat the question's words.
+            start = text.rfind(question.strip() + tail)
+            if start < 0:
+                start = text.rfind(question.strip())
             if start < 0:
                 raise DataError(
                     f"the question of sample {sample} is not in its tokens: {question!r} "
@@ -265,8 +295,14 @@ class TokenMap:
         """
         if isinstance(positions, str):
             return self._named(positions)
-        if isinstance(positions, int):
-            positions = [positions]
+        if not isinstance(positions, Sequence):
+            positions = integers("positions", positions)
+        bare = isinstance(positions, tuple) and len(positions) == 2
+        if bare and not any(isinstance(p, tuple) for p in positions):  # type: ignore[union-attr]
+            raise SiteError(
+                f"{positions!r} could mean two positions or one patch: write {list(positions)!r} or "
+                f"[{positions!r}]"
+            )
         items = list(positions)
         if not items:
             raise SiteError("no positions were given")
@@ -275,18 +311,14 @@ class TokenMap:
                 torch.tensor(sorted({self.patch(i, *p) for p in items}))  # type: ignore[misc]
                 for i in range(len(self))
             )
-        if not all(isinstance(p, int) and not isinstance(p, bool) for p in items):
-            raise SiteError(
-                f"positions must be a keyword ({', '.join(KEYWORDS)}), a word of the question, "
-                f"numbers, or (row, col) pairs; got {positions!r}"
-            )
-        for p in items:
-            if not -self.length <= p < self.length:  # type: ignore[operator]
+        numbers = integers("positions", items)
+        for p in numbers:
+            if not -self.length <= p < self.length:
                 raise SiteError(
                     f"position {p} is out of range: this batch has {self.length} positions, "
                     f"{-self.length} to {self.length - 1}"
                 )
-        chosen = torch.tensor(sorted({p % self.length for p in items}))  # type: ignore[operator]
+        chosen = torch.tensor(sorted({p % self.length for p in numbers}))
         for i in range(len(self)):
             padding = chosen[~self.attention_mask[i, chosen]]
             if len(padding):

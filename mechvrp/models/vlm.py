@@ -20,6 +20,21 @@ if TYPE_CHECKING:
 
 __all__ = ["VLM"]
 
+#: Stands for the question where only the text around it is wanted.
+MARK = "\ue000"
+
+#: What makes transformers' ``generate`` greedy whatever a checkpoint's generation config says:
+#: sampling, beams and penalties are off unless asked for.
+GREEDY: dict[str, Any] = {
+    "do_sample": False,
+    "num_beams": 1,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "temperature": None,
+    "top_p": None,
+    "top_k": None,
+}
+
 
 class VLM:
     """A vision-language model, its processor, and what is known of its family.
@@ -126,14 +141,27 @@ class VLM:
                 raise InputError(
                     f"encode takes mechvrp.data.Sample objects; got {type(sample).__name__}"
                 )
+        for sample in chosen:
+            self._check_question(sample)
         if instruction is None:
             instruction = getattr(self.model.config, "mechvrp_instruction", None)
-        prompts = tuple(
-            self.family.prompt(self.processor, s.question, task=s.task, instruction=instruction)
-            for s in chosen
-        )
+
+        def prompt(question: str, task: str) -> str:
+            return self.family.prompt(self.processor, question, task=task, instruction=instruction)
+
+        prompts = tuple(prompt(s.question, s.task) for s in chosen)
+        tails = {task: prompt(MARK, task).rpartition(MARK)[2] for task in {s.task for s in chosen}}
         inputs = self.family.tokenize(self.processor, prompts, [s.image for s in chosen])
-        return self._batch(inputs, chosen, prompts)
+        return self._batch(inputs, chosen, prompts, [(s.question, tails[s.task]) for s in chosen])
+
+    def _check_question(self, sample: Sample) -> None:
+        if not sample.question.strip():
+            raise InputError(f"{sample!r} has an empty question")
+        token = str(getattr(self.processor, "image_token", "") or "")
+        if token and token in sample.question:
+            raise InputError(
+                f"{sample!r} spells the image placeholder {token!r}, which stands for an image"
+            )
 
     def batch(self, **inputs: Tensor) -> Batch:
         """Wrap tensors encoded elsewhere (what the model's processor returns).
@@ -151,13 +179,14 @@ class VLM:
                 f"attention_mask has shape {tuple(inputs['attention_mask'].shape)}, input_ids "
                 f"{tuple(ids.shape)}"
             )
-        return self._batch(dict(inputs), None, None)
+        return self._batch(dict(inputs), None, None, None)
 
     def _batch(
         self,
         inputs: dict[str, Tensor],
         samples: tuple[Sample, ...] | None,
         prompts: tuple[str, ...] | None,
+        questions: list[tuple[str, str]] | None,
     ) -> Batch:
         inputs = self.family.prepare(self.model, inputs)
         tokens = TokenMap(
@@ -166,7 +195,7 @@ class VLM:
             image_token_id=self.family.image_token_id(self.model),
             grids=self.family.grids(self.model, inputs),
             tokenizer=self.tokenizer,
-            questions=None if samples is None else [s.question for s in samples],
+            questions=questions,
         )
         return Batch(inputs, tokens, samples, prompts).to(self.device)
 
@@ -195,11 +224,9 @@ class VLM:
         """What transformers' ``generate`` returns, prompts included; as ``generate``."""
         # generate counts positions from the mask itself, by the rules of the architecture.
         inputs = {k: v for k, v in batch.inputs.items() if k != "position_ids"}
-        # Sampling settings of a checkpoint's generation config would only warn under greedy.
-        greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         with torch.no_grad():
             return self.model.generate(
-                **inputs, max_new_tokens=max_new_tokens, **{**greedy, **options}
+                **inputs, max_new_tokens=max_new_tokens, **{**GREEDY, **options}
             )
 
     def __repr__(self) -> str:

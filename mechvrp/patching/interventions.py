@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mechvrp.errors import ShapeError, SiteError
-from mechvrp.models.tokens import on_image
+from mechvrp.models.tokens import integers, on_image
 from mechvrp.tracing.access import expected_shape
 from mechvrp.tracing.sites import Site
 
@@ -191,7 +191,7 @@ def replace(
 def _indices(name: str, given: int | Sequence[int] | None) -> tuple[int, ...] | None:
     if given is None:
         return None
-    found = (given,) if isinstance(given, int) else tuple(int(i) for i in given)
+    found = integers(name, given)
     if not found:
         raise SiteError(f"{name} is empty: nothing would be edited; leave it out to edit all")
     return found

@@ -25,7 +25,8 @@ class Answer:
     Attributes:
         text: the answer alone, stripped.
         tokens: its token ids, end token excluded.
-        log_probability: sum of the log-probabilities of ``tokens``, in nats (0 for an empty answer).
+        log_probability: sum of the log-probabilities of ``tokens``, in nats; of an empty answer, that
+            of the end token.
     """
 
     text: str
@@ -69,7 +70,8 @@ def greedy_answers(
         texts = model.tokenizer.batch_decode(ids, skip_special_tokens=True)
         for row, scores, text in zip(ids.tolist(), chosen.tolist(), texts, strict=True):
             length = next((i for i, token in enumerate(row) if token in ends), len(row))
-            answers.append(Answer(text.strip(), tuple(row[:length]), float(sum(scores[:length]))))
+            total = float(sum(scores[: max(length, 1)]))
+            answers.append(Answer(text.strip(), tuple(row[:length]), total))
     return answers
 
 

@@ -30,6 +30,8 @@ class StudyConfig:
         reading: how yes/no answers are read, ``"official"`` (POPE's own code: whatever is not a no
             counts as a yes) or ``"strict"`` (only yes and no count). By default the official one
             for ``pope``, else strict.
+        given: what identifies a dataset or models that were passed as objects; filled in by
+            ``run_study``, so that another object is another configuration.
     """
 
     models: tuple[str, ...] = ("tiny-llava",)
@@ -48,6 +50,7 @@ class StudyConfig:
     device: str = "auto"
     dtype: str = "auto"
     reading: Literal["official", "strict"] | None = None
+    given: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if not self.models:

@@ -83,48 +83,66 @@ def _share(row: AccuracyRow) -> float:
 
 
 def _probe(probe: ProbeSection) -> list[Finding]:
+    """Within tasks and over all (one of them where there is one task), each with its control."""
     rows = {(row.name, row.scope): row for row in probe.comparison}
-    overall = rows["probe", "all"]
-    found = [
-        _against_chance(
-            f"A linear probe ({probe.site_words}) predicts whether the answer is right with "
-            "AUROC {} on images it was not fitted on",
-            overall,
-        )
-    ]
-    within = rows.get(("probe", "within tasks"))
-    if within and within.auroc is not None:
-        found.append(
-            _against_chance(
-                "Comparing right and wrong answers of the same task only, its AUROC is {}", within
-            )
-        )
+    overall = next(row for row in probe.tasks if row.task == "all")
+    rarer = min(overall.n_right, overall.n - overall.n_right)
+    several = sum(row.task not in ("all", "within tasks") for row in probe.tasks) > 1
+    sentences = {"all": "predicts whether the answer is right with AUROC {}"}
+    if several:
+        # Over all, telling hard tasks from easy ones is enough; within them it is not.
+        sentences = {
+            "within tasks": "orders right and wrong answers of the same task with AUROC {}",
+            "all": "predicts whether the answer is right, over all tasks, with AUROC {}",
+        }
+    found = []
+    for scope, sentence in sentences.items():
+        row = rows.get(("probe", scope))
+        if row is None or row.auroc is None:
+            continue
+        where = f"A linear probe ({probe.site_words}), on images it was not fitted on, "
+        control = rows.get(("shuffled labels", scope))
+        found.append(_against_chance(where + sentence, row, control, rarer))
     for row in probe.comparison:
-        if row.lead is not None and row.lead_low is not None and row.lead_high is not None:
+        known = row.lead is not None and row.lead_low is not None and row.lead_high is not None
+        if known and row.scope in sentences:
             found.append(_lead(row))
-    control = rows.get(("shuffled labels", "all"))
-    if control and overall.auroc is not None and control.high is not None:
-        above = overall.auroc > control.high
-        found.append(
-            Finding(
-                "shown" if above else "inconclusive",
-                f"Fitted in the same way to shuffled labels, {control.n} times, the AUROC is "
-                f"{three(control.auroc)} on average and between {three(control.low)} and "
-                f"{three(control.high)}. The probe is "
-                + ("above all of these." if above else "not above all of these: inconclusive."),
-            )
-        )
     return found
 
 
-def _against_chance(sentence: str, row: ComparisonRow) -> Finding:
+#: With fewer answers of the rarer kind than this the interval of an AUROC is too narrow: under the null
+#: 5 % of them lie above 0.5 with five such answers, and 8 % with three, instead of 2.5 %.
+_ENOUGH = 10
+
+
+def _against_chance(
+    sentence: str, row: ComparisonRow, control: ComparisonRow | None, rarer: int
+) -> Finding:
     figure = f"{three(row.auroc)} ({_range(three(row.low), three(row.high))})"
     text = sentence.format(figure)
     low, high = row.low, row.high
     if low is None or high is None:
         return Finding("inconclusive", f"{text}: no interval could be made.")
+    beside, above = "", True
+    if control is not None and control.high is not None and row.auroc is not None:
+        above = row.auroc > control.high
+        beside = (
+            f" Fitted in the same way to shuffled labels, {control.n} times, it gives "
+            f"{three(control.low)} to {three(control.high)}."
+        )
+    if low > 0.5 and rarer < _ENOUGH:
+        return Finding(
+            "inconclusive",
+            f"{text}, but there are only {rarer} held-out answers of the rarer kind: inconclusive, at "
+            f"least {_ENOUGH} are needed.{beside}",
+        )
+    if low > 0.5 and not above:
+        return Finding(
+            "inconclusive",
+            f"{text}.{beside} The probe is not above all of these: inconclusive.",
+        )
     if low > 0.5:
-        return Finding("shown", f"{text}: better than chance (0.5).")
+        return Finding("shown", f"{text}: better than chance (0.5).{beside}")
     if high < 0.5:
         return Finding("against", f"{text}: worse than chance (0.5); it points the wrong way.")
     return Finding("inconclusive", f"{text}: inconclusive, the interval includes chance (0.5).")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -56,7 +57,8 @@ def run_study(
 
     Args:
         model: one or several, by name or from ``mechvrp.load``.
-        data: the name of a dataset, or one already loaded.
+        data: the name of a dataset, or one already loaded (then ``n``, ``split``, ``task`` and
+            ``root`` are its own).
         out: the run folder; a folder that holds the same finished run is returned to as it is.
         progress: show what is going on.
         options: the other fields of ``StudyConfig`` (``n``, ``split``, ``seed``, ``draws``, ...).
@@ -67,9 +69,18 @@ def run_study(
     """
     given: list[Any] = [model] if isinstance(model, (str, VLM)) else list(model)
     names = tuple(m.name if isinstance(m, VLM) else str(m) for m in given)
+    loaded = data if isinstance(data, Dataset) else None
+    if loaded is not None:
+        own = sorted({"n", "split", "task", "root"} & set(options))
+        if own:
+            raise InputError(f"{', '.join(own)} belong to loading a dataset; this one is loaded")
+        options.update(n=len(loaded), split=loaded.info.get("split"), task=loaded.info.get("task"))
     try:
         config = StudyConfig(
-            models=names, data=data.name if isinstance(data, Dataset) else data, **options
+            models=names,
+            data=data.name if isinstance(data, Dataset) else data,
+            given=_identity(given, loaded),
+            **options,
         )
     except TypeError as error:
         known = ", ".join(StudyConfig.__dataclass_fields__)
@@ -85,7 +96,7 @@ def run_study(
         summary = Summary.from_json(run.read_summary())
         return StudyResult(run, run.path / "report.html", summary)
 
-    dataset = data if isinstance(data, Dataset) else _load_data(config)
+    dataset = loaded or _load_data(config)
     say.print(f"{dataset}")
     train, heldout = _split(dataset, config)
     sections: list[ModelSection] = []
@@ -93,6 +104,10 @@ def run_study(
     states: dict[str, np.ndarray] = {}
     for entry in given:
         vlm = entry if isinstance(entry, VLM) else _load_model(entry, config)
+        if config.ks is not None and config.ks[-1] > vlm.d_model:
+            raise InputError(
+                f"k = {config.ks[-1]} is more than the {vlm.d_model} dimensions of {vlm.name}"
+            )
         run = run or RunFolder.create(out, config.to_json())
         say.print(
             f"[bold]{vlm.name}[/bold] ({vlm.family.name}, {vlm.n_layers} layers, {vlm.device})"
@@ -115,6 +130,27 @@ def run_study(
     report = write_report(run)
     say.print(f"[bold]report[/bold]: {report}")
     return StudyResult(run, report, summary)
+
+
+def _identity(models: Sequence[Any], dataset: Dataset | None) -> dict[str, Any] | None:
+    """A digest of what was passed as an object, since its name alone does not say which it is."""
+    found: dict[str, Any] = {}
+    if dataset is not None:
+        text = "\0".join(f"{s.image_id}\1{s.task}\1{s.question}\1{s.answer}" for s in dataset)
+        found["dataset"] = {
+            "digest": hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16],
+            "info": {
+                k: v for k, v in dataset.info.items() if isinstance(v, (str, int, type(None)))
+            },
+        }
+    for model in models:
+        if isinstance(model, VLM):
+            # Sums in double precision: cheap, and another for other weights.
+            sums = [float(p.detach().double().sum()) for p in model.model.parameters()]
+            found.setdefault("models", {})[model.name] = hashlib.sha256(
+                repr(sums).encode()
+            ).hexdigest()[:16]
+    return found or None
 
 
 def _load_data(config: StudyConfig) -> Dataset:

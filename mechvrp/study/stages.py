@@ -32,6 +32,8 @@ from mechvrp.tracing import cache
 
 __all__ = ["ModelStudy"]
 
+#: Folds of the cross-validation within the training images.
+FOLDS = 5
 #: Pictures of each kind (right, wrong) in the gallery.
 GALLERY = 12
 
@@ -154,6 +156,7 @@ class ModelStudy:
     ) -> tuple[ProbeSweep | None, ProbeSection | None]:
         config = self.config
         try:
+            folds = self._folds(right, groups)
             with self._stage("probes"):
                 sweep = probe_sweep(
                     hidden,
@@ -164,6 +167,7 @@ class ModelStudy:
                     self.heldout,
                     seed=config.seed,
                     n_resamples=config.n_resamples,
+                    folds=folds,
                 )
                 beside = compare_with_baselines(
                     sweep,
@@ -174,6 +178,7 @@ class ModelStudy:
                     [a.text for a in answers],
                     np.array([a.probability for a in answers]),
                     draws=config.draws,
+                    folds=folds,
                 )
         except InputError as error:
             self._gap("no probe", error)
@@ -187,6 +192,18 @@ class ModelStudy:
         )
         return sweep, section
 
+    def _folds(self, right: np.ndarray, groups: np.ndarray) -> int:
+        """Five folds, or as many as there are training images with answers of the rarer kind."""
+        train = self.train
+        images = [len(set(groups[train][right[train] == value])) for value in (False, True)]
+        folds = min(FOLDS, *images)
+        if 2 <= folds < FOLDS:
+            self.notes.append(
+                f"{folds} folds of cross-validation instead of {FOLDS}: the training images hold "
+                f"wrong answers on {images[0]} and right ones on {images[1]}"
+            )
+        return max(folds, 2)
+
     def _ablation(
         self,
         sweep: ProbeSweep,
@@ -196,7 +213,15 @@ class ModelStudy:
         tasks: np.ndarray,
         answers: Sequence[Answer],
     ) -> AblationSection | None:
-        config, held = self.config, self.heldout
+        config = self.config
+        # The first token is the answer only where the clean answer is one token long.
+        single = np.array([len(answers[i].tokens) == 1 for i in self.heldout])
+        held = self.heldout[single]
+        if not single.all() and single.any():
+            self.notes.append(
+                f"ablation curve: {(~single).sum()} of {len(single)} held-out examples are left out, "
+                "whose clean answer is not one token long"
+            )
         site = f"blocks.{sweep.chosen_layer}.hook_resid_post"
         ks = config.ks or default_ks(self.model.d_model)
         try:
@@ -233,7 +258,7 @@ class ModelStudy:
         except (InputError, UnavailableError) as error:
             self._gap("no ablation curve", error)
             return None
-        worst = min(curve.points, key=lambda p: p.excess.value)
+        worst = min((p for p in curve.points if p.k), key=lambda p: p.excess.value)
         self._done(
             "ablations",
             f"top {worst.k} of {self.model.d_model} dimensions {worst.change.value:+.1f} pp, "

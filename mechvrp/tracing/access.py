@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
     from mechvrp.tracing.sites import Site
 
-__all__ = ["check_available", "expected_shape", "read", "write"]
+__all__ = ["check_available", "check_value", "expected_shape", "read", "write"]
 
 
 def check_available(model: VLM, site: Site) -> None:
@@ -50,6 +50,10 @@ def expected_shape(model: VLM, batch: Batch, site: Site) -> tuple[int | None, ..
 
 def check_value(model: VLM, batch: Batch, site: Site, value: Tensor) -> None:
     """Raise ``ShapeError`` unless ``value`` can be the whole of a site."""
+    if value.dtype != model.dtype:
+        raise ShapeError(
+            f"{site} was assigned a tensor of {value.dtype}; {model.name} computes in {model.dtype}"
+        )
     expected = expected_shape(model, batch, site)
     if None in expected:
         return  # vision_resid_post: compared with the model's own tensor when it is reached

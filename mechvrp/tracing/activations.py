@@ -54,8 +54,15 @@ class Activations(Mapping[str, Tensor]):
     numbers of positions it raises, and ``acts.flat(name)`` with ``acts.rows`` gives all rows.
     """
 
-    def __init__(self, values: dict[Site, Tensor], rows: dict[str, Rows], positions: Any) -> None:
+    def __init__(
+        self,
+        values: dict[Site, Tensor],
+        rows: dict[str, Rows],
+        positions: Any,
+        info: Mapping[str, str],
+    ) -> None:
         self._values = values
+        self.info = dict(info)
         self._rows = rows
         self.positions = positions
 
@@ -118,8 +125,9 @@ class Activations(Mapping[str, Tensor]):
     def to_xarray(self) -> xarray.Dataset:
         """One variable per site, [example, position, ...], NaN where an example has no such row.
 
-        Positions carry coordinates ``position`` (from the end of the prompt, 0 where absent), ``row``
-        and ``col``.
+        Positions carry coordinates ``token_position`` (from the end of the prompt, 0 where absent),
+        ``token_row`` and ``token_col`` (-1 off the image). Of ``pattern``, keys that are padding in
+        every query's prompt are zero, as the model has them.
         """
         from mechvrp.tracing.convert import to_xarray
 
@@ -130,7 +138,10 @@ class Activations(Mapping[str, Tensor]):
 
         Its ``model`` is a stand-in with the sizes and the weights that ``accumulated_resid``,
         ``decompose_resid``, ``apply_ln_to_stack`` and ``logit_attrs`` need. Examples shorter than the
-        longest are padded with zeros on the left.
+        longest are padded with zeros on the left. ``hook_embed`` is the token embedding, as in
+        TransformerLens's own bridge; where ``embed`` and ``resid_pre`` of block 0 are both cached,
+        ``hook_pos_embed`` holds what image features put in its place, so that decompositions sum.
+        ``logit_attrs`` are of the logits before a soft cap (PaliGemma 2).
         """
         from mechvrp.tracing.convert import to_transformer_lens
 

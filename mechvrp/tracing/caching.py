@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mechvrp.data import Sample
 from mechvrp.errors import InputError, NumericalError, SiteError
 from mechvrp.models import VLM, Batch
-from mechvrp.models.tokens import on_image
+from mechvrp.models.tokens import integers, on_image
 from mechvrp.tracing import access
 from mechvrp.tracing.activations import Activations, Rows, _kind
 from mechvrp.tracing.sites import Site, expand_sites
 from mechvrp.tracing.tracer import Trace
 
 if TYPE_CHECKING:
-    from mechvrp.data import Sample
     from mechvrp.models.tokens import Positions
 
 __all__ = ["cache", "in_batches"]
@@ -63,6 +63,14 @@ def cache(
                 f"(row, col) patches; got {positions!r}"
             )
     batches: Iterable[Batch]
+    if isinstance(batch, Sample):
+        batch = [batch]
+    counted = not isinstance(positions, str) and not on_image(positions)
+    if not isinstance(batch, Batch) and counted and max(integers("positions", positions)) >= 0:
+        raise SiteError(
+            f"positions {positions!r} would depend on how samples are padded in their batches; count "
+            "from the end of the prompt (-1 is its last token), or encode one batch"
+        )
     if isinstance(batch, Batch):
         batches = [batch]
     else:
@@ -83,7 +91,8 @@ def cache(
     for site, value in values.items():
         if not bool(torch.isfinite(value).all()):
             raise NumericalError(f"{site} holds NaN or infinite values in {model.name}")
-    return Activations(values, {kind: _join(found) for kind, found in rows.items()}, positions)
+    info = {"model": model.name, "dtype": str(model.dtype).removeprefix("torch.")}
+    return Activations(values, {k: _join(found) for k, found in rows.items()}, positions, info)
 
 
 def _run(

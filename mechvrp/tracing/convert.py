@@ -59,8 +59,21 @@ def to_xarray(acts: Activations) -> xarray.Dataset:
             if name == "position" and not prompt:
                 continue
             coords[f"token_{name}{suffix}"] = (("example", axis), label.numpy())
-    attrs = {"positions": str(acts.positions)}
+    from mechvrp._version import __version__
+
+    attrs = {**acts.info, "positions": str(acts.positions), "mechvrp": __version__}
     return xr.Dataset(data, coords=coords, attrs=attrs)
+
+
+class _NormedBlock:
+    """A block whose attention output is normalised before it is added: no head writes linearly."""
+
+    @property
+    def attn(self) -> Any:
+        raise UnavailableError(
+            "this family normalises what attention writes (Gemma 2), so the output is no sum of "
+            "heads' results; use attn_out"
+        )
 
 
 class _StandIn:
@@ -93,6 +106,8 @@ class _StandIn:
     @staticmethod
     def _block(model: VLM, layer: int) -> Any:
         path = f"{model.modules.layers}.{layer}.{model.modules.o}"
+        if model.modules.attn_write != model.modules.attn:
+            return _NormedBlock()
         weight: Any = model.model.get_submodule(path).weight
         w_o = rearrange(
             weight.detach().cpu(),
@@ -144,6 +159,9 @@ def to_transformer_lens(acts: Activations, model: VLM) -> ActivationCache:
         if site.component == "pattern":
             value = value.transpose(1, 2)  # [example, head, query, key]
         cached[str(site)] = value
+    entry, embed = Site("resid_pre", 0), Site("embed")
+    if {entry, embed} <= set(acts.sites):
+        cached["hook_pos_embed"] = cached[str(entry)] - cached[str(embed)]
     final = Site("resid_post", model.n_layers - 1)
     if final in acts.sites:
         x = cached[str(final)].float()

@@ -36,6 +36,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mechvrp.errors import SiteError
+from mechvrp.models.tokens import integers
 
 if TYPE_CHECKING:
     from mechvrp.models import VLM
@@ -114,6 +115,9 @@ class Site:
     def __post_init__(self) -> None:
         if self.component not in COMPONENTS:
             raise SiteError(_unknown(self.component))
+        if self.layer is not None:
+            (number,) = integers("a layer", self.layer)
+            object.__setattr__(self, "layer", number)
         if self.kind.layered and self.layer is None:
             raise SiteError(
                 f"{self.component} needs a layer, e.g. {self.kind.hook.format(layer=0)!r}"
@@ -130,6 +134,8 @@ class Site:
         """
         if isinstance(name, Site):
             return name
+        if not isinstance(name, str):
+            raise SiteError(f"a site is named by a string or a Site; got {name!r}")
         if name in COMPONENTS:
             return cls(name, layer)
         for pattern, component in _PATTERNS:

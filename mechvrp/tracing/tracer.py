@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from mechvrp.errors import InputError, ShapeError, SiteError
 from mechvrp.tracing import access
+from mechvrp.tracing.freshness import forget_stale_source
 from mechvrp.tracing.sites import COMPONENTS, Site
 
 if TYPE_CHECKING:
@@ -51,6 +53,9 @@ class _Layers:
     def __setitem__(self, layer: int, value: Tensor) -> None:
         self._trace[Site(self._component, layer)] = value
 
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[layer] for layer in range(len(self)))
+
     def __len__(self) -> int:
         model = self._trace.vlm
         return model.n_vision_layers if self._component == "vision_resid_post" else model.n_layers
@@ -63,8 +68,14 @@ class Trace(InterleavingTracer):
     the model reaches the site and gives its tensor, which can be saved (``.save()``), changed in
     place, or replaced by assigning to it. Sites must be read in the order in which the model computes
     them (``mechvrp.tracing.sites`` lists them in it); ``t.apply`` orders edits by itself. What is not
-    saved does not survive the block. ``t.stop()``, ``t.cache()``, ``t.vlm.envoy`` and all else that
-    nnsight offers work as ever.
+    saved does not survive the block.
+
+    Two things to know. A tensor changed in place after the trace went on to a later site no longer
+    changes the run: assign, or edit before reading on. And pending edits are made when a later site is
+    read through the trace, or at the end: reading through the bare envoy does not make them.
+
+    ``t.stop()``, ``t.cache()``, ``t.vlm.envoy`` and all else that nnsight offers work as ever. One trace
+    of a model runs at a time, in one thread.
     """
 
     def __init__(
@@ -95,7 +106,8 @@ class Trace(InterleavingTracer):
         site = Site.parse(name).check(self.vlm)
         access.check_value(self.vlm, self.batch, site, value)
         self._arrive(site)
-        access.write(self.vlm, site, value)
+        # A copy: later in-place edits of the site must not reach the caller's own tensor.
+        access.write(self.vlm, site, value.clone())
 
     def __getattr__(self, name: str) -> Any:
         component = COMPONENTS.get(name)
@@ -158,6 +170,16 @@ class Trace(InterleavingTracer):
             edited = edit(access.read(self.vlm, site), self.vlm, self.batch)
             access.write(self.vlm, site, edited)
 
+    def stop(self) -> None:
+        """End the model's run here. Edits that were applied but not reached are an error."""
+        if self._pending:
+            sites = ", ".join(str(edit.site) for edit in self._pending)
+            raise SiteError(
+                f"the trace was stopped with edits not made yet, at {sites}: read a site at or behind "
+                "them through the trace first, or leave them out"
+            )
+        super().stop()
+
     @property
     def result(self) -> Any:
         """What the model returns, after all edits."""
@@ -178,6 +200,13 @@ class Trace(InterleavingTracer):
         return ast.fix_missing_locations(module)
 
     def execute(self, code: CodeType) -> None:
+        if self.envoy is None:
+            raise InputError("a trace runs once; make another with mechvrp.trace")
+        if self.vlm.envoy.interleaver.interleaving:
+            raise InputError(
+                f"a trace of {self.vlm.name} is already running: end it before another trace, cache or "
+                "sweep of the same model"
+            )
         stack = _running.__dict__.setdefault("stack", [])
         stack.append(self)
         try:
@@ -219,4 +248,5 @@ def trace(model: VLM, batch: Batch, *, grad: bool = False) -> Trace:
         raise InputError(
             f"trace takes a batch from model.encode(samples); got {type(batch).__name__}"
         )
+    forget_stale_source(sys._getframe(1))
     return Trace(model, batch, grad=grad)

@@ -124,6 +124,37 @@ def test_words_and_questions(model):
     assert not set(word.tolist()) & set(tokens_of_image.tolist())
 
 
+def test_a_question_that_repeats_its_instruction(llava):
+    sample = mechvrp.Sample(tiny.image(0), "word")
+    tokens = llava.encode(sample).tokens
+    span = tokens.question[0]
+    assert "".join(tokens.strings(0)[p] for p in span) == "word"
+    after = "".join(tokens.strings(0)[p] for p in range(int(span[-1]) + 1, tokens.length))
+    assert after.startswith("\nAnswer the question using a single word")
+
+
+def test_right_padding_is_refused(model):
+    raw = dict(model.encode(tiny.samples()).inputs)
+    for key in ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"):
+        if key in raw:
+            raw[key] = raw[key].flip(-1)
+    with pytest.raises(DataError, match="padded on the right"):
+        model.batch(**raw)
+
+
+def test_greedy_is_greedy_whatever_the_checkpoint_says():
+    model = mechvrp.load(tiny.hf_model("qwen2-vl"), processor=tiny.processor("qwen2-vl"))
+    batch = model.encode(tiny.samples())
+    plain = model.generate_ids(batch, max_new_tokens=5)
+    model.model.generation_config.update(
+        repetition_penalty=1.5, do_sample=True, temperature=0.7, top_k=1, num_beams=2
+    )
+    assert torch.equal(model.generate_ids(batch, max_new_tokens=5), plain)
+    assert not torch.equal(
+        model.generate_ids(batch, max_new_tokens=5, repetition_penalty=9.0), plain
+    )
+
+
 def test_position_keywords_partition_the_prompt(model):
     tokens = model.encode(tiny.samples()).tokens
     image, text, everything = (tokens.mask(k) for k in ("image", "text", "all"))
@@ -198,6 +229,10 @@ def test_a_dropped_image_is_noticed(llava):
 
 
 def test_what_encode_refuses(llava):
+    with pytest.raises(InputError, match="empty question"):
+        llava.encode(mechvrp.Sample(tiny.image(0), "  "))
+    with pytest.raises(InputError, match="image placeholder"):
+        llava.encode(mechvrp.Sample(tiny.image(0), "What is <image>?"))
     with pytest.raises(InputError, match="no samples"):
         llava.encode([])
     with pytest.raises(InputError, match="str"):

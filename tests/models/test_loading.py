@@ -45,7 +45,17 @@ def test_dtype_by_name():
         mechvrp.load(tiny.hf_model("llava-clip"), dtype="float7")
 
 
+def test_attention_of_a_model_in_memory():
+    hf = tiny.hf_model("llava-clip")
+    assert mechvrp.load(hf).attn_implementation == "sdpa"
+    assert mechvrp.load(hf, attn="eager").attn_implementation == "eager"
+
+
 def test_what_load_refuses(tmp_path):
+    with pytest.raises(InputError, match="VLM already"):
+        mechvrp.load(mechvrp.load(tiny.hf_model("llava-clip")))
+    with pytest.raises(InputError, match="no model named"):
+        mechvrp.load("./no/such/folder")
     with pytest.raises(InputError, match="no model named 'tiny-lava'"):
         mechvrp.load("tiny-lava")
     with pytest.raises(InputError, match="could not load"):

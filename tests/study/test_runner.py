@@ -118,9 +118,24 @@ def test_a_finished_folder_is_returned_to_and_another_study_refused(result, mode
         mechvrp.run_study(model, "scenes", out=result.run.path, seed=1, **OPTIONS)
 
 
+def test_another_object_of_the_same_name_is_another_study(result, model, tmp_path):
+    options = {k: v for k, v in OPTIONS.items() if k != "n"}
+    out = tmp_path / "run"
+    mechvrp.run_study(model, mechvrp.data.load("scenes", limit=120), out=out, **options)
+    with pytest.raises(RunFolderError, match="digest|seed"):
+        mechvrp.run_study(model, mechvrp.data.load("scenes", limit=120, seed=5), out=out, **options)
+    other = mechvrp.load("tiny-llava", device="cpu")
+    other.model.lm_head.weight.data.mul_(1.01)
+    with pytest.raises(RunFolderError, match="tiny-llava"):
+        mechvrp.run_study(other, mechvrp.data.load("scenes", limit=120), out=out, **options)
+    with pytest.raises(InputError, match="n belong"):
+        mechvrp.run_study(model, mechvrp.data.load("scenes", limit=120), out=out, **OPTIONS)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"ks": (0, 500)}, "more than the 96 dimensions"),
         ({"n": 3}, "n must be"),
         ({"draws": 5}, "draws must be"),
         ({"test_size": 1.5}, "test_size"),
@@ -142,7 +157,8 @@ def test_one_class_only_is_a_gap_and_not_a_crash(model, tmp_path):
         "impossible",
         [mechvrp.Sample(s.image, s.question, "eleven", s.image_id, "vqa") for s in scenes],
     )
-    result = mechvrp.run_study(model, wrong, out=tmp_path / "gap", **{**OPTIONS, "n": 60})
+    options = {k: v for k, v in OPTIONS.items() if k != "n"}
+    result = mechvrp.run_study(model, wrong, out=tmp_path / "gap", **options)
     (section,) = result.summary.sections
     assert section.probe is None
     assert section.ablation is None

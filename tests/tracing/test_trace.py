@@ -234,6 +234,104 @@ def test_bad_reads_and_writes(model, batch):
         assert t.logits.isfinite().all()
 
 
+def test_stopping_with_edits_that_were_not_reached_is_an_error(model, batch):
+    with pytest.raises(SiteError, match="not made yet, at blocks.2.hook_resid_post"):
+        with mechvrp.trace(model, batch) as t:
+            t.apply(mechvrp.zero("blocks.2.hook_resid_post"))
+            t.resid_post[0].save()
+            t.stop()
+    with mechvrp.trace(model, batch) as t:
+        t.apply(mechvrp.zero("blocks.0.hook_resid_post"))
+        h = t.resid_post[0].save()
+        t.stop()
+    assert (h[batch.tokens.mask("all")] == 0).all()
+
+
+def test_an_assigned_tensor_stays_the_caller_s(model, batch):
+    with mechvrp.trace(model, batch) as t:
+        kept = t.resid_post[1].clone().save()
+    before = kept.clone()
+    with mechvrp.trace(model, batch) as t:
+        t.resid_post[1] = kept
+        t.resid_post[1][:] = 0
+        logits = t.logits.save()
+    assert torch.equal(kept, before)
+    zeroed = run(model, batch, mechvrp.zero("blocks.1.hook_resid_post"))
+    assert torch.equal(logits[:, -1], zeroed[:, -1])
+
+
+def test_whole_numbers_in_any_form_and_no_masks(model, batch):
+    import numpy as np
+
+    site = "blocks.1.mlp.hook_post"
+    expected = run(model, batch, mechvrp.zero(site, units=[3, 5], positions=[-1]))
+    for units in (np.array([3, 5]), torch.tensor([3, 5]), range(3, 6, 2), (np.int64(3), 5)):
+        for positions in (-1, np.int64(-1), np.array([-1]), torch.tensor([-1])):
+            found = run(model, batch, mechvrp.zero(site, units=units, positions=positions))
+            assert torch.equal(found, expected)
+    for wrong in (np.zeros(40, dtype=bool), torch.ones(40, dtype=torch.bool), [1.9], "3", True):
+        with pytest.raises(SiteError, match="whole numbers"):
+            mechvrp.zero(site, units=wrong)
+    with pytest.raises(SiteError, match="two positions or one patch"):
+        run(model, batch, mechvrp.zero(site, positions=(0, 1)))
+
+
+def test_one_trace_at_a_time(model, batch):
+    with pytest.raises(InputError, match="already running"):
+        with mechvrp.trace(model, batch) as t:
+            t.resid_post[0].save()
+            mechvrp.cache(model, batch, "resid_post")
+    with pytest.raises(ShapeError, match="float64"):
+        with mechvrp.trace(model, batch) as t:
+            t.resid_post[0] = t.resid_post[0].double()
+
+
+def test_a_trace_runs_once(model, batch):
+    once = mechvrp.trace(model, batch)
+    with once as t:
+        t.logits.save()
+    with pytest.raises(InputError, match="runs once"):
+        with once as t:
+            t.logits.save()
+
+
+def test_all_layers_can_be_iterated(model, batch):
+    import nnsight
+
+    with mechvrp.trace(model, batch) as t:
+        states = nnsight.save([h[:, -1] for h in t.resid_post])
+    assert len(states) == model.n_layers
+    acts = mechvrp.cache(model, batch, "resid_post")
+    assert torch.equal(torch.stack(states), acts.stack("resid_post"))
+
+
+def test_reloaded_code_runs_its_new_body(model, batch, tmp_path, monkeypatch):
+    """nnsight keeps the source of a file; after a reload its old text must not run."""
+    import importlib
+
+    monkeypatch.syspath_prepend(tmp_path)
+    text = (
+        "import mechvrp\n"
+        "def go(model, batch):\n"
+        "    with mechvrp.trace(model, batch) as t:\n"
+        "        {}\n"
+        "        logits = t.logits.save()\n"
+        "    return logits\n"
+    )
+    name = f"edited_experiment_{model.family.name.replace('-', '_')}"
+    file = tmp_path / f"{name}.py"
+    file.write_text(text.format("t.apply(mechvrp.zero('blocks.1.hook_resid_post'))"))
+    module = importlib.import_module(name)
+    edited = module.go(model, batch)
+    file.write_text("# a line more\n" + text.format("pass  # no edit any more"))
+    stale = module.go(model, batch)  # not reloaded: the old code is what runs
+    importlib.invalidate_caches()
+    fresh = importlib.reload(module).go(model, batch)
+    assert torch.equal(stale, edited)
+    assert torch.equal(fresh, run(model, batch))
+    assert not torch.equal(fresh, edited)
+
+
 def test_what_trace_takes(model, batch):
     with pytest.raises(InputError, match="mechvrp.load"):
         mechvrp.trace(model.model, batch)

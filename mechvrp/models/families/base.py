@@ -44,8 +44,6 @@ class Modules:
     layers: str = "model.language_model.layers"
     embed: str = "model.language_model.embed_tokens"
     final_norm: str = "model.language_model.norm"
-    unembed: str = "lm_head"
-    vision_tower: str = "model.vision_tower"
     vision_layers: str = "model.vision_tower.encoder.layers"
     projector: str = "model.multi_modal_projector"
 
@@ -62,8 +60,6 @@ class Modules:
         "layers",
         "embed",
         "final_norm",
-        "unembed",
-        "vision_tower",
         "vision_layers",
         "projector",
     )

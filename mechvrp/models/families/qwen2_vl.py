@@ -28,7 +28,7 @@ class Qwen2VL(Family):
 
     def modules(self, model: nn.Module) -> Modules:
         visual = "model.visual"
-        return Modules(vision_tower=visual, vision_layers=f"{visual}.blocks", projector=visual)
+        return Modules(vision_layers=f"{visual}.blocks", projector=visual)
 
     def prompt(self, processor: Any, question: str, *, task: str, instruction: str | None) -> str:
         if instruction is None:

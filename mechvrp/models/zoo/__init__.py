@@ -1,0 +1,15 @@
+"""Embedded checkpoints: small vision-language models that come with the package, and their recipe.
+
+Each is an ordinary Hugging Face folder, loadable with
+``AutoModelForImageTextToText.from_pretrained`` and ``AutoProcessor.from_pretrained``, trained on
+the digit scenes of ``mechvrp.data`` by
+
+    python -m mechvrp.models.zoo.train NAME
+
+and measured by ``python -m mechvrp.models.zoo.evaluate NAME``.
+"""
+
+from mechvrp.models.zoo.folders import folder as folder
+from mechvrp.models.zoo.folders import names as names
+
+__all__ = ["folder", "names"]

@@ -1,0 +1,115 @@
+"""First phase: vision tower and projector learn to see, in the language model's own words.
+
+Every image token is matched with the word embeddings of the ten digits and of the nine places,
+"top left" to "bottom right" (CLIP's contrastive idea, with words for captions). The language model
+then starts from image tokens that already lie near the words it has to answer with, as LLaVA's first
+training stage arranges.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from mechvrp.data.digits import DIGIT_WORDS, Part
+from mechvrp.data.scene_layout import CELL, CELL_NAMES, GRID, IMAGE_SIZE, Scene, draw_scene
+from mechvrp.data.scene_render import render_pixels
+from mechvrp.models.zoo.phase import Phase, step_rng
+from mechvrp.models.zoo.recipe import Recipe, ZooFamily
+
+__all__ = ["SightHeads", "SightPhase", "token_labels"]
+
+_NONE = 10  # the class of image tokens that lie under no digit
+_PLACE_WEIGHT = 0.5  # of the loss on the place, which is learned in the first hundred steps
+
+
+class SightHeads(torch.nn.Module):
+    """What this phase needs and then throws away: a class for bare paper, and a scale."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.paper = torch.nn.Parameter(torch.zeros(width))
+        self.scale = torch.nn.Parameter(torch.zeros(()))
+
+
+def token_labels(scenes: list[Scene], grid: tuple[int, int]) -> np.ndarray:
+    """Which digit each image token's centre lies on, 10 for none: ``[scenes, rows, columns]``."""
+    labels = np.full((len(scenes), *grid), _NONE)
+    y = (np.arange(grid[0]) + 0.5) * IMAGE_SIZE / grid[0]
+    x = (np.arange(grid[1]) + 0.5) * IMAGE_SIZE / grid[1]
+    for i, scene in enumerate(scenes):
+        for placed in scene.placed:
+            left, top, right, bottom = placed.box
+            inside = np.outer((y > top) & (y < bottom), (x > left) & (x < right))
+            labels[i][inside] = placed.digit
+    return labels
+
+
+class SightPhase(Phase):
+    """See the module."""
+
+    name = "sight"
+
+    def __init__(self, recipe: Recipe, family: ZooFamily, model: Any, processor: Any) -> None:
+        self.family, self.model, self.processor = family, model, processor
+        embeddings = model.get_input_embeddings()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            self.heads = SightHeads(embeddings.weight.shape[1])
+        self.words = torch.tensor([self._token(word) for word in DIGIT_WORDS])
+        self.places = torch.tensor([self._token(name) for row in CELL_NAMES for name in row])
+        modules = {"model": model, "heads": self.heads}
+        super().__init__(recipe, modules, steps=recipe.sight_steps, rate=recipe.sight_lr)
+
+    def _token(self, word: str) -> int:
+        return self.processor.tokenizer(f" {word}", add_special_tokens=False)["input_ids"][0]
+
+    def _logits(self, scenes: list[Scene]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Digit logits ``[scenes, rows, columns, 11]`` and place logits ``[..., 9]``."""
+        pixels = self.family.pixels(self.processor, [render_pixels(s) for s in scenes])
+        features = self.family.features(self.model, pixels)
+        embeddings = self.model.get_input_embeddings().weight
+        classes = torch.cat([embeddings[self.words], self.heads.paper[None]])
+        features = features * self.heads.scale.exp()
+        return features @ classes.T, features @ embeddings[self.places].T
+
+    def _scenes(self, rng: np.random.Generator, part: Part, wild: float) -> list[Scene]:
+        crowds = self.recipe.sight_crowds
+        return [
+            draw_scene(rng, part=part, crowd=crowds, wild=wild)
+            for _ in range(self.recipe.sight_batch)
+        ]
+
+    def loss(self, rng: np.random.Generator) -> torch.Tensor:
+        scenes = self._scenes(rng, "train", self.recipe.wild)
+        digits, places = self._logits(scenes)
+        labels = torch.from_numpy(token_labels(scenes, self.family.grid))
+        loss = F.cross_entropy(digits.flatten(0, 2), labels.flatten())
+        rows, columns = (
+            ((torch.arange(n) + 0.5) * IMAGE_SIZE / n // CELL).long() for n in self.family.grid
+        )
+        cells = (rows[:, None] * GRID + columns[None, :]).expand(len(scenes), -1, -1)
+        place = F.cross_entropy(places.flatten(0, 2), cells.flatten())
+        return loss + _PLACE_WEIGHT * place
+
+    @torch.no_grad()
+    def accuracy(self, part: Part = "validation", batches: int = 2) -> float:
+        """Share of digits named rightly by the sum of their tokens' logits, on held-back digits."""
+        right = total = 0
+        for batch in range(batches):
+            scenes = self._scenes(step_rng(self.recipe.seed, "sight-check", batch), part, 1.0)
+            logits, _ = self._logits(scenes)
+            labels = token_labels(scenes, self.family.grid)
+            for i, scene in enumerate(scenes):
+                for digit in scene.digits:
+                    votes = logits[i][torch.from_numpy(labels[i] == digit)].log_softmax(-1).sum(0)
+                    right += int(votes[:_NONE].argmax()) == digit
+                    total += 1
+        return right / total
+
+    def after(self, step: int) -> None:
+        if step % 100 == 0 or step == self.steps:
+            self.state.setdefault("accuracy", []).append([step, self.accuracy()])

@@ -1,0 +1,130 @@
+"""The command that trains the embedded checkpoints.
+
+python -m mechvrp.models.zoo.train tiny-llava --seed 0 --out my-tiny-llava
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from mechvrp.models.zoo.evaluate import measure, report
+from mechvrp.models.zoo.recipe import Recipe, ZooFamily
+from mechvrp.models.zoo.tiny_llava import TinyLlava
+from mechvrp.models.zoo.trainer import Trained, train
+
+__all__ = ["FAMILIES", "write_folder"]
+
+FAMILIES: dict[str, type[ZooFamily]] = {TinyLlava.name: TinyLlava}
+
+_VERSIONS = ("torch", "transformers", "tokenizers", "numpy", "scikit-learn")
+
+
+def write_folder(trained: Trained, out: Path, figures: dict[str, Any]) -> None:
+    """Write the Hugging Face folder, with ``training.json``: how it was made, what was measured."""
+    out.mkdir(parents=True, exist_ok=True)
+    trained.model.save_pretrained(out)
+    trained.processor.save_pretrained(out)
+    record = {key: trained.record[key] for key in ("family", "recipe", "seconds", "states", "loss")}
+    record |= {
+        "finished": trained.finished,
+        "parameters": sum(p.numel() for p in trained.model.parameters()),
+        "data": "mechvrp.data digit scenes; scikit-learn load_digits, training part",
+        "measured": figures,
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in _VERSIONS}},
+    }
+    (out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _status(name: str, state: dict[str, Any], loss: float) -> str:
+    if name == "sight":
+        measured = state.get("accuracy", [])
+        return f"loss {loss:.3f}" + (f", digits named {measured[-1][1]:.2f}" if measured else "")
+    tasks = state["tasks"][-1][2] if state["tasks"] else {}
+    parts = [f"{task} {share:.2f}" for task, share in tasks.items()]
+    return ", ".join([f"loss {loss:.3f}", f"stage {state['stage'] + 1}", *parts])
+
+
+def _main(
+    name: Annotated[str, typer.Argument(help=f"Which family: {', '.join(FAMILIES)}.")],
+    seed: Annotated[int, typer.Option(help="Of weights and data.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; by default the package's own.")
+    ] = None,
+    work: Annotated[
+        Path,
+        typer.Option(help="Folder of checkpoints; a run that was stopped continues from there."),
+    ] = Path("work/zoo"),
+    sight_steps: Annotated[
+        int, typer.Option(help="Steps of the vision phase.")
+    ] = Recipe.sight_steps,
+    language_steps: Annotated[
+        int, typer.Option(help="Steps of the language phase.")
+    ] = Recipe.language_steps,
+    stop_after: Annotated[
+        int | None, typer.Option(help="Stop after this many steps, with a checkpoint.")
+    ] = None,
+    n_images: Annotated[int, typer.Option(help="Scenes of the closing measurement.")] = 500,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    fresh: Annotated[bool, typer.Option(help="Throw an earlier checkpoint away.")] = False,
+) -> None:
+    """Train an embedded vision-language model on the digit scenes (under an hour on two CPU cores).
+
+    Vision tower and projector first learn to name the digit under every image token; then, with the
+    tower frozen, the language model learns to answer, from scenes of one or two digits to six. Writes an
+    ordinary Hugging Face folder with training.json, the record of the run and its measured
+    accuracy. Interrupt it at will: the same command continues from its last checkpoint.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    if name not in FAMILIES:
+        raise typer.BadParameter(f"no family {name!r}: there are {', '.join(FAMILIES)}")
+    torch.set_num_threads(threads)
+    recipe = replace(Recipe(), seed=seed, sight_steps=sight_steps, language_steps=language_steps)
+    place = work / f"{name}-seed{seed}"
+    if fresh:
+        shutil.rmtree(place, ignore_errors=True)
+    columns = (
+        TextColumn("{task.description:9}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[status]}"),
+    )
+    with Progress(*columns) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(phase: str, step: int, steps: int, loss: float, state: dict[str, Any]) -> None:
+            if phase not in tasks:
+                tasks[phase] = bars.add_task(phase, total=steps, status="")
+            bars.update(tasks[phase], completed=step, status=_status(phase, state, loss))
+            if not bars.console.is_terminal and step % 100 == 0:  # a log file shows no moving bar
+                bars.console.print(f"{phase} {step}/{steps} {_status(phase, state, loss)}")
+
+        trained = train(FAMILIES[name](), recipe, place, progress=show, stop_after=stop_after)
+    if not trained.finished:
+        typer.echo(f"stopped; the same command continues from {place}")
+        return
+    figures = measure(trained.model, trained.processor, n_images=n_images)
+    target = out or Path(__file__).parent / name
+    write_folder(trained, target, figures)
+    typer.echo(report(figures))
+    typer.echo(f"written to {target}")
+
+
+if __name__ == "__main__":
+    typer.run(_main)
