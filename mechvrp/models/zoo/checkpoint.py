@@ -24,7 +24,7 @@ def save_checkpoint(
 ) -> None:
     """Write weights, optimizer state and ``record``; a killed run leaves the checkpoint before."""
     tensors = {
-        f"weights.{name}.{key}": value.detach().contiguous()
+        f"weights.{name}.{key}": value.detach().clone()  # tied weights may not share memory here
         for name, module in modules.items()
         for key, value in module.state_dict().items()
     }

@@ -61,7 +61,11 @@ class Recipe:
 
 
 class ZooFamily(Protocol):
-    """One architecture: how to build it and how to write its sequences."""
+    """One architecture: how to build it and how to write its sequences.
+
+    A family may also bring ``phases``, its own versions of the recipe's two phases; ``recipe``, its
+    own numbers; and ``further(model, processor, n_images=...)``, measurements of its own.
+    """
 
     name: str
     grid: tuple[int, int]

@@ -13,14 +13,26 @@ from mechvrp.errors import DataError
 from mechvrp.models.zoo.corpus import texts, whole_words
 
 if TYPE_CHECKING:
+    from tokenizers import AddedToken
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["BOS", "EOS", "IMAGE", "PAD", "build_tokenizer"]
+__all__ = ["BOS", "EOS", "IMAGE", "PAD", "build_tokenizer", "place_tokens"]
 
 PAD, BOS, EOS, IMAGE = "<pad>", "<s>", "</s>", "<image>"
 
 # Merges stop by themselves when every word of the corpus is one token; this only bounds them.
 _MAX_VOCABULARY = 640
+
+
+def place_tokens() -> list[AddedToken]:
+    """Names of places, one token each though they are two words.
+
+    So prompts align token by token, and what a model keeps about a place can be looked for at one
+    position.
+    """
+    from tokenizers import AddedToken
+
+    return [AddedToken(word, normalized=False) for word in whole_words() if " " in word.strip()]
 
 
 def build_tokenizer(*, bos: bool = True, extra: Sequence[str] = ()) -> PreTrainedTokenizerFast:
@@ -34,7 +46,6 @@ def build_tokenizer(*, bos: bool = True, extra: Sequence[str] = ()) -> PreTraine
         DataError: an answer or question word is not a single token (the corpus lost it).
     """
     from tokenizers import (
-        AddedToken,
         Tokenizer,
         decoders,
         models,
@@ -62,10 +73,7 @@ def build_tokenizer(*, bos: bool = True, extra: Sequence[str] = ()) -> PreTraine
             pair=f"{BOS} $A $B",
             special_tokens=[(BOS, tokenizer.token_to_id(BOS))],
         )
-    # Names of places are one token though they are two words: prompts align token by token, and what
-    # a model keeps about a place can be looked for at one position.
-    places = [word for word in whole_words() if " " in word.strip()]
-    tokenizer.add_tokens([AddedToken(word, normalized=False) for word in places])
+    tokenizer.add_tokens(place_tokens())
     for word in whole_words():
         pieces = tokenizer.encode(word, add_special_tokens=False).tokens
         if len(pieces) != 1:

@@ -19,11 +19,17 @@ import typer
 from mechvrp.models.zoo.evaluate import measure, report
 from mechvrp.models.zoo.recipe import Recipe, ZooFamily
 from mechvrp.models.zoo.tiny_llava import TinyLlava
+from mechvrp.models.zoo.tiny_paligemma import TinyPaliGemma
+from mechvrp.models.zoo.tiny_qwen2_vl import TinyQwen2VL
 from mechvrp.models.zoo.trainer import Trained, train
 
 __all__ = ["FAMILIES", "write_folder"]
 
-FAMILIES: dict[str, type[ZooFamily]] = {TinyLlava.name: TinyLlava}
+FAMILIES: dict[str, type[ZooFamily]] = {
+    TinyLlava.name: TinyLlava,
+    TinyPaliGemma.name: TinyPaliGemma,
+    TinyQwen2VL.name: TinyQwen2VL,
+}
 
 _VERSIONS = ("torch", "transformers", "tokenizers", "numpy", "scikit-learn")
 
@@ -64,11 +70,11 @@ def _main(
         typer.Option(help="Folder of checkpoints; a run that was stopped continues from there."),
     ] = Path("work/zoo"),
     sight_steps: Annotated[
-        int, typer.Option(help="Steps of the vision phase.")
-    ] = Recipe.sight_steps,
+        int | None, typer.Option(help="Steps of the vision phase; by default the family's.")
+    ] = None,
     language_steps: Annotated[
-        int, typer.Option(help="Steps of the language phase.")
-    ] = Recipe.language_steps,
+        int | None, typer.Option(help="Steps of the language phase; by default the family's.")
+    ] = None,
     stop_after: Annotated[
         int | None, typer.Option(help="Stop after this many steps, with a checkpoint.")
     ] = None,
@@ -94,7 +100,12 @@ def _main(
     if name not in FAMILIES:
         raise typer.BadParameter(f"no family {name!r}: there are {', '.join(FAMILIES)}")
     torch.set_num_threads(threads)
-    recipe = replace(Recipe(), seed=seed, sight_steps=sight_steps, language_steps=language_steps)
+    family = FAMILIES[name]()
+    recipe: Recipe = replace(getattr(family, "recipe", Recipe()), seed=seed)
+    if sight_steps is not None:
+        recipe = replace(recipe, sight_steps=sight_steps)
+    if language_steps is not None:
+        recipe = replace(recipe, language_steps=language_steps)
     place = work / f"{name}-seed{seed}"
     if fresh:
         shutil.rmtree(place, ignore_errors=True)
@@ -115,11 +126,14 @@ def _main(
             if not bars.console.is_terminal and step % 100 == 0:  # a log file shows no moving bar
                 bars.console.print(f"{phase} {step}/{steps} {_status(phase, state, loss)}")
 
-        trained = train(FAMILIES[name](), recipe, place, progress=show, stop_after=stop_after)
+        trained = train(family, recipe, place, progress=show, stop_after=stop_after)
     if not trained.finished:
         typer.echo(f"stopped; the same command continues from {place}")
         return
     figures = measure(trained.model, trained.processor, n_images=n_images)
+    if hasattr(family, "further"):
+        few = max(1, n_images // 5)
+        figures |= family.further(trained.model, trained.processor, n_images=few)
     target = out or Path(__file__).parent / name
     write_folder(trained, target, figures)
     typer.echo(report(figures))

@@ -62,6 +62,7 @@ def train(
     Raises:
         DataError: the checkpoint in ``work`` is of another family or recipe.
     """
+    phases: tuple[type[Any], ...] = getattr(family, "phases", PHASES)
     model, processor = family.build(recipe.seed)
     checkpoint = work / "checkpoint"
     record = read_record(checkpoint)
@@ -74,8 +75,8 @@ def train(
             f"{record['recipe']['seed']}): give another work folder, or start over with --fresh"
         )
     taken = 0
-    while record["phase"] < len(PHASES):
-        phase: Phase = PHASES[record["phase"]](recipe, family, model, processor)
+    while record["phase"] < len(phases):
+        phase: Phase = phases[record["phase"]](recipe, family, model, processor)
         if record["step"] > 0 or record.get("weights"):
             modules = phase.modules if record["step"] > 0 else {"model": model}
             load_checkpoint(checkpoint, modules, phase.optimizer if record["step"] > 0 else None)
