@@ -86,6 +86,7 @@ def test_ablated_accuracy_equals_a_hand_written_trace(result, model):
         np.flatnonzero(table.split == "train"),
         held,
         n_resamples=200,
+        folds=section.probe.folds,
     )
     units = rank_by_probe_weight(sweep.probe, section.probe.site).top(2).tolist()
     layer = model.envoy.model.language_model.layers[sweep.chosen_layer]

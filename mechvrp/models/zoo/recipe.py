@@ -45,7 +45,7 @@ class Recipe:
     sight_batch: int = 64
     sight_lr: float = 2e-3
     sight_crowds: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8, 9)
-    language_steps: int = 1500
+    language_steps: int = 2500
     language_batch: int = 32
     language_lr: float = 2e-3
     stages: tuple[tuple[int, ...], ...] = ((1, 2), (1, 2, 3, 4))

@@ -53,7 +53,7 @@ class TinyPaliGemma:
     name = "tiny-paligemma"
     grid = (_SIDE, _SIDE)
     phases = (SightPhase, PrefixLanguage)
-    recipe = Recipe(sight_steps=1200, language_steps=2500, language_batch=24, patience=200)
+    recipe = Recipe(language_batch=24, patience=200)
 
     def build(self, seed: int) -> tuple[Any, Any]:
         """A fresh model of about a million parameters, and its processor."""

@@ -69,7 +69,7 @@ class TinyQwen2VL:
 
     name = "tiny-qwen2-vl"
     phases = (NativeSight, NativeLanguage)
-    recipe = Recipe(sight_steps=1000, language_steps=2500, patience=200)
+    recipe = Recipe(sight_steps=1000, patience=200)
 
     def __init__(self, size: tuple[int, int] = (IMAGE_SIZE, IMAGE_SIZE)) -> None:
         self.size = size
