@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ def step_rng(seed: int, phase: str, step: int) -> np.random.Generator:
     return np.random.default_rng([seed, sum(map(ord, phase)), step])
 
 
-class Phase:
+class Phase(ABC):
     """One phase of the recipe.
 
     Subclasses set ``name`` and implement ``loss`` and, if they have something to decide, ``after``.
@@ -50,11 +51,11 @@ class Phase:
         self.parameters = unique
         self.optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
 
+    @abstractmethod
     def loss(self, rng: np.random.Generator) -> torch.Tensor:
         """The loss of a batch drawn from ``rng``."""
-        raise NotImplementedError
 
-    def after(self, step: int) -> None:
+    def after(self, step: int) -> None:  # noqa: B027 (most phases have nothing to decide)
         """Called when ``step`` steps are done."""
 
     def learning_rate(self, step: int) -> float:
