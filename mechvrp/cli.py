@@ -126,8 +126,54 @@ def study(
 
 
 @app.command()
-def models() -> None:
-    """What can be loaded: the embedded checkpoints, and the families of hub models."""
+def models(
+    evaluate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Measure an embedded checkpoint (or a folder written by the zoo's recipe) and "
+            "write its model card.",
+        ),
+    ] = None,
+    n_images: Annotated[
+        int, typer.Option(min=20, help="Scenes of each split to measure on.")
+    ] = 500,
+    seed: Annotated[int, typer.Option(min=0, help="Of the scenes and the resampling.")] = 1_000,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Folder of the same family from another training seed, evaluated before; the card "
+            "shows it in a table. May be given several times."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the card; by default the checkpoint's own."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+) -> None:
+    """What can be loaded: the embedded checkpoints, and the families of hub models.
+
+    With --evaluate: the model card of a checkpoint, README.md, and its figures, evaluation.json.
+
+    Examples:
+
+    - `mechvrp models`
+
+    - `mechvrp models --evaluate tiny-llava --out cards/tiny-llava`
+    """
+    if evaluate is None:
+        _list_models()
+        return
+    from mechvrp.cards import evaluate_checkpoint, write_card
+
+    found = evaluate_checkpoint(evaluate, n_images=n_images, seed=seed, progress=not quiet)
+    card = write_card(evaluate, found, beside=beside or (), out=out)
+    if not quiet:
+        typer.echo(f"card: {card}")
+
+
+def _list_models() -> None:
     import json
 
     from rich.console import Console

@@ -79,6 +79,17 @@ _LOADERS: dict[str, tuple[DatasetInfo, str, str]] = {
         "mechvrp.data.scenes",
         "load_scenes",
     ),
+    "scenes-sizes": (
+        DatasetInfo(
+            name="scenes-sizes",
+            description="the same scenes at five sizes and shapes, for native-resolution models",
+            splits=("mixed", "random", "popular", "adversarial", "train"),
+            tasks=("existence", "identification", "counting", "spatial"),
+            root="",
+        ),
+        "mechvrp.data.scenes",
+        "load_sized_scenes",
+    ),
 }
 
 _COMMON = ("root", "split", "limit", "seed", "on_error")
@@ -105,7 +116,7 @@ def load(
 
     Example:
         >>> [info.name for info in available()]
-        ['folder', 'pope', 'scenes']
+        ['folder', 'pope', 'scenes', 'scenes-sizes']
 
     Args:
         name: one of :func:`available`.

@@ -18,7 +18,10 @@ __all__ = ["counterfactual_pair"]
 def _scene(sample: Sample) -> Scene:
     """The scene behind a sample of ``load_scenes``."""
     meta = sample.meta
-    if not {"seed", "index", "cells", "digit"} <= meta.keys() or "counterfactual_of" in meta:
+    if (
+        not {"seed", "index", "size", "cells", "digit"} <= meta.keys()
+        or "counterfactual_of" in meta
+    ):
         raise DataError(
             f"sample {sample.image_id!r} is not an original digit scene: counterfactuals "
             'exist for the existence and identification samples of mechvrp.data.load("scenes")'
@@ -32,7 +35,8 @@ def counterfactual_pair(sample: Sample, seed: int = 0) -> Sample:
     A yes poll loses the digit it asks for; in a no poll, some digit becomes the one asked for; in
     an identification, the digit asked about becomes another that the scene does not hold. The new
     digit stands in the old one's box with its slant, ink and noise: outside that box, pixels are
-    identical.
+    identical. A resized image has a counterfactual resized in the same way; there the change
+    reaches beyond the box as far as bicubic interpolation looks, two pixels of the 48x48 scene.
 
     Args:
         sample: an existence or identification sample of the digit scenes.
@@ -73,7 +77,7 @@ def counterfactual_pair(sample: Sample, seed: int = 0) -> Sample:
         for key in ("cells", "boxes", "strengths")
     }
     return Sample(
-        partial(render, changed),
+        partial(render, changed, meta["size"]),
         question.text,
         question.answer,
         image_id=f"{sample.image_id}-{words[0]}-to-{words[1]}-{seed}",

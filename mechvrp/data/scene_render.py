@@ -1,4 +1,7 @@
-"""Drawing a scene: numpy only, so the same scene gives the same pixels everywhere."""
+"""Drawing a scene: numpy only, so the same scene gives the same pixels everywhere.
+
+Other sizes than the scene's own are Pillow's work, and theirs may differ between its versions.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mechvrp.data.digits import digit_image
 from mechvrp.data.scene_layout import IMAGE_SIZE, Placed, Scene
+from mechvrp.data.scene_sizes import OWN_SIZE, resized
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,8 +68,8 @@ def render_pixels(scene: Scene) -> np.ndarray:
     return (np.clip(image, 0.0, 1.0) * 255 + 0.5).astype(np.uint8)
 
 
-def render(scene: Scene) -> Image:
-    """The scene as an RGB ``PIL.Image`` of 48x48 pixels."""
+def render(scene: Scene, size: tuple[int, int] = OWN_SIZE) -> Image:
+    """The scene as an RGB ``PIL.Image`` of that height and width: drawn at 48x48, then resized."""
     from PIL import Image
 
-    return Image.fromarray(render_pixels(scene))
+    return Image.fromarray(resized(render_pixels(scene), size))

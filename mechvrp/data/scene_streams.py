@@ -10,12 +10,13 @@ from mechvrp.data.scene_layout import Scene, draw_scene
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["question_rng", "scene_at"]
+__all__ = ["question_rng", "scene_at", "size_rng"]
 
 # Keys of the random streams. Evaluation and training scenes come from different ones, and a scene's
-# questions from another than the scene itself, so that all evaluation splits show one picture.
+# questions and its size from others than the scene itself, so that all evaluation splits show one
+# picture, and show it whether or not sizes are asked for. (3 is taken by the counterfactuals.)
 _EVALUATION, _TRAIN = 1, 2
-_LAYOUT, _QUESTIONS = 1, 2
+_LAYOUT, _QUESTIONS, _SIZE = 1, 2, 4
 
 
 def _rng(split: str, seed: int, index: int, stream: int) -> np.random.Generator:
@@ -34,3 +35,8 @@ def scene_at(split: str, seed: int, index: int) -> Scene:
 def question_rng(split: str, seed: int, index: int) -> np.random.Generator:
     """The generator that chooses the questions of that scene."""
     return _rng(split, seed, index, _QUESTIONS)
+
+
+def size_rng(split: str, seed: int, index: int) -> np.random.Generator:
+    """The generator that chooses the size of that scene's image."""
+    return _rng(split, seed, index, _SIZE)

@@ -2,12 +2,12 @@
 
 Generated from a seed, drawn when a sample's image is asked for, and never the digits that the
 embedded checkpoints were trained on (except in ``split="train"``). What a scene is:
-``scene_layout``.
+``scene_layout``. In which sizes there are images of it: ``scene_sizes``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import count, islice
 from typing import Any
@@ -18,20 +18,23 @@ from mechvrp.data.scene_counterfactual import counterfactual_pair
 from mechvrp.data.scene_layout import Scene
 from mechvrp.data.scene_questions import POLLS, TASKS, Question, mixed, polls
 from mechvrp.data.scene_render import render
-from mechvrp.data.scene_streams import question_rng, scene_at
+from mechvrp.data.scene_sizes import OWN_SIZE, SIZES, checked_sizes, scaled_box
+from mechvrp.data.scene_streams import question_rng, scene_at, size_rng
 from mechvrp.errors import DataError
 
-__all__ = ["SPLITS", "counterfactual_pair", "load_scenes", "scene_samples"]
+__all__ = ["SPLITS", "counterfactual_pair", "load_scenes", "load_sized_scenes", "scene_samples"]
 
 SPLITS = ("mixed", *POLLS, "train")
 
 
-def _meta(scene: Scene, question: Question, seed: int, index: int) -> dict[str, Any]:
+def _meta(
+    scene: Scene, question: Question, seed: int, index: int, size: tuple[int, int]
+) -> dict[str, Any]:
     """What is known about a sample: ground truth of the picture, and what the question asks for."""
     by_word = {DIGIT_WORDS[p.digit]: p for p in scene.placed}
     return {
         "cells": {word: p.cell for word, p in by_word.items()},
-        "boxes": {word: p.box for word, p in by_word.items()},
+        "boxes": {word: scaled_box(p.box, size) for word, p in by_word.items()},
         "digit_images": {word: p.image for word, p in by_word.items()},
         "strengths": {word: p.strength for word, p in by_word.items()},
         "crowd": len(scene.placed),
@@ -39,24 +42,37 @@ def _meta(scene: Scene, question: Question, seed: int, index: int) -> dict[str, 
         "noise": scene.noise,
         "seed": seed,
         "index": index,
+        "size": size,
         **question.about,
     }
 
 
-def scene_samples(split: str, seed: int, index: int, task: str | None = None) -> list[Sample]:
+def scene_samples(
+    split: str,
+    seed: int,
+    index: int,
+    task: str | None = None,
+    sizes: Sequence[tuple[int, int]] | None = None,
+) -> list[Sample]:
     """All samples of one scene of a split (of one task): a function of its arguments alone."""
     scene, rng = scene_at(split, seed, index), question_rng(split, seed, index)
-    family = "train-" if split == "train" else ""
+    size, image_id = OWN_SIZE, f"{'train-' if split == 'train' else ''}{seed}-{index:05d}"
+    if sizes is None:
+        image_id = f"scenes-{image_id}"
+    else:
+        size = sizes[int(size_rng(split, seed, index).integers(len(sizes)))]
+        # Another size is another picture, so other ``sizes`` give other names.
+        image_id = f"scenes-sizes-{image_id}-{size[0]}x{size[1]}"
     questions = polls(scene, split, rng) if split in POLLS else mixed(scene, rng)
     return [
         Sample(
-            partial(render, scene),
+            partial(render, scene, size),
             question.text,
             question.answer,
-            image_id=f"scenes-{family}{seed}-{index:05d}",
+            image_id=image_id,
             task=question.task,
             split=split,
-            meta=_meta(scene, question, seed, index),
+            meta=_meta(scene, question, seed, index, size),
         )
         for question in questions
         if task in (None, question.task)
@@ -64,10 +80,15 @@ def scene_samples(split: str, seed: int, index: int, task: str | None = None) ->
 
 
 def _generate(
-    split: str, task: str | None, seed: int, n_images: int | None, counterfactual: bool
+    split: str,
+    task: str | None,
+    seed: int,
+    n_images: int | None,
+    counterfactual: bool,
+    sizes: Sequence[tuple[int, int]] | None,
 ) -> Iterator[Sample]:
     for index in count() if n_images is None else range(n_images):
-        for sample in scene_samples(split, seed, index, task):
+        for sample in scene_samples(split, seed, index, task, sizes):
             if not counterfactual:
                 yield sample
             elif sample.task in ("existence", "identification"):
@@ -83,6 +104,7 @@ def load_scenes(
     seed: int = 0,
     n_images: int | None = None,
     counterfactual: bool = False,
+    sizes: Sequence[tuple[int, int]] | None = None,
 ) -> Dataset:
     """The digit scenes.
 
@@ -98,10 +120,14 @@ def load_scenes(
         counterfactual: after each existence and identification sample, its counterfactual: the same
             image with one digit replaced, so that the right answer changes
             (``counterfactual_pair``). An even ``limit`` keeps the last pair whole.
+        sizes: heights and widths in pixels; each image is resized to one of them, chosen evenly
+            and alike in all evaluation splits. Scenes and questions are those without ``sizes``
+            (every image 48x48), but the images are named otherwise. A sample's is ``meta["size"]``;
+            ``meta["boxes"]`` are in its pixels.
 
     Raises:
         DataError: an unknown split or task, a task that the split or the counterfactuals do not
-            have, or a number that is not positive.
+            have, a number that is not positive, or unusable sizes.
     """
     split = "mixed" if split is None else split
     if split not in SPLITS:
@@ -124,8 +150,9 @@ def load_scenes(
         raise DataError(f"seed is {seed} and must not be negative")
     if n_images is None and limit is None:
         n_images = 500
-    samples = list(islice(_generate(split, task, seed, n_images, counterfactual), limit))
-    info = {
+    pairs = None if sizes is None else checked_sizes(sizes)
+    samples = list(islice(_generate(split, task, seed, n_images, counterfactual, pairs), limit))
+    info: dict[str, Any] = {
         "split": split,
         "task": task,
         "seed": seed,
@@ -133,4 +160,27 @@ def load_scenes(
         "limit": limit,
         "counterfactual": counterfactual,
     }
-    return Dataset("scenes", samples, info=info)
+    if pairs is None:
+        return Dataset("scenes", samples, info=info)
+    return Dataset("scenes-sizes", samples, info={**info, "sizes": pairs})
+
+
+def load_sized_scenes(
+    *,
+    split: str | None = None,
+    task: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    n_images: int | None = None,
+    counterfactual: bool = False,
+) -> Dataset:
+    """The digit scenes at the sizes of ``SIZES``; arguments and errors as of ``load_scenes``."""
+    return load_scenes(
+        split=split,
+        task=task,
+        limit=limit,
+        seed=seed,
+        n_images=n_images,
+        counterfactual=counterfactual,
+        sizes=SIZES,
+    )

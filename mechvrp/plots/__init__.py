@@ -3,13 +3,19 @@
 from mechvrp.plots.ablations import ablation_curve as ablation_curve
 from mechvrp.plots.dots import baseline_comparison as baseline_comparison
 from mechvrp.plots.dots import task_accuracy as task_accuracy
+from mechvrp.plots.models import ablations_by_model as ablations_by_model
+from mechvrp.plots.models import accuracy_by_model as accuracy_by_model
+from mechvrp.plots.models import layers_by_model as layers_by_model
 from mechvrp.plots.sweeps import layer_sweep as layer_sweep
 from mechvrp.plots.theme import TEMPLATE as TEMPLATE
 
 __all__ = [
     "TEMPLATE",
     "ablation_curve",
+    "ablations_by_model",
+    "accuracy_by_model",
     "baseline_comparison",
     "layer_sweep",
+    "layers_by_model",
     "task_accuracy",
 ]

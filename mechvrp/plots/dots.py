@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from mechvrp.circuits import Comparison
 from mechvrp.plots.theme import COLOURS, base_figure, interval_bars, label
 
-__all__ = ["baseline_comparison", "task_accuracy"]
+__all__ = ["baseline_comparison", "dots", "task_accuracy"]
 
 _SPLITS = {
     "all": ("all images", "blue", "circle"),
@@ -37,7 +37,7 @@ def task_accuracy(accuracy: pd.DataFrame, splits: tuple[str, ...] = ("all",)) ->
     level = f"{100 * drawn['level'].iloc[0]:.0f} %" if len(drawn) else "95 %"
     sizes = drawn.groupby("task", sort=False)["n"].max()
     ticks = [f"{label(name)}<br>n = {int(sizes[name])}" for name in names]
-    figure = _dots(
+    figure = dots(
         drawn,
         names,
         ticks,
@@ -69,7 +69,7 @@ def baseline_comparison(comparison: Comparison | pd.DataFrame) -> go.Figure:
         f"{label(name)}<br>range of {int(spread[name])} draws" if name in spread else label(name)
         for name in names
     ]
-    figure = _dots(
+    figure = dots(
         frame,
         names,
         ticks,
@@ -85,7 +85,7 @@ def baseline_comparison(comparison: Comparison | pd.DataFrame) -> go.Figure:
     return figure
 
 
-def _dots(
+def dots(
     frame: pd.DataFrame,
     names: list[str],
     ticks: list[str],
@@ -94,13 +94,22 @@ def _dots(
     columns: tuple[str, str, str],
     scale: float,
 ) -> go.Figure:
-    """Horizontal dots: one line of the figure per name, series side by side within it."""
+    """Horizontal dots: one line of the figure per name, series side by side within it.
+
+    Args:
+        frame: a row per dot, with ``low``, ``high`` and ``n``.
+        names: values of the item column, from the top.
+        ticks: what stands beside each line.
+        series: of each, its value of the group column, its title, colour and symbol.
+        columns: which columns are item, group and value.
+        scale: factor on value, ``low`` and ``high``.
+    """
     item, group, value = columns
     figure = base_figure("", "", height=140 + 64 * len(names))
     for index, (key, title, colour, symbol) in enumerate(series):
         rows = frame[(frame[group] == key) & frame[value].notna()]
         scaled = rows[[value, "low", "high"]].astype(float) * scale
-        offset = 0.26 * (index - (len(series) - 1) / 2)
+        offset = min(0.26, 0.8 / len(series)) * (index - (len(series) - 1) / 2)
         figure.add_scatter(
             x=scaled[value],
             y=[names.index(name) + offset for name in rows[item]],

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,15 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from mechvrp.plots import ablation_curve, baseline_comparison, layer_sweep, task_accuracy
+from mechvrp.plots import (
+    ablation_curve,
+    ablations_by_model,
+    accuracy_by_model,
+    baseline_comparison,
+    layer_sweep,
+    layers_by_model,
+    task_accuracy,
+)
 from mechvrp.store import RunFolder
 from mechvrp.study import report_words
 from mechvrp.study.schema import ModelSection, Summary, check_examples
@@ -57,6 +65,7 @@ def render_report(run: RunFolder) -> str:
         "percent": report_words.percent,
         "three": report_words.three,
         "signed": report_words.signed,
+        "change": report_words.signed_three,
         "seconds": _seconds,
     }
     environment.filters.update(formats)
@@ -68,6 +77,7 @@ def render_report(run: RunFolder) -> str:
             _section(run, section, examples[examples["model"] == section.model.name])
             for section in summary.sections
         ],
+        overview=_overview(summary.sections),
         versions=run.versions,
         config=json.dumps(run.config, indent=2, ensure_ascii=False),
         split_words=_SPLIT_WORDS,
@@ -75,6 +85,33 @@ def render_report(run: RunFolder) -> str:
         scripts=[Markup(script) for script in scripts],
         policy=_policy(scripts),
     )
+
+
+def _overview(sections: Sequence[ModelSection]) -> dict[str, Any]:
+    """Figures of all models on the same axes, and who is missing from them; of one, none."""
+    if len(sections) < 2:
+        return {}
+    names = {section.model.name: section for section in sections}
+    probes = {n: pd.DataFrame(s.probe.layers) for n, s in names.items() if s.probe}
+    ablations = {
+        n: (pd.DataFrame(s.ablation.points), s.ablation.units)
+        for n, s in names.items()
+        if s.ablation
+    }
+    figures = {
+        "accuracy": _figure_json(
+            accuracy_by_model({n: pd.DataFrame(s.accuracy) for n, s in names.items()})
+        )
+    }
+    if probes:
+        figures["layers"] = _figure_json(layers_by_model(probes))
+    if ablations:
+        figures["ablations"] = _figure_json(ablations_by_model(ablations))
+    return {
+        "figures": figures,
+        "without_probe": [n for n in names if n not in probes],
+        "without_ablation": [n for n in names if n not in ablations],
+    }
 
 
 def _section(run: RunFolder, section: ModelSection, examples: pd.DataFrame) -> dict[str, Any]:

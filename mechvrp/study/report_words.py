@@ -18,7 +18,7 @@ from mechvrp.study.schema import (
     ProbeSection,
 )
 
-__all__ = ["Finding", "findings", "percent", "signed", "three"]
+__all__ = ["Finding", "findings", "percent", "signed", "signed_three", "three"]
 
 _Q = 0.05  # false discovery rate
 
@@ -59,6 +59,11 @@ def three(value: float | None) -> str:
 def signed(value: float | None) -> str:
     """One decimal with its sign (a true minus), for percentage points."""
     return "none" if value is None else f"{value:+.1f}".replace("-", "−")
+
+
+def signed_three(value: float | None) -> str:
+    """Three decimals with their sign (a true minus), for differences of AUROCs."""
+    return "none" if value is None else f"{value:+.3f}".replace("-", "−")
 
 
 def _accuracy(name: str, rows: Sequence[AccuracyRow]) -> Finding:

@@ -14,9 +14,9 @@ from mechvrp.errors import DataError
 
 def test_available_describes_every_dataset():
     infos = mechvrp.data.available()
-    assert [info.name for info in infos] == ["folder", "pope", "scenes"]
+    assert [info.name for info in infos] == ["folder", "pope", "scenes", "scenes-sizes"]
     assert all(info.description and "\n" not in info.description for info in infos)
-    assert [info.root == "" for info in infos] == [False, False, True]
+    assert [info.root == "" for info in infos] == [False, False, True, True]
 
 
 def test_the_descriptions_agree_with_the_loaders():
@@ -24,7 +24,8 @@ def test_the_descriptions_agree_with_the_loaders():
     scenes = importlib.import_module("mechvrp.data.scenes")
     infos = {info.name: info for info in mechvrp.data.available()}
     assert infos["pope"].splits == pope.SPLITS
-    assert set(infos["scenes"].splits) == set(scenes.SPLITS)
+    for name in ("scenes", "scenes-sizes"):
+        assert set(infos[name].splits) == set(scenes.SPLITS)
     for info, module, function in registry._LOADERS.values():
         parameters = inspect.signature(
             getattr(importlib.import_module(module), function)
@@ -45,7 +46,7 @@ def test_scenes_load_by_name_and_are_scored_by_their_own_answers():
     [
         ("popes", {}, "did you mean 'pope'"),
         ("POPE", {}, "did you mean 'pope'"),
-        ("imagenet", {}, "The datasets are folder, pope, scenes"),
+        ("imagenet", {}, "The datasets are folder, pope, scenes, scenes-sizes"),
         ("pope", {}, "needs root=, a folder that holds coco_pope"),
         ("pope", {"root": "/no/such/folder"}, "does not exist; it must hold coco_pope"),
         ("scenes", {"root": "."}, "reads no files"),

@@ -183,7 +183,7 @@ def test_training_questions_fit_their_slots_and_are_balanced(seed, crowd):
     rng = np.random.default_rng(seed)
     scene = draw_scene(rng, crowd=min(crowd, 7))
     asked = training_questions(scene, rng)
-    assert len(asked) == 14
+    assert len(asked) == 17
     assert [q.task for q in asked].count("caption") == 1
     polls = [q.answer for q in asked if q.task == "existence"]
     assert polls.count("yes") == polls.count("no") == 2

@@ -13,8 +13,11 @@ from mechvrp.errors import InputError
 from mechvrp.plots import (
     TEMPLATE,
     ablation_curve,
+    ablations_by_model,
+    accuracy_by_model,
     baseline_comparison,
     layer_sweep,
+    layers_by_model,
     task_accuracy,
 )
 from mechvrp.plots.theme import COLOURS, faint, label
@@ -137,3 +140,41 @@ def test_import_registers_nothing_with_plotly() -> None:
         "assert (pio.templates.default, list(pio.templates)) == before"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_models_share_axes(sweep):
+    accuracy = pd.DataFrame(
+        {
+            "task": ["all", "counting", "all"],
+            "split": ["all", "all", "heldout"],
+            "n": [300, 100, 150],
+            "accuracy": [0.8, 0.7, 0.5],
+            "low": [0.75, 0.6, 0.4],
+            "high": [0.85, 0.8, 0.6],
+            "level": 0.95,
+        }
+    )
+    figure = accuracy_by_model({"a": accuracy, "<b>": accuracy})
+    assert [trace.name for trace in figure.data] == ["a", "&lt;b&gt;"]
+    assert list(figure.data[0].x) == [80.0, 70.0]
+    assert figure.data[0].error_x.array == pytest.approx((5.0, 10.0))
+    assert figure.data[0].y[0] != figure.data[1].y[0]
+
+    deep = pd.concat([sweep, sweep.assign(layer=[3, 4, 5], chosen=False)])
+    figure = layers_by_model({"shallow": sweep, "deep": deep})
+    assert figure.data[0].x == pytest.approx((100 / 3, 200 / 3, 100))
+    assert figure.data[1].x[-1] == pytest.approx(100, abs=0.5)
+    assert list(figure.data[0].marker.symbol) == ["circle-open", "circle", "circle-open"]
+    assert figure.data[0].error_y.array == pytest.approx((0.08, 0.07, 0.06))
+    with pytest.raises(InputError, match="no models"):
+        layers_by_model({})
+
+
+def test_ablations_of_models_share_the_width(curve):
+    figure = ablations_by_model({"narrow": (curve, 10), "wide": (curve, 40)})
+    top = {trace.name: trace for trace in figure.data if "top" in trace.name}
+    ks = curve[curve["task"] == "all"]["k"]
+    assert top["narrow, top k"].x == pytest.approx(tuple(10.0 * ks))
+    assert top["wide, top k"].x == pytest.approx(tuple(2.5 * ks + 0.3))
+    assert len(figure.data) == 4
+    assert all(trace.error_y.array is not None for trace in figure.data)

@@ -1,4 +1,4 @@
-"""Second phase: with the tower frozen, the language model learns to answer, under a curriculum."""
+"""Second phase: the language model learns to answer, under a curriculum; towers are mostly frozen."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ __all__ = ["LanguagePhase", "training_questions"]
 
 _POLLS = 4
 _IDENTIFICATIONS = 3
-_LOCATIONS = 2
-_SPATIAL = 3
+_LOCATIONS = 4
+_SPATIAL = 4
 
 
 def training_questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
-    """Fourteen questions about a scene: the four tasks, and two that lead up to them.
+    """Seventeen questions about a scene: the four tasks, and two that lead up to them.
 
-    Four polls, three identifications, three relations, a count; locations (half of a relation) and
-    a caption (all identifications at once) are not evaluated.
+    Four polls, three identifications, four relations, a count; four locations (half of a relation)
+    and a caption (all identifications at once) are not evaluated.
 
     Absent digits are drawn evenly, never by co-occurrence: what an adversarial poll asks for is, in
     training, usually there. Scenes of one digit have no relations, and get identifications instead.
@@ -62,11 +62,24 @@ class LanguagePhase(Phase):
 
     name = "language"
 
-    def __init__(self, recipe: Recipe, family: ZooFamily, model: Any, processor: Any) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        family: ZooFamily,
+        model: Any,
+        processor: Any,
+        further: dict[str, torch.nn.Module] | None = None,
+    ) -> None:
         self.family, self.model, self.processor = family, model, processor
-        family.tower(model).requires_grad_(False)
+        tower = family.tower(model)
+        tower.requires_grad_(recipe.tower_rate > 0)
         super().__init__(
-            recipe, {"model": model}, steps=recipe.language_steps, rate=recipe.language_lr
+            recipe,
+            {"model": model, **(further or {})},
+            steps=recipe.language_steps,
+            rate=recipe.language_lr,
+            slow=tower,
+            slow_rate=recipe.tower_rate,
         )
         self.state = {"stage": 0, "advanced": [], "existence": [], "tasks": []}
 
@@ -91,7 +104,12 @@ class LanguagePhase(Phase):
         questions = [training_questions(scene, rng) for scene in scenes]
         logits, targets, packed = self._forward(scenes, questions)
         weights = packed.weights[packed.targets >= 0]
-        return (F.cross_entropy(logits, targets, reduction="none") * weights).sum() / weights.sum()
+        loss = (F.cross_entropy(logits, targets, reduction="none") * weights).sum() / weights.sum()
+        return loss + self.beside(scenes)
+
+    def beside(self, scenes: list[Scene]) -> torch.Tensor | float:
+        """What else a family minimises, after the forward pass of these scenes."""
+        return 0.0
 
     @torch.no_grad()
     def accuracy(self, count: int) -> dict[str, float]:

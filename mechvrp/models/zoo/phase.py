@@ -27,13 +27,21 @@ class Phase(ABC):
     Attributes:
         modules: what is trained or saved, by name.
         steps: how many steps the phase takes.
+        rate: peak learning rate; the weights of ``slow`` learn at ``slow_rate`` times it.
         state: JSON-able state beside the weights (curriculum stage, measurements).
     """
 
     name = ""
 
     def __init__(
-        self, recipe: Recipe, modules: dict[str, torch.nn.Module], *, steps: int, rate: float
+        self,
+        recipe: Recipe,
+        modules: dict[str, torch.nn.Module],
+        *,
+        steps: int,
+        rate: float,
+        slow: torch.nn.Module | None = None,
+        slow_rate: float = 1.0,
     ) -> None:
         self.recipe = recipe
         self.modules = modules
@@ -42,12 +50,14 @@ class Phase(ABC):
         self.state: dict[str, Any] = {}
         weights = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
         unique = list(dict.fromkeys(weights))
-        matrices = [p for p in unique if p.ndim >= 2]
-        vectors = [p for p in unique if p.ndim < 2]
-        groups = [
-            {"params": matrices, "weight_decay": recipe.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
+        slowed = set() if slow is None else set(slow.parameters())
+        groups = []
+        for share, inside in ((1.0, False), (slow_rate, True)):
+            mine = [p for p in unique if (p in slowed) is inside]
+            for decay, matrix in ((recipe.weight_decay, True), (0.0, False)):
+                chosen = [p for p in mine if (p.ndim >= 2) is matrix]
+                if chosen:
+                    groups.append({"params": chosen, "weight_decay": decay, "share": share})
         self.parameters = unique
         self.optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
 
@@ -66,7 +76,7 @@ class Phase(ABC):
     def step(self, step: int) -> float:
         """Take one step; returns its loss."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(step)
+            group["lr"] = group["share"] * self.learning_rate(step)
         loss = self.loss(step_rng(self.recipe.seed, self.name, step))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -21,17 +21,22 @@ class Recipe:
     """All that decides a training run: equal recipes give equal weights on one machine.
 
     Two phases. *Sight*: vision tower and projector learn to name the digit under every image token,
-    in the language model's own word embeddings. *Language*: tower frozen, projector and language
-    model learn to answer, under a curriculum of growing crowds; it moves on when the mean
-    of existence and identification on held-back training digits passes ``gate`` (or patience ends).
+    in the language model's own word embeddings. *Language*: projector and language model learn to
+    answer, the tower frozen unless it has a ``tower_rate``, under a curriculum of growing crowds; it
+    moves on when the mean of existence and identification on held-back training digits passes
+    ``gate`` (or patience ends).
 
     Attributes:
         seed: of weights and data.
         sight_steps, sight_batch, sight_lr: steps, scenes a step, peak learning rate.
         sight_crowds: digits a scene.
         language_steps, language_batch, language_lr: the same for the second phase.
-        stages: crowds of each stage of the curriculum; the scenes of the evaluation's own
-            distribution follow as the last stage.
+        tower_rate: learning rate of the tower in the second phase, as a share of the language
+            model's; 0 freezes it.
+        sight_share: weight of the first phase's loss in the second, for families whose tower learns
+            on.
+        stages: crowds of each stage of the curriculum; training scenes of the usual distribution
+            follow as the last stage.
         gate, gate_every, gate_scenes: accuracy to pass, steps between measurements, scenes a
             measurement.
         patience: steps after which a stage ends although the gate was not passed.
@@ -48,6 +53,8 @@ class Recipe:
     language_steps: int = 2500
     language_batch: int = 32
     language_lr: float = 2e-3
+    tower_rate: float = 0.0
+    sight_share: float = 0.0
     stages: tuple[tuple[int, ...], ...] = ((1, 2), (1, 2, 3, 4))
     gate: float = 0.85
     gate_every: int = 50
@@ -80,7 +87,7 @@ class ZooFamily(Protocol):
         """Image tokens as the language model gets them, ``[batch, rows, columns, d_model]``."""
 
     def tower(self, model: Any) -> torch.nn.Module:
-        """The vision tower, frozen in the language phase."""
+        """The vision tower, which the language phase freezes or slows."""
 
     def pack(self, processor: Any, questions: Sequence[Sequence[Question]]) -> Packed:
         """Training sequences of some images' questions."""

@@ -20,7 +20,7 @@ from mechvrp.data.scene_render import render_pixels
 from mechvrp.models.zoo.phase import Phase, step_rng
 from mechvrp.models.zoo.recipe import Recipe, ZooFamily
 
-__all__ = ["SightHeads", "SightPhase", "token_labels"]
+__all__ = ["SightHeads", "SightLoss", "SightPhase", "token_labels"]
 
 _NONE = 10  # the class of image tokens that lie under no digit
 _PLACE_WEIGHT = 0.5  # of the loss on the place, which is learned in the first hundred steps
@@ -48,6 +48,48 @@ def token_labels(scenes: list[Scene], grid: tuple[int, int]) -> np.ndarray:
     return labels
 
 
+class SightLoss(torch.nn.Module):
+    """How far image tokens are from the words for what they show and where they are.
+
+    Args:
+        processor: its tokenizer knows the words.
+        embeddings: the language model's word embeddings (not a part of this module).
+        seed: of the heads.
+    """
+
+    def __init__(self, processor: Any, embeddings: torch.nn.Module, seed: int) -> None:
+        super().__init__()
+        # In a list: not a submodule, whose weights would be saved and trained twice.
+        self._embeddings: list[Any] = [embeddings]
+
+        def token(word: str) -> int:
+            return int(processor.tokenizer(f" {word}", add_special_tokens=False)["input_ids"][0])
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.heads = SightHeads(self._embeddings[0].weight.shape[1])
+        self.words = torch.tensor([token(word) for word in DIGIT_WORDS])
+        self.places = torch.tensor([token(name) for row in CELL_NAMES for name in row])
+
+    def logits(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Digit logits ``[scenes, rows, columns, 11]`` and place logits ``[..., 9]``."""
+        embeddings = self._embeddings[0].weight
+        classes = torch.cat([embeddings[self.words], self.heads.paper[None]])
+        features = features * self.heads.scale.exp()
+        return features @ classes.T, features @ embeddings[self.places].T
+
+    def forward(self, features: torch.Tensor, scenes: list[Scene]) -> torch.Tensor:
+        """The loss of image tokens ``[scenes, rows, columns, d_model]``."""
+        digits, places = self.logits(features)
+        grid = (features.shape[1], features.shape[2])
+        labels = torch.from_numpy(token_labels(scenes, grid))
+        loss = F.cross_entropy(digits.flatten(0, 2), labels.flatten())
+        rows, columns = (((torch.arange(n) + 0.5) * IMAGE_SIZE / n // CELL).long() for n in grid)
+        cells = (rows[:, None] * GRID + columns[None, :]).expand(len(scenes), -1, -1)
+        place = F.cross_entropy(places.flatten(0, 2), cells.flatten())
+        return loss + _PLACE_WEIGHT * place
+
+
 class SightPhase(Phase):
     """See the module."""
 
@@ -55,26 +97,13 @@ class SightPhase(Phase):
 
     def __init__(self, recipe: Recipe, family: ZooFamily, model: Any, processor: Any) -> None:
         self.family, self.model, self.processor = family, model, processor
-        embeddings = model.get_input_embeddings()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.seed)
-            self.heads = SightHeads(embeddings.weight.shape[1])
-        self.words = torch.tensor([self._token(word) for word in DIGIT_WORDS])
-        self.places = torch.tensor([self._token(name) for row in CELL_NAMES for name in row])
-        modules = {"model": model, "heads": self.heads}
+        self.matching = SightLoss(processor, model.get_input_embeddings(), recipe.seed)
+        modules = {"model": model, "heads": self.matching.heads}
         super().__init__(recipe, modules, steps=recipe.sight_steps, rate=recipe.sight_lr)
 
-    def _token(self, word: str) -> int:
-        return self.processor.tokenizer(f" {word}", add_special_tokens=False)["input_ids"][0]
-
-    def _logits(self, scenes: list[Scene]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Digit logits ``[scenes, rows, columns, 11]`` and place logits ``[..., 9]``."""
+    def _features(self, scenes: list[Scene]) -> torch.Tensor:
         pixels = self.family.pixels(self.processor, [render_pixels(s) for s in scenes])
-        features = self.family.features(self.model, pixels)
-        embeddings = self.model.get_input_embeddings().weight
-        classes = torch.cat([embeddings[self.words], self.heads.paper[None]])
-        features = features * self.heads.scale.exp()
-        return features @ classes.T, features @ embeddings[self.places].T
+        return self.family.features(self.model, pixels)
 
     def _scenes(self, rng: np.random.Generator, part: Part, wild: float) -> list[Scene]:
         crowds = self.recipe.sight_crowds
@@ -85,15 +114,8 @@ class SightPhase(Phase):
 
     def loss(self, rng: np.random.Generator) -> torch.Tensor:
         scenes = self._scenes(rng, "train", self.recipe.wild)
-        digits, places = self._logits(scenes)
-        labels = torch.from_numpy(token_labels(scenes, self.family.grid))
-        loss = F.cross_entropy(digits.flatten(0, 2), labels.flatten())
-        rows, columns = (
-            ((torch.arange(n) + 0.5) * IMAGE_SIZE / n // CELL).long() for n in self.family.grid
-        )
-        cells = (rows[:, None] * GRID + columns[None, :]).expand(len(scenes), -1, -1)
-        place = F.cross_entropy(places.flatten(0, 2), cells.flatten())
-        return loss + _PLACE_WEIGHT * place
+        loss: torch.Tensor = self.matching(self._features(scenes), scenes)
+        return loss
 
     @torch.no_grad()
     def accuracy(self, part: Part = "validation", batches: int = 2) -> float:
@@ -101,7 +123,7 @@ class SightPhase(Phase):
         right = total = 0
         for batch in range(batches):
             scenes = self._scenes(step_rng(self.recipe.seed, "sight-check", batch), part, 1.0)
-            logits, _ = self._logits(scenes)
+            logits, _ = self.matching.logits(self._features(scenes))
             labels = token_labels(scenes, self.family.grid)
             for i, scene in enumerate(scenes):
                 for digit in scene.digits:

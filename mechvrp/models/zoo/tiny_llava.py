@@ -11,6 +11,7 @@ import torch
 
 from mechvrp.data.scene_layout import IMAGE_SIZE
 from mechvrp.data.scene_questions import Question
+from mechvrp.models.zoo.matching import start_matching
 from mechvrp.models.zoo.packing import Branch, Packed, pack_branches
 from mechvrp.models.zoo.tokenizer import IMAGE, build_tokenizer
 
@@ -100,6 +101,7 @@ class TinyLlava:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = LlavaForConditionalGeneration(config)
+        start_matching(model.model.language_model.layers)
         return model.eval(), processor
 
     def _processor(self) -> Any:

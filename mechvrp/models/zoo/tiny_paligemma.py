@@ -12,9 +12,10 @@ import torch
 from mechvrp.data.scene_layout import IMAGE_SIZE
 from mechvrp.data.scene_questions import Question
 from mechvrp.models.zoo.corpus import questions as all_questions
+from mechvrp.models.zoo.matching import start_matching
 from mechvrp.models.zoo.packing import Branch, Packed
 from mechvrp.models.zoo.prefix import PrefixLanguage
-from mechvrp.models.zoo.prefix_packing import pack_alone, pack_guests
+from mechvrp.models.zoo.prefix_packing import pack_alone, pack_apart
 from mechvrp.models.zoo.recipe import Recipe
 from mechvrp.models.zoo.sight import SightPhase
 from mechvrp.models.zoo.tokenizer import BOS, EOS, IMAGE, PAD
@@ -44,7 +45,6 @@ CHAT_TEMPLATE = (
 _PROJECTOR_GAIN = 5.0
 
 _CAPTION_WEIGHT = 0.5  # as in tiny-llava: captions have many tokens, and are not the aim
-_GUEST_WEIGHT = 3.0
 
 
 class TinyPaliGemma:
@@ -53,7 +53,7 @@ class TinyPaliGemma:
     name = "tiny-paligemma"
     grid = (_SIDE, _SIDE)
     phases = (SightPhase, PrefixLanguage)
-    recipe = Recipe(language_batch=24, patience=200)
+    recipe = Recipe(language_batch=24)
 
     def build(self, seed: int) -> tuple[Any, Any]:
         """A fresh model of about a million parameters, and its processor."""
@@ -111,6 +111,7 @@ class TinyPaliGemma:
             torch.manual_seed(seed)
             model = PaliGemmaForConditionalGeneration(config)
             model.model.multi_modal_projector.linear.weight *= _PROJECTOR_GAIN
+        start_matching(model.model.language_model.layers)
         return model.eval(), processor
 
     def pixels(self, processor: Any, images: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
@@ -134,27 +135,12 @@ class TinyPaliGemma:
         """The SigLIP tower."""
         return model.model.vision_tower
 
-    def pack(
-        self,
-        processor: Any,
-        questions: Sequence[Sequence[Question]],
-        guests: Sequence[int] | None = None,
-    ) -> Packed:
-        """Branches behind the image; captions stand in the same place in all rows.
-
-        ``guests`` are the branches that their images see, by default the first ones.
-        """
+    def pack(self, processor: Any, questions: Sequence[Sequence[Question]]) -> Packed:
+        """Branches behind an image that sees none; captions stand in the same place in all rows."""
         rows = [[_branch(q.text, q.answer, q.task) for q in row] for row in questions]
         short, long = _rooms()
         slots = [long if q.task == "caption" else short for q in questions[0]]
-        return pack_guests(
-            list(_prefix()),
-            rows,
-            [0] * len(rows) if guests is None else guests,
-            slots,
-            pad=processor.tokenizer.pad_token_id,
-            guest_weight=_GUEST_WEIGHT,
-        )
+        return pack_apart(list(_prefix()), rows, slots, pad=processor.tokenizer.pad_token_id)
 
     def alone(self, processor: Any, questions: Sequence[Question]) -> Packed:
         """One row for every question, as the processor and the model's own mask have them."""

@@ -17,8 +17,10 @@ import torch
 
 from mechvrp.data.scene_layout import IMAGE_SIZE
 from mechvrp.data.scene_questions import Question
+from mechvrp.data.scene_sizes import resized
 from mechvrp.models.zoo.corpus import questions as all_questions
-from mechvrp.models.zoo.native import NativeLanguage, NativeSight, resized
+from mechvrp.models.zoo.matching import start_matching
+from mechvrp.models.zoo.native import NativeLanguage, NativeSight
 from mechvrp.models.zoo.packing import Branch, Packed, pack_branches
 from mechvrp.models.zoo.recipe import Recipe
 from mechvrp.models.zoo.sizes import measure_sizes
@@ -69,7 +71,8 @@ class TinyQwen2VL:
 
     name = "tiny-qwen2-vl"
     phases = (NativeSight, NativeLanguage)
-    recipe = Recipe(sight_steps=1000, patience=200)
+    # As Qwen2-VL's own training does, the tower learns on with the decoder.
+    recipe = Recipe(sight_steps=1000, tower_rate=0.3, sight_share=0.3, patience=200)
 
     def __init__(self, size: tuple[int, int] = (IMAGE_SIZE, IMAGE_SIZE)) -> None:
         self.size = size
@@ -138,6 +141,7 @@ class TinyQwen2VL:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = Qwen2VLForConditionalGeneration(config)
+        start_matching(model.model.language_model.layers)
         return model.eval(), processor
 
     def pixels(self, processor: Any, images: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
@@ -159,6 +163,12 @@ class TinyQwen2VL:
         hidden = embedded.masked_scatter(image[None, :, None], torch.cat(tuple(merged)))
         rotary = decoder.rotary_emb(hidden, positions[:, None])
         hidden = decoder.layers[0](hidden, position_embeddings=rotary)
+        return self.on_grid(hidden)
+
+    def on_grid(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Image tokens of hidden states ``[batch, pos, 96]``, ``[batch, rows, columns, 96]``."""
+        ids = torch.tensor(_prefix_ids(self.size)[0])
+        image = (ids == _processor().image_token_id).nonzero().flatten()
         return hidden[:, image].unflatten(1, self.grid)
 
     def tower(self, model: Any) -> torch.nn.Module:

@@ -34,7 +34,7 @@ FAMILIES: dict[str, type[ZooFamily]] = {
 _VERSIONS = ("torch", "transformers", "tokenizers", "numpy", "scikit-learn")
 
 
-def write_folder(trained: Trained, out: Path, figures: dict[str, Any]) -> None:
+def write_folder(trained: Trained, out: Path, figures: dict[str, Any], threads: int) -> None:
     """Write the Hugging Face folder, with ``training.json``: how it was made, what was measured."""
     out.mkdir(parents=True, exist_ok=True)
     trained.model.save_pretrained(out)
@@ -42,6 +42,7 @@ def write_folder(trained: Trained, out: Path, figures: dict[str, Any]) -> None:
     record = {key: trained.record[key] for key in ("family", "recipe", "seconds", "states", "loss")}
     record |= {
         "finished": trained.finished,
+        "threads": threads,
         "parameters": sum(p.numel() for p in trained.model.parameters()),
         "data": "mechvrp.data digit scenes; scikit-learn load_digits, training part",
         "measured": figures,
@@ -84,8 +85,8 @@ def _main(
 ) -> None:
     """Train an embedded vision-language model on the digit scenes (under an hour on two CPU cores).
 
-    Vision tower and projector first learn to name the digit under every image token; then, with the
-    tower frozen, the language model learns to answer, from scenes of one or two digits to six. Writes an
+    Vision tower and projector first learn to name the digit under every image token; then the
+    language model learns to answer, from scenes of one or two digits to six. Writes an
     ordinary Hugging Face folder with training.json, the record of the run and its measured
     accuracy. Interrupt it at will: the same command continues from its last checkpoint.
     """
@@ -135,7 +136,7 @@ def _main(
         few = max(1, n_images // 5)
         figures |= family.further(trained.model, trained.processor, n_images=few)
     target = out or Path(__file__).parent / name
-    write_folder(trained, target, figures)
+    write_folder(trained, target, figures, threads)
     typer.echo(report(figures))
     typer.echo(f"written to {target}")
 
