@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mechvrp import models as models
     from mechvrp import patching as patching
     from mechvrp import plots as plots
+    from mechvrp import reliability as reliability
     from mechvrp import statistics as statistics
     from mechvrp import tracing as tracing
     from mechvrp.data import Dataset as Dataset
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
     from mechvrp.models import VLM as VLM
     from mechvrp.models import Batch as Batch
     from mechvrp.models import load as load
+    from mechvrp.patching import knockout as knockout
+    from mechvrp.patching import mean as mean
+    from mechvrp.patching import noise as noise
     from mechvrp.patching import replace as replace
+    from mechvrp.patching import resample as resample
+    from mechvrp.patching import scale as scale
+    from mechvrp.patching import steer as steer
     from mechvrp.patching import zero as zero
     from mechvrp.study import run_study as run_study
     from mechvrp.tracing import Activations as Activations
@@ -40,6 +47,7 @@ _MODULES = (
     "models",
     "patching",
     "plots",
+    "reliability",
     "statistics",
     "study",
     "tracing",
@@ -52,9 +60,15 @@ _NAMES = {
     "Site": "tracing",
     "VLM": "models",
     "cache": "tracing",
+    "knockout": "patching",
     "load": "models",
+    "mean": "patching",
+    "noise": "patching",
     "replace": "patching",
+    "resample": "patching",
     "run_study": "study",
+    "scale": "patching",
+    "steer": "patching",
     "trace": "tracing",
     "zero": "patching",
 }

@@ -25,12 +25,19 @@ class Batch:
         tokens: which position is what.
         samples: the samples, ``None`` where the inputs were encoded elsewhere.
         prompts: the text of each prompt as given to the processor, ``None`` likewise.
+        rows: of a batch taken from another one, which of its samples each row is; ``None``: itself.
     """
 
     inputs: Mapping[str, Tensor]
     tokens: TokenMap
     samples: tuple[Sample, ...] | None = None
     prompts: tuple[str, ...] | None = None
+    rows: tuple[int, ...] | None = None
+
+    @property
+    def origin(self) -> tuple[int, ...]:
+        """Which sample of the batch that was encoded each row is."""
+        return tuple(range(len(self))) if self.rows is None else self.rows
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -1,9 +1,39 @@
 """Interventions, and everything that runs them."""
 
+from mechvrp.patching.attention_edges import Knockout as Knockout
+from mechvrp.patching.attention_edges import knockout as knockout
+from mechvrp.patching.gaussian import Noise as Noise
+from mechvrp.patching.gaussian import noise as noise
 from mechvrp.patching.interventions import Intervention as Intervention
 from mechvrp.patching.interventions import Replace as Replace
+from mechvrp.patching.interventions import Scale as Scale
+from mechvrp.patching.interventions import Steer as Steer
 from mechvrp.patching.interventions import Zero as Zero
 from mechvrp.patching.interventions import replace as replace
+from mechvrp.patching.interventions import scale as scale
+from mechvrp.patching.interventions import steer as steer
 from mechvrp.patching.interventions import zero as zero
+from mechvrp.patching.references import Mean as Mean
+from mechvrp.patching.references import Resample as Resample
+from mechvrp.patching.references import mean as mean
+from mechvrp.patching.references import resample as resample
 
-__all__ = ["Intervention", "Replace", "Zero", "replace", "zero"]
+__all__ = [
+    "Intervention",
+    "Knockout",
+    "Mean",
+    "Noise",
+    "Replace",
+    "Resample",
+    "Scale",
+    "Steer",
+    "Zero",
+    "knockout",
+    "mean",
+    "noise",
+    "replace",
+    "resample",
+    "scale",
+    "steer",
+    "zero",
+]

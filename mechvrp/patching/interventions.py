@@ -1,32 +1,51 @@
 """Interventions: a site and an edit, as small immutable objects.
 
-The same object works in a trace (``t.apply``), and in everything built on it.
+The same object works in a trace (``t.apply``), in a sweep and in a study. All but ``knockout`` edit each
+token by itself. The simplest are here: ``zero``, ``scale``, ``steer`` and ``replace``; ``mean`` and
+``resample`` are in ``references``, ``noise`` in ``gaussian``, ``knockout`` in ``attention_edges``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mechvrp.errors import ShapeError, SiteError
+from mechvrp.errors import InputError, NumericalError, ShapeError, SiteError
 from mechvrp.models.tokens import integers, on_image
+from mechvrp.patching.selection import Selected, flat, select, unflat
 from mechvrp.tracing.access import expected_shape
-from mechvrp.tracing.sites import Site
+from mechvrp.tracing.sites import COMPONENTS, Site
 
 if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
     from mechvrp.models.tokens import Positions
 
-__all__ = ["Intervention", "Replace", "Zero", "replace", "zero"]
+__all__ = [
+    "Edits",
+    "Intervention",
+    "Replace",
+    "Scale",
+    "Steer",
+    "Zero",
+    "build",
+    "flatten",
+    "indices",
+    "replace",
+    "scale",
+    "steer",
+    "zero",
+]
 
 
 @dataclass(frozen=True, eq=False)
-class Intervention:
+class Intervention(ABC):
     """An edit of one site.
 
     Attributes:
@@ -70,51 +89,101 @@ class Intervention:
             for i in chosen or ():
                 if size is not None and not 0 <= i < size:
                     raise SiteError(f"{site} has {size} {name}s, 0 to {size - 1}; got {name} {i}")
-        self._rows(site, batch)
+        if site.component != "vision_resid_post":
+            batch.tokens.resolve(self.positions)
 
-    def _rows(self, site: Site, batch: Batch) -> Bool[Tensor, ...] | None:
-        """A mask over the site's positions, ``None`` where all of it is meant."""
-        if site.component == "vision_resid_post":
-            return None
-        if site.component == "projected":
-            if isinstance(self.positions, str):
-                return None
-            mask = torch.zeros(sum(len(t) for t in batch.tokens.images), dtype=torch.bool)
-            for tokens, chosen in zip(
-                batch.tokens.images, batch.tokens.resolve(self.positions), strict=True
-            ):
-                mask[tokens.feature[torch.isin(tokens.position, chosen)]] = True
-            return mask
-        return batch.tokens.mask(self.positions)
+    @abstractmethod
+    def edit(self, old: Float[Tensor, "token ..."], chosen: Selected, model: VLM) -> Tensor:
+        """New values of the chosen tokens; what ``units`` and ``heads`` leave out is put back."""
 
-    def where(self, value: Tensor, batch: Batch) -> Bool[Tensor, ...]:
-        """What the edit touches: a mask that broadcasts to the site's value."""
-        kind = self.site.kind
-        mask = torch.ones((1,) * value.ndim, dtype=torch.bool, device=value.device)
-        if (rows := self._rows(self.site, batch)) is not None:
-            rows = rows.to(value.device)
-            if kind.name == "projected":
-                mask = mask & rows[:, None]
-            elif kind.name == "pattern":
-                mask = mask & rows[:, None, :, None]
-            else:
-                mask = mask & rows.view(*rows.shape, *(1,) * (value.ndim - 2))
+    def __call__(self, value: Tensor, model: VLM, batch: Batch) -> Tensor:
+        """The edited value of the whole site (out of place)."""
+        site = self.site.check(model)
+        chosen = select(site, self.positions, value, model, batch)
+        tokens = flat(site, value)
+        old = tokens[chosen.index]
+        new = self.edit(old, chosen, model).to(old)
+        new = torch.where(self._inside(old), new, old)
+        return unflat(site, tokens.index_put((chosen.index,), new), value)
+
+    def _inside(self, tokens: Tensor) -> Bool[Tensor, ...]:
+        """What of each token is edited: a mask that broadcasts to ``[token, ...]``."""
+        mask = torch.ones((1,) * tokens.ndim, dtype=torch.bool, device=tokens.device)
         if self.heads is not None:
-            mask = mask & _axis(value, kind.dims.index("head"), self.heads)
+            mask = mask & _axis(tokens, 1, self.heads)
         if self.units is not None:
-            mask = mask & _axis(value, value.ndim - 1, self.units)
+            mask = mask & _axis(tokens, tokens.ndim - 1, self.units)
         return mask
 
+    def describe(self) -> str:
+        """One line: what is done, where."""
+        where = [str(self.site), f"positions {_short(self.positions)}"]
+        for name in ("heads", "units"):
+            chosen = getattr(self, name)
+            if chosen is not None:
+                where.append(f"{name} {_short(list(chosen))}")
+        return f"{self._what()} {', '.join(where)}"
 
-@dataclass(frozen=True, eq=False)
+    def _what(self) -> str:
+        return type(self).__name__.lower()
+
+    def __repr__(self) -> str:
+        return f"<{self.describe()}>"
+
+
+#: One intervention, or several in order.
+Edits: TypeAlias = Intervention | Sequence["Edits"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Zero(Intervention):
     """Set what it touches to zero."""
 
-    def __call__(self, value: Tensor, model: VLM, batch: Batch) -> Tensor:
-        return value.masked_fill(self.where(value, batch), 0)
+    def edit(self, old: Tensor, chosen: Selected, model: VLM) -> Tensor:
+        return torch.zeros_like(old)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
+class Scale(Intervention):
+    """Multiply what it touches by ``factor``."""
+
+    factor: float = 1.0
+
+    def edit(self, old: Tensor, chosen: Selected, model: VLM) -> Tensor:
+        return old * self.factor
+
+    def _what(self) -> str:
+        return f"scale by {self.factor:g}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Steer(Intervention):
+    """Add ``alpha`` times ``direction``, which broadcasts to a token's value."""
+
+    direction: Float[Tensor, ...] = None  # type: ignore[assignment]
+    alpha: float = 1.0
+
+    def check(self, model: VLM, batch: Batch) -> None:
+        super().check(model, batch)
+        site = self.site.check(model)
+        dims = expected_shape(model, batch, site)
+        token = dims[2:] if site.kind.dims[:2] == ("batch", "pos") else dims[1:]
+        if site.component == "pattern":
+            raise SiteError(f"{site} holds weights that sum to 1: it cannot be steered")
+        if None not in token and not _fits(self.direction, token):
+            raise ShapeError(
+                f"the direction for {site} has shape {tuple(self.direction.shape)}; expected "
+                f"{token}, a token's value there, or a shape that broadcasts to it"
+            )
+
+    def edit(self, old: Tensor, chosen: Selected, model: VLM) -> Tensor:
+        return old + self.alpha * self.direction.to(old)
+
+    def _what(self) -> str:
+        return f"steer by {self.alpha:g} along a direction of norm {float(self.direction.norm()):.3g} at"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Replace(Intervention):
     """Put other values in the place of what it touches: the patch of activation patching.
 
@@ -129,42 +198,87 @@ class Replace(Intervention):
         super().check(model, batch)
         site = self.site.check(model)
         expected = expected_shape(model, batch, site)
-        if None in expected:
-            return
-        try:
-            fits = torch.broadcast_shapes(self.value.shape, expected) == torch.Size(expected)  # type: ignore[arg-type]
-        except RuntimeError:
-            fits = False
-        if not fits:
+        if None not in expected and not _fits(self.value, expected):
             raise ShapeError(
                 f"the value for {site} has shape {tuple(self.value.shape)}; expected {expected} "
                 f"({', '.join(site.kind.dims)}), or a shape that broadcasts to it"
             )
 
     def __call__(self, value: Tensor, model: VLM, batch: Batch) -> Tensor:
-        return torch.where(self.where(value, batch), self.value.to(value), value)
+        site = self.site.check(model)
+        chosen = select(site, self.positions, value, model, batch)
+        tokens = flat(site, value)
+        old = tokens[chosen.index]
+        new = flat(site, self.value.to(value).expand(value.shape))[chosen.index]
+        new = torch.where(self._inside(old), new, old)
+        return unflat(site, tokens.index_put((chosen.index,), new), value)
+
+    def edit(self, old: Tensor, chosen: Selected, model: VLM) -> Tensor:
+        raise NotImplementedError("a replacement is laid out as the whole site")
 
 
 def zero(
     site: str | Site,
     *,
-    layer: int | None = None,
+    layer: int | Sequence[int] | None = None,
     positions: Positions = "all",
     units: int | Sequence[int] | None = None,
     heads: int | Sequence[int] | None = None,
-) -> Zero:
+) -> Edits:
     """Set a site to zero, at some positions, units or heads.
 
     Args:
         site: a hook name (``"blocks.2.mlp.hook_post"``), a ``Site``, or a component with ``layer``.
+        layer: a layer, or several (a list, a range), which gives a tuple of interventions.
         positions, units, heads: as ``Intervention``; by default all.
 
     Raises:
         SiteError: no such site (range checks follow when it meets a model and a batch).
     """
-    return Zero(
-        Site.parse(site, layer), positions, _indices("units", units), _indices("heads", heads)
-    )
+    return build(Zero, site, layer, positions, units, heads)
+
+
+def scale(
+    site: str | Site,
+    factor: float,
+    *,
+    layer: int | Sequence[int] | None = None,
+    positions: Positions = "all",
+    units: int | Sequence[int] | None = None,
+    heads: int | Sequence[int] | None = None,
+) -> Edits:
+    """Multiply a site by ``factor``; arguments as ``zero``."""
+    if not math.isfinite(factor):
+        raise NumericalError(f"a factor must be finite; got {factor}")
+    return build(Scale, site, layer, positions, units, heads, factor=float(factor))
+
+
+def steer(
+    site: str | Site,
+    direction: Float[Tensor, ...],
+    alpha: float = 1.0,
+    *,
+    layer: int | Sequence[int] | None = None,
+    positions: Positions = "all",
+    units: int | Sequence[int] | None = None,
+    heads: int | Sequence[int] | None = None,
+) -> Edits:
+    """Add ``alpha`` times a direction to a site; other arguments as ``zero``.
+
+    Args:
+        site: as ``zero``.
+        direction: [d_model] at a residual site, [d_mlp] at neurons, [head, d_head] or [d_head] at
+            heads. Not normalised: a unit vector makes ``alpha`` a length.
+        alpha: how much of it.
+    """
+    if not isinstance(direction, Tensor):
+        raise ShapeError(f"steer takes a tensor; got {type(direction).__name__}")
+    if not bool(torch.isfinite(direction).all()) or not math.isfinite(alpha):
+        raise NumericalError(
+            "steer takes finite numbers; the direction or alpha is NaN or infinite"
+        )
+    more = {"direction": direction, "alpha": float(alpha)}
+    return build(Steer, site, layer, positions, units, heads, **more)
 
 
 def replace(
@@ -175,20 +289,47 @@ def replace(
     positions: Positions = "all",
     units: int | Sequence[int] | None = None,
     heads: int | Sequence[int] | None = None,
-) -> Replace:
+) -> Intervention:
     """Put another run's (or any) value in the place of a site's; arguments as ``zero``."""
     if not isinstance(value, Tensor):
         raise ShapeError(f"replace takes a tensor; got {type(value).__name__}")
     return Replace(
         Site.parse(site, layer),
         positions,
-        _indices("units", units),
-        _indices("heads", heads),
+        indices("units", units),
+        indices("heads", heads),
         value,
     )
 
 
-def _indices(name: str, given: int | Sequence[int] | None) -> tuple[int, ...] | None:
+def build(
+    make: Callable[..., Intervention],
+    site: str | Site,
+    layer: int | Sequence[int] | None,
+    positions: Positions,
+    units: int | Sequence[int] | None,
+    heads: int | Sequence[int] | None,
+    **more: Any,
+) -> Edits:
+    """One intervention, or a tuple of them where ``layer`` names several layers."""
+    if isinstance(layer, Iterable):
+        if not isinstance(site, str) or site not in COMPONENTS:
+            raise SiteError(f"several layers need a component's name, e.g. 'neurons'; got {site!r}")
+        layers = integers("layers", layer)
+        if not layers or len(set(layers)) != len(layers):
+            raise SiteError(f"layers must be different and at least one; got {list(layers)}")
+        return tuple(build(make, site, one, positions, units, heads, **more) for one in layers)
+    return make(
+        Site.parse(site, layer),
+        positions,
+        indices("units", units),
+        indices("heads", heads),
+        **more,
+    )
+
+
+def indices(name: str, given: int | Sequence[int] | None) -> tuple[int, ...] | None:
+    """Indices of an axis, ``None`` for all of it."""
     if given is None:
         return None
     found = integers(name, given)
@@ -197,7 +338,32 @@ def _indices(name: str, given: int | Sequence[int] | None) -> tuple[int, ...] | 
     return found
 
 
-def _axis(value: Tensor, axis: int, chosen: tuple[int, ...]) -> Bool[Tensor, ...]:
-    mask = torch.zeros(value.shape[axis], dtype=torch.bool, device=value.device)
+def flatten(edits: Edits) -> tuple[Intervention, ...]:
+    """Interventions out of nested tuples and lists, in order.
+
+    Raises:
+        InputError: something else is among them.
+    """
+    if isinstance(edits, (tuple, list)):
+        return tuple(one for part in edits for one in flatten(part))
+    if not hasattr(edits, "site") or not callable(edits):
+        raise InputError(f"expected interventions such as mechvrp.zero(...); got {edits!r}")
+    return (edits,)
+
+
+def _axis(tokens: Tensor, axis: int, chosen: tuple[int, ...]) -> Bool[Tensor, ...]:
+    mask = torch.zeros(tokens.shape[axis], dtype=torch.bool, device=tokens.device)
     mask[list(chosen)] = True
-    return mask.view(*(-1 if i == axis else 1 for i in range(value.ndim)))
+    return mask.view(*(-1 if i == axis else 1 for i in range(tokens.ndim)))
+
+
+def _fits(value: Tensor, expected: Sequence[int | None]) -> bool:
+    try:
+        return torch.broadcast_shapes(value.shape, expected) == torch.Size(expected)  # type: ignore[arg-type]
+    except RuntimeError:
+        return False
+
+
+def _short(given: Any) -> str:
+    text = f"{given!r}" if isinstance(given, str) else str(given)
+    return text if len(text) <= 40 else f"{text[:24]}... ({len(given)} of them)"

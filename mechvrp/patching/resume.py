@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvrp.errors import SiteError
+from mechvrp.patching.interventions import Edits, flatten
 from mechvrp.tracing.sites import Site
-from mechvrp.tracing.tracer import Edit, Trace
+from mechvrp.tracing.tracer import Trace
 
 if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
@@ -53,7 +54,7 @@ class Resumed:
             "logits_to_keep": 1,
         }
 
-    def last_logits(self, *edits: Edit) -> Float[Tensor, "batch d_vocab"]:
+    def last_logits(self, *edits: Edits) -> Float[Tensor, "batch d_vocab"]:
         """Logits at the last prompt position, with edits at or behind ``site``.
 
         Raises:
@@ -61,7 +62,7 @@ class Resumed:
         """
         first = self.site
         state, later = self.state, []
-        for edit in edits:
+        for edit in flatten(edits):
             site = edit.site.check(self.model)
             edit.check(self.model, self.batch)
             if site.order < first.order:

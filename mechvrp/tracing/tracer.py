@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -124,13 +124,14 @@ class Trace(InterleavingTracer):
         else:
             self[name] = value
 
-    def apply(self, *edits: Edit) -> None:
-        """Apply interventions, in whatever order they are given; reads after it see their effect.
+    def apply(self, *given: Edit | Sequence[Any]) -> None:
+        """Apply interventions (or lists of them), in whatever order; reads after it see their effect.
 
         Raises:
             SiteError, ShapeError, UnavailableError: one does not fit the model or the batch, or the
                 model has already passed its site.
         """
+        edits = list(_unnested(given))
         for edit in edits:
             if not hasattr(edit, "site") or not callable(edit):
                 raise InputError(
@@ -219,6 +220,14 @@ class Trace(InterleavingTracer):
             ) from error
         finally:
             stack.pop()
+
+
+def _unnested(given: Sequence[Any]) -> Iterator[Any]:
+    for one in given:
+        if isinstance(one, (tuple, list)):
+            yield from _unnested(one)
+        else:
+            yield one
 
 
 def _end() -> None:

@@ -1,0 +1,233 @@
+"""``mean`` and ``resample``: values that come from other samples, cached beforehand.
+
+The other samples are given as ``mechvrp.cache`` returned them, so that what is put in does not depend
+on which samples happen to share a batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mechvrp.errors import InputError, SiteError
+from mechvrp.patching.interventions import Edits, Intervention, build
+from mechvrp.patching.selection import Selected
+from mechvrp.tracing.activations import Activations
+
+if TYPE_CHECKING:
+    from mechvrp.models import VLM, Batch
+    from mechvrp.models.tokens import Positions
+    from mechvrp.tracing.sites import Site
+
+__all__ = ["Mean", "Resample", "mean", "resample"]
+
+#: A token's name: an image token by its place on the grid, any other by its distance from the end.
+Name = tuple[int, int, int]
+
+
+def _names(place: Tensor, row: Tensor, col: Tensor) -> list[Name]:
+    inside = row >= 0
+    return [
+        (0, r, c) if on else (p, -1, -1)
+        for p, r, c, on in zip(
+            place.tolist(), row.tolist(), col.tolist(), inside.tolist(), strict=True
+        )
+    ]
+
+
+def _word(name: Name) -> str:
+    return (
+        f"image token (row {name[1]}, column {name[2]})" if name[1] >= 0 else f"position {name[0]}"
+    )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Referring(Intervention):
+    """What mean and resample share: values of other samples at the same site."""
+
+    over: Activations = None  # type: ignore[assignment]
+
+    def check(self, model: VLM, batch: Batch) -> None:
+        super().check(model, batch)
+        site = self.site.check(model)
+        if site.component == "pattern":
+            raise SiteError(
+                f"{site}: attention over other samples' prompts has no meaning here, since their keys "
+                "are other tokens; edit z or attn_out instead"
+            )
+        if site not in self.over.sites:
+            raise SiteError(
+                f"{site} is not among the cached sites of the reference: {', '.join(self.over)}"
+            )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Mean(_Referring):
+    """The mean over a reference set, pooled over its positions or at the same one."""
+
+    pooled: bool = True
+    _means: dict[Any, Tensor] = field(default_factory=dict)
+
+    def edit(self, old: Tensor, chosen: Selected, model: VLM) -> Tensor:
+        means = self._of(self.site.check(model))
+        if self.pooled:
+            return means[None].to(old).expand(old.shape)
+        names = _names(chosen.place, chosen.row, chosen.col)
+        absent = next((name for name in names if name not in means), None)
+        if absent is not None:
+            raise SiteError(
+                f"no sample of the reference has a {_word(absent)} at {self.site}; cache them with the "
+                "same positions, or use pooled=True"
+            )
+        return torch.stack([means[name] for name in names]).to(old)
+
+    def _of(self, site: Site) -> dict[Any, Tensor]:
+        if not self._means:
+            values, rows = self.over.flat(site), self.over.rows(site)
+            if self.pooled:
+                axes = (
+                    (0, 1) if site.component == "vision_resid_post" and values.ndim == 3 else (0,)
+                )
+                self._means[None] = values.double().mean(axes)
+            else:
+                found: dict[Name, list[int]] = defaultdict(list)
+                for i, name in enumerate(_names(rows.position, rows.row, rows.col)):
+                    found[name].append(i)
+                self._means.update({n: values[i].double().mean(0) for n, i in found.items()})
+        return self._means
+
+    def _what(self) -> str:
+        kind = "pooled over positions" if self.pooled else "at the same position"
+        return f"mean of {self.over.n_examples} samples, {kind}, at"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Resample(_Referring):
+    """Another sample's value at the same position; the donor is drawn by (seed, draw, example)."""
+
+    seed: int = 0
+    draw: int = 0
+    exclude_self: bool = False
+    _places: dict[tuple[int, Name], int] = field(default_factory=dict)
+
+    def donor(self, example: int) -> int:
+        """Which sample of the reference stands in for a sample of the batch."""
+        n = self.over.n_examples
+        others = n - self.exclude_self
+        key = hashlib.sha256(f"resample {self.seed} {self.draw} {example}".encode()).digest()
+        drawn = int(np.random.default_rng(list(key[:8])).integers(others))
+        return drawn + (self.exclude_self and drawn >= example)
+
+    def edit(self, old: Tensor, chosen: Selected, model: VLM) -> Tensor:
+        site = self.site.check(model)
+        if not self._places:
+            rows = self.over.rows(site)
+            names = _names(rows.position, rows.row, rows.col)
+            self._places.update(
+                {
+                    (e, name): i
+                    for i, (e, name) in enumerate(zip(rows.example.tolist(), names, strict=True))
+                }
+            )
+        wanted = []
+        donors = {e: self.donor(e) for e in set(chosen.example.tolist())}
+        names = _names(chosen.place, chosen.row, chosen.col)
+        for example, name in zip(chosen.example.tolist(), names, strict=True):
+            donor = donors[example]
+            if (donor, name) not in self._places:
+                raise SiteError(
+                    f"sample {donor} of the reference, drawn for sample {example}, has no "
+                    f"{_word(name)} at {site}: prompts or image grids differ. Resample at positions that "
+                    "all samples have (e.g. 'last', 'image'), from samples with the same image grid"
+                )
+            wanted.append(self._places[donor, name])
+        return self.over.flat(site)[wanted].to(old)
+
+    def check(self, model: VLM, batch: Batch) -> None:
+        super().check(model, batch)
+        if self.site.component == "vision_resid_post":
+            raise SiteError(f"{self.site}: the tower's states are not resampled; edit 'projected'")
+        highest = max(batch.origin)
+        if self.exclude_self and highest >= self.over.n_examples:
+            raise InputError(
+                f"exclude_self means that the reference holds the batch's own samples, in order; it "
+                f"holds {self.over.n_examples}, and the batch has a sample {highest}"
+            )
+
+    def _what(self) -> str:
+        return (
+            f"resample from {self.over.n_examples} samples (seed {self.seed}, draw {self.draw}) at"
+        )
+
+
+def mean(
+    site: str | Site,
+    over: Activations,
+    *,
+    pooled: bool = True,
+    layer: int | Sequence[int] | None = None,
+    positions: Positions = "all",
+    units: int | Sequence[int] | None = None,
+    heads: int | Sequence[int] | None = None,
+) -> Edits:
+    """Put the mean over a reference set in the place of a site's value; other arguments as ``zero``.
+
+    Args:
+        site: as ``zero``.
+        over: ``mechvrp.cache(model, samples, site, positions=...)`` of the reference set.
+        pooled: one mean over all its samples and positions; else the mean at the same position, an
+            image token by its place on the grid, other tokens counted from the end of the prompt.
+
+    Raises:
+        SiteError: the reference lacks the site, or (when the edit is made) the position.
+    """
+    return build(Mean, site, layer, positions, units, heads, over=_cached(over), pooled=pooled)
+
+
+def resample(
+    site: str | Site,
+    over: Activations,
+    *,
+    seed: int = 0,
+    draw: int = 0,
+    exclude_self: bool = False,
+    layer: int | Sequence[int] | None = None,
+    positions: Positions = "all",
+    units: int | Sequence[int] | None = None,
+    heads: int | Sequence[int] | None = None,
+) -> Edits:
+    """Put another sample's value in the place of a site's; other arguments as ``zero``.
+
+    Args:
+        site: as ``zero``.
+        over: ``mechvrp.cache(model, samples, site, positions=...)`` of the possible donors.
+        seed, draw: the donor of each sample is drawn by (seed, draw, sample): the same one at all
+            sites and in whatever order things run.
+        exclude_self: the donors are the batch's own samples, in its order; none is its own donor.
+
+    Raises:
+        SiteError: the reference lacks the site, or (when the edit is made) the donor the position.
+        InputError: there is no donor to choose.
+    """
+    found = _cached(over)
+    if found.n_examples - exclude_self < 1:
+        raise InputError(
+            f"resample needs another sample to draw from; the reference holds {found.n_examples}"
+        )
+    more = {"over": found, "seed": seed, "draw": draw, "exclude_self": exclude_self}
+    return build(Resample, site, layer, positions, units, heads, **more)
+
+
+def _cached(over: Any) -> Activations:
+    if not isinstance(over, Activations):
+        raise InputError(
+            f"the reference must be activations from mechvrp.cache; got {type(over).__name__}"
+        )
+    return over
