@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from mechvrp.patching import knockout as knockout
     from mechvrp.patching import mean as mean
     from mechvrp.patching import noise as noise
+    from mechvrp.patching import plan as plan
     from mechvrp.patching import replace as replace
     from mechvrp.patching import resample as resample
     from mechvrp.patching import scale as scale
     from mechvrp.patching import steer as steer
+    from mechvrp.patching import sweep as sweep
     from mechvrp.patching import zero as zero
     from mechvrp.study import run_study as run_study
     from mechvrp.tracing import Activations as Activations
@@ -64,11 +66,13 @@ _NAMES = {
     "load": "models",
     "mean": "patching",
     "noise": "patching",
+    "plan": "patching",
     "replace": "patching",
     "resample": "patching",
     "run_study": "study",
     "scale": "patching",
     "steer": "patching",
+    "sweep": "patching",
     "trace": "tracing",
     "zero": "patching",
 }

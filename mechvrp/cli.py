@@ -163,10 +163,13 @@ def models(
     - `mechvrp models --evaluate tiny-llava --out cards/tiny-llava`
     """
     if evaluate is None:
+        if beside or out is not None:
+            raise typer.BadParameter("--beside and --out belong to --evaluate NAME")
         _list_models()
         return
-    from mechvrp.cards import evaluate_checkpoint, write_card
+    from mechvrp.cards import evaluate_checkpoint, prepare, write_card
 
+    prepare(evaluate, beside or (), out)
     found = evaluate_checkpoint(evaluate, n_images=n_images, seed=seed, progress=not quiet)
     card = write_card(evaluate, found, beside=beside or (), out=out)
     if not quiet:

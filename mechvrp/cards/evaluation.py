@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,9 +17,9 @@ import pandas as pd
 from rich.console import Console
 
 import mechvrp
-from mechvrp.cards.card import card_text
+from mechvrp.cards.card import FAMILY_NAMES, card_text
 from mechvrp.cards.requirements import requirements
-from mechvrp.circuits import compare_with_baselines, probe_sweep
+from mechvrp.circuits import Comparison, auroc_lead, compare_with_baselines, probe_sweep
 from mechvrp.data import Dataset, Sample, is_correct, train_test_split
 from mechvrp.data import load as load_data
 from mechvrp.data.scene_layout import CROWD
@@ -38,6 +39,7 @@ from mechvrp.statistics import Estimate, accuracy_interval, auroc_interval, grou
 __all__ = [
     "checkpoint_folder",
     "evaluate_checkpoint",
+    "prepare",
     "read_evaluation",
     "weights_digest",
     "write_card",
@@ -46,6 +48,9 @@ __all__ = [
 POLLS = ("random", "popular", "adversarial")
 # The first token and the end of an answer; the longest answer of the scenes is one word.
 _NEW_TOKENS = 4
+#: Wrong answers that either half of the images must hold for a probe to be worth fitting.
+_ENOUGH = 10
+_FIELDS = ("family", "recipe", "seconds", "states", "parameters", "threads", "notes", "versions")
 _VERSIONS = ("torch", "transformers", "numpy", "scikit-learn")
 
 
@@ -62,7 +67,57 @@ def checkpoint_folder(name: str) -> Path:
             "training.json, as python -m mechvrp.models.zoo.train writes it. To study another "
             "model, use mechvrp study"
         )
+    record = json.loads((path / "training.json").read_text())
+    absent = [key for key in _FIELDS if key not in record]
+    if absent or record["family"] not in FAMILY_NAMES:
+        raise DataError(
+            f"{path / 'training.json'} lacks {', '.join(absent) or 'a known family'}: it was written by "
+            "another version of the recipe; train again, or write the folder anew with the same command"
+        )
     return path
+
+
+def prepare(name: str, beside: Sequence[str] = (), out: Path | None = None) -> list[dict[str, Any]]:
+    """Check everything a card needs but its measurements, before they take their time.
+
+    Returns:
+        A short row for each folder beside: its seed and main figures.
+
+    Raises:
+        DataError: not a checkpoint of the zoo; a folder beside was not evaluated, or its weights
+            changed since, or it is of another family, recipe or evaluation, or the same seed.
+        OSError: the card's folder can't be written.
+    """
+    path = checkpoint_folder(name)
+    training = json.loads((path / "training.json").read_text())
+    target = path if out is None else out
+    target.mkdir(parents=True, exist_ok=True)
+    if not os.access(target, os.W_OK):
+        raise PermissionError(f"{target} can't be written; choose another folder with --out")
+    seeds = {training["recipe"]["seed"]}
+    rows = []
+    for other in beside:
+        record, figures = read_evaluation(other)
+        if figures["weights_sha256"] != weights_digest(checkpoint_folder(other)):
+            raise DataError(
+                f"{other} was evaluated with other weights than it holds: evaluate it anew"
+            )
+        if record["family"] != training["family"]:
+            raise DataError(f"{other} holds a {record['family']}, not a {training['family']}")
+        if {**record["recipe"], "seed": 0} != {**training["recipe"], "seed": 0}:
+            raise DataError(f"{other} was trained by another recipe than {name}")
+        if record["recipe"]["seed"] in seeds:
+            raise DataError(
+                f"{other} has the same training seed as another: {record['recipe']['seed']}"
+            )
+        seeds.add(record["recipe"]["seed"])
+        row = {"seed": record["recipe"]["seed"], "accuracy": figures["accuracy"]}
+        row |= {key: figures[key] for key in ("polls", "dataset", "n_images")}
+        row["scenes"] = figures["seed"]
+        comparison = figures["probe"].get("comparison")
+        row["probe"] = comparison[0] if comparison else None
+        rows.append(row)
+    return rows
 
 
 def evaluate_checkpoint(
@@ -148,21 +203,26 @@ def write_card(
         out: where to write, by default the checkpoint's own folder.
 
     Raises:
-        DataError: a folder beside holds no evaluation, or another family.
+        DataError, OSError: as `prepare`; or a folder beside was evaluated on other scenes.
     """
     path = checkpoint_folder(name)
+    rows = prepare(name, beside, out)
+    for row in rows:
+        if (row["dataset"], row["n_images"], row["scenes"]) != (
+            found["dataset"],
+            found["n_images"],
+            found["seed"],
+        ):
+            raise DataError(
+                f"training seed {row['seed']} was evaluated on {row['n_images']} scenes of "
+                f"{row['dataset']!r} with seed {row['scenes']}; this one on {found['n_images']} of "
+                f"{found['dataset']!r} with seed {found['seed']}"
+            )
+    figures = {**found, "beside": rows}
     training = json.loads((path / "training.json").read_text())
-    others = []
-    for other in beside:
-        record, figures = read_evaluation(other)
-        if record["family"] != training["family"]:
-            raise DataError(f"{other} holds a {record['family']}, not a {training['family']}")
-        others.append({"training": record, "evaluation": figures})
     target = path if out is None else out
-    target.mkdir(parents=True, exist_ok=True)
-    text = card_text(training, found, others)
-    (target / "evaluation.json").write_text(json.dumps(found, indent=1) + "\n")
-    (target / "README.md").write_text(text)
+    (target / "evaluation.json").write_text(json.dumps(figures, indent=1) + "\n")
+    (target / "README.md").write_text(card_text(training, figures))
     return target / "README.md"
 
 
@@ -235,6 +295,8 @@ def _calibrations(table: pd.DataFrame, seed: int) -> dict[str, Any]:
         rows[str(task)] = {
             name: _row(getattr(found, name)) for name in ("ece_width", "ece_mass", "brier", "gap")
         }
+        for name in ("ece_width_if_calibrated", "ece_mass_if_calibrated"):
+            rows[str(task)][name] = getattr(found, name)
         if task == "all":
             rows["all"]["table"] = found.table.to_dict(orient="records")
     return rows
@@ -259,41 +321,63 @@ def _probe(table: pd.DataFrame, hidden: Any, dataset: Dataset, seed: int) -> dic
     held = table["image"].isin({s.image_id for s in test}).to_numpy()
     right, groups = table["right"].to_numpy(), table["image"].to_numpy()
     tasks = table["task"].to_numpy()
-    try:
-        sweep = probe_sweep(
-            hidden, right, groups, tasks, np.flatnonzero(~held), np.flatnonzero(held), seed=seed
-        )
-        beside = compare_with_baselines(
-            sweep,
-            hidden,
-            right,
-            groups,
-            tasks,
-            list(table["answer"]),
-            table["probability"].to_numpy(),
-        )
-    except InputError as error:  # a model without errors, or nearly
-        return {"gap": str(error)}
-    layers, comparison = sweep.to_frame(), beside.to_frame()
-    usual = (table["crowd"][held] <= max(CROWD)).to_numpy()
-    scores = {"probe": sweep.scores} | {b.name: b.scores for b in beside.baselines}
-    return {
-        "usual_crowds": {
-            name: _row(
-                auroc_interval(values[usual], right[held][usual], groups[held][usual], seed=seed)
-            )
-            for name, values in scores.items()
-        },
-        "unusual_wrong": int((~right[held][~usual]).sum()),
-        "chosen_layer": sweep.chosen_layer,
+    wrong = [int((~right[side]).sum()) for side in (~held, held)]
+    counts = {
         "n_train": int((~held).sum()),
-        "n_train_wrong": int((~right[~held]).sum()),
+        "n_train_wrong": wrong[0],
         "n_heldout": int(held.sum()),
-        "n_heldout_wrong": int((~right[held]).sum()),
+        "n_heldout_wrong": wrong[1],
+    }
+    if min(wrong) < _ENOUGH:
+        return {**counts, "gap": f"one half of the images has only {min(wrong)} wrong answers"}
+    sweep = probe_sweep(
+        hidden, right, groups, tasks, np.flatnonzero(~held), np.flatnonzero(held), seed=seed
+    )
+    beside = compare_with_baselines(
+        sweep,
+        hidden,
+        right,
+        groups,
+        tasks,
+        list(table["answer"]),
+        table["probability"].to_numpy(),
+    )
+    layers, comparison = sweep.to_frame(), beside.to_frame()
+    return {
+        **counts,
+        "chosen_layer": sweep.chosen_layer,
         "layers": _records(layers[["layer", "cv_auroc", "auroc", "low", "high"]]),
         "comparison": _records(comparison),
         "tasks": _records(sweep.tasks_frame()),
+        "usual_crowds": _usual(table[held], sweep.scores, beside, seed),
     }
+
+
+def _usual(
+    table: pd.DataFrame, scores: np.ndarray, beside: Comparison, seed: int
+) -> dict[str, Any]:
+    """The same scores on held-out scenes with no more digits than training scenes hold."""
+    inside = (table["crowd"] <= max(CROWD)).to_numpy()
+    right, groups = table["right"].to_numpy(), table["image"].to_numpy()
+    counts = (table["task"] == "counting").to_numpy()
+    found: dict[str, Any] = {
+        "most": max(CROWD),
+        "wrong_beyond": int((~right[~inside]).sum()),
+        "wrong_counts_beyond": int((~right[~inside & counts]).sum()),
+        "wrong_inside": int((~right[inside]).sum()),
+        "rows": [],
+    }
+    if found["wrong_inside"] < _ENOUGH:
+        return found
+    labels, images = right[inside], groups[inside]
+    named = {"probe": scores} | {b.name: b.scores for b in beside.baselines}
+    for name, values in named.items():
+        row = {"name": name, **_row(auroc_interval(values[inside], labels, images, seed=seed))}
+        if name != "probe":
+            lead = auroc_lead(scores[inside], values[inside], labels, images, seed=seed)
+            row["lead"] = _row(lead)
+        found["rows"].append(row)
+    return found
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:

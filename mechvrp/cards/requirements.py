@@ -19,43 +19,61 @@ def requirements(found: dict[str, Any]) -> list[dict[str, Any]]:
 
     The last two are asked of at least one family of the three, not of each.
     """
+    accuracy = found["accuracy"]
     rows = [
         _row(
-            f"{task}, at least {floor:.0%}",
-            value := found["accuracy"][task]["value"],
-            value >= floor,
+            f"{task}: at least {floor:.0%}",
+            _percent(accuracy[task]),
+            accuracy[task]["value"] >= floor,
         )
         for task, floor in FLOORS.items()
     ]
-    value = found["polls"]["random"]["value"]
+    poll, every = found["polls"]["random"], accuracy["all"]
     rows.append(
-        _row(f"existence, random polls, at least {_RANDOM_POLL:.0%}", value, value >= _RANDOM_POLL)
+        _row(
+            f"existence, random polls: at least {_RANDOM_POLL:.0%}",
+            _percent(poll),
+            poll["value"] >= _RANDOM_POLL,
+        )
     )
-    value = found["accuracy"]["all"]["value"]
     low, high = _MIXED
-    rows.append(_row(f"all tasks, between {low:.0%} and {high:.0%}", value, low <= value <= high))
+    rows.append(
+        _row(
+            f"all tasks: between {low:.0%} and {high:.0%}",
+            _percent(every),
+            low <= every["value"] <= high,
+        )
+    )
     count = len(found["attention"]["clusters"])
     rows.append(
-        _row(f"values that C_k takes, at least {_CLUSTER_VALUES}", count, count >= _CLUSTER_VALUES)
+        _row(f"C_k takes at least {_CLUSTER_VALUES} values", str(count), count >= _CLUSTER_VALUES)
     )
     gap = found["random_minus_adversarial"]
     rows.append(
-        _row("worse on adversarial than on random polls (one family)", gap["value"], gap["low"] > 0)
+        _row(
+            "worse on adversarial than on random polls (asked of one family)",
+            f"{gap['value']:+.1f} points",
+            gap["low"] > 0,
+        )
     )
-    leads = [
-        row["lead_low"]
+    leads = {
+        row["name"]: row["lead_low"]
         for row in found["probe"].get("comparison", [])
         if row["scope"] == "all" and row["lead_low"] is not None
-    ]
+    }
     rows.append(
         _row(
-            "probe above both baselines (one family)",
-            min(leads) if leads else None,
-            bool(leads) and min(leads) > 0,
+            "probe's AUROC above both baselines over all questions (asked of one family)",
+            f"lower ends of its leads {', '.join(f'{v:+.3f}' for v in leads.values()) or 'none'}",
+            bool(leads) and min(leads.values()) > 0,
         )
     )
     return rows
 
 
-def _row(what: str, value: float | None, met: bool) -> dict[str, Any]:
-    return {"what": what, "value": value, "met": bool(met)}
+def _percent(row: dict[str, Any]) -> str:
+    return f"{100 * row['value']:.1f} %"
+
+
+def _row(what: str, here: str, met: bool) -> dict[str, Any]:
+    return {"what": what, "here": here, "met": bool(met)}

@@ -9,6 +9,7 @@ probability, and once more with labels that carry no information beyond the task
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy.special import logit
@@ -28,7 +29,7 @@ from mechvrp.circuits.probes import choose_layer, task_results
 from mechvrp.errors import InputError, NumericalError, ShapeError
 from mechvrp.statistics import Estimate, auroc, group_bootstrap, within_task_auroc
 
-__all__ = ["compare_with_baselines"]
+__all__ = ["auroc_lead", "compare_with_baselines"]
 
 # float32 probabilities reach exactly 0 and 1; their log-odds must stay finite.
 _PROBABILITY_MARGIN = 1e-6
@@ -121,34 +122,49 @@ def _baseline(
     groups: np.ndarray,
     tasks: np.ndarray,
 ) -> Baseline:
-    settings = (sweep.seed, sweep.n_resamples)
-    overall, within = task_results(labels, scores, groups, tasks, *settings)[:2]
+    resampling: dict[str, Any] = {"seed": sweep.seed, "n_resamples": sweep.n_resamples}
+    overall, within = task_results(labels, scores, groups, tasks, sweep.seed, sweep.n_resamples)[:2]
 
     return Baseline(
         name,
         scores,
         overall,
         within,
-        _lead(sweep, scores, labels, groups, None),
-        _lead(sweep, scores, labels, groups, tasks) if within.auroc else None,
+        auroc_lead(sweep.scores, scores, labels, groups, **resampling),
+        auroc_lead(sweep.scores, scores, labels, groups, tasks, **resampling)
+        if within.auroc
+        else None,
     )
 
 
-def _lead(
-    sweep: ProbeSweep,
-    scores: np.ndarray,
+def auroc_lead(
+    first: np.ndarray,
+    second: np.ndarray,
     labels: np.ndarray,
     groups: np.ndarray,
-    tasks: np.ndarray | None,
+    tasks: np.ndarray | None = None,
+    *,
+    n_resamples: int = 2000,
+    seed: int = 0,
 ) -> Estimate:
-    """The probe's AUROC minus that of ``scores``, over all pairs or those of the same task.
+    """AUROC of ``first`` minus that of ``second``, over all pairs or those of the same task; paired.
 
     An AUROC is the mean of (1, 1/2, 0) over pairs of a right and a wrong example, so a difference
     of two is the mean of one table over pairs, and a resample only weights its rows and columns.
+
+    Args:
+        first, second: scores [n].
+        labels: boolean [n].
+        groups: [n], image ids: what is resampled.
+        tasks: [n]; ``None``: all pairs count.
+        n_resamples, seed: of the bootstrap.
+
+    Raises:
+        InputError: one class only.
     """
     right, wrong = np.flatnonzero(labels), np.flatnonzero(~labels)
     table = np.zeros((len(right), len(wrong)), dtype=np.float32)
-    for values, sign in ((sweep.scores, 0.5), (scores, -0.5)):
+    for values, sign in ((first, 0.5), (second, -0.5)):
         table += sign * np.sign(values[right][:, None] - values[wrong][None, :])
     counted = np.ones_like(table)
     if tasks is not None:
@@ -165,8 +181,8 @@ def _lead(
         difference,
         labels,
         groups=groups,
-        n_resamples=sweep.n_resamples,
-        seed=sweep.seed,
+        n_resamples=n_resamples,
+        seed=seed,
         weighted=True,
     )
 

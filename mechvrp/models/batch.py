@@ -13,7 +13,12 @@ from mechvrp.models.tokens import TokenMap
 if TYPE_CHECKING:
     from mechvrp.data import Sample
 
-__all__ = ["Batch"]
+__all__ = ["Batch", "sample_key"]
+
+
+def sample_key(sample: Sample) -> str:
+    """What tells a sample from others of its dataset."""
+    return "\0".join((sample.image_id, sample.task, sample.question))
 
 
 @dataclass(frozen=True)
@@ -25,19 +30,23 @@ class Batch:
         tokens: which position is what.
         samples: the samples, ``None`` where the inputs were encoded elsewhere.
         prompts: the text of each prompt as given to the processor, ``None`` likewise.
-        rows: of a batch taken from another one, which of its samples each row is; ``None``: itself.
     """
 
     inputs: Mapping[str, Tensor]
     tokens: TokenMap
     samples: tuple[Sample, ...] | None = None
     prompts: tuple[str, ...] | None = None
-    rows: tuple[int, ...] | None = None
 
     @property
-    def origin(self) -> tuple[int, ...]:
-        """Which sample of the batch that was encoded each row is."""
-        return tuple(range(len(self))) if self.rows is None else self.rows
+    def keys(self) -> tuple[str, ...]:
+        """What tells samples apart wherever they are: image, task and question, or the row's number.
+
+        Random draws belong to these keys, so a sample has the same ones in any batch. Rows encoded
+        elsewhere have nothing but their number.
+        """
+        if self.samples is None:
+            return tuple(f"row {i}" for i in range(len(self)))
+        return tuple(sample_key(sample) for sample in self.samples)
 
     def __len__(self) -> int:
         return len(self.tokens)

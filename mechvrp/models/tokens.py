@@ -192,6 +192,15 @@ class TokenMap:
             return None
         return int(tokens.row[here[0]]), int(tokens.col[here[0]])
 
+    def patches(self, sample: int) -> Int[Tensor, "pos 5"]:
+        """Of each position its image, row and column and its grid's rows and columns, -1 off images."""
+        tokens = self.images[sample]
+        found = torch.full((self.length, 5), -1)
+        sizes = torch.tensor(tokens.shapes, dtype=torch.long).reshape(-1, 2)[tokens.image]
+        columns = (tokens.image, tokens.row, tokens.col, sizes[:, 0], sizes[:, 1])
+        found[tokens.position] = torch.stack(columns, dim=1)
+        return found
+
     # ---- text -------------------------------------------------------------------------------
 
     def strings(self, sample: int) -> list[str]:

@@ -13,16 +13,22 @@ from mechvrp.patching.interventions import replace as replace
 from mechvrp.patching.interventions import scale as scale
 from mechvrp.patching.interventions import steer as steer
 from mechvrp.patching.interventions import zero as zero
+from mechvrp.patching.measures import MEASURES as MEASURES
+from mechvrp.patching.planning import Plan as Plan
 from mechvrp.patching.references import Mean as Mean
 from mechvrp.patching.references import Resample as Resample
 from mechvrp.patching.references import mean as mean
 from mechvrp.patching.references import resample as resample
+from mechvrp.patching.sweeping import plan as plan
+from mechvrp.patching.sweeping import sweep as sweep
 
 __all__ = [
+    "MEASURES",
     "Intervention",
     "Knockout",
     "Mean",
     "Noise",
+    "Plan",
     "Replace",
     "Resample",
     "Scale",
@@ -31,9 +37,11 @@ __all__ = [
     "knockout",
     "mean",
     "noise",
+    "plan",
     "replace",
     "resample",
     "scale",
     "steer",
+    "sweep",
     "zero",
 ]

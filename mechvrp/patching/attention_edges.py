@@ -33,28 +33,21 @@ class Knockout(Intervention):
         super().check(model, batch)
         batch.tokens.resolve(self.keys)
 
-    def __call__(self, value: Tensor, model: VLM, batch: Batch) -> Tensor:
-        """The edited weights [batch, head, query, key]."""
-        blocked = batch.tokens.mask(self.keys).to(value.device)[:, None, None, :]
-        queries = batch.tokens.mask(self.positions).to(value.device)[:, None, :, None]
-        heads = torch.ones(value.shape[1], dtype=torch.bool, device=value.device)
-        if self.heads is not None:
-            heads[:] = False
-            heads[list(self.heads)] = True
-        cut = blocked & queries & heads[None, :, None, None]
-        kept = value.masked_fill(cut, 0)
+    def edit(self, old: Tensor, chosen: Selected, model: VLM, batch: Batch) -> Tensor:
+        """Rows of weights [token, head, key], over the keys of the whole padded sequence."""
+        cut = batch.tokens.mask(self.keys)[chosen.sample].to(old.device)[:, None, :]
+        kept = old.float().masked_fill(cut, 0)
         left = kept.sum(-1, keepdim=True)
-        touched = cut.any(-1, keepdim=True)
-        if bool((touched & (left == 0)).any()):
-            row, head, query, _ = (touched & (left == 0)).nonzero()[0].tolist()
+        empty = (left[..., 0] == 0) & self._inside(old)[..., 0]
+        if bool(empty.any()):
+            token, head = empty.nonzero()[0].tolist()
             raise NumericalError(
-                f"{self.describe()}: the query at position {query} of sample {batch.origin[row]} sees "
-                f"nothing but blocked keys in head {head}, so that no weights are left"
+                f"{self.describe()}: the query at position {int(chosen.position[token])} of sample "
+                f"{int(chosen.sample[token])} sees nothing but blocked keys in head {head}, so that "
+                "no weights are left"
             )
-        return torch.where(touched, kept / left, value)
-
-    def edit(self, old: Tensor, chosen: Selected, model: VLM) -> Tensor:
-        raise NotImplementedError("a knockout is made on whole rows of weights")
+        # Rows of which nothing was cut stay as they are, to the last bit.
+        return torch.where((cut & (old != 0)).any(-1, keepdim=True), kept / left, old.float())
 
     def _what(self) -> str:
         return f"knock out attention to {self.keys!r} at"

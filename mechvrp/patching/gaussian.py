@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,6 +45,10 @@ class Noise(Intervention):
     def check(self, model: VLM, batch: Batch) -> None:
         super().check(model, batch)
         site = self.site.check(model)
+        if self.over is not None and site.component == "pattern":
+            raise SiteError(
+                f"{site} takes noise on the logarithm of its weights, whose unit is 1: leave 'over' out"
+            )
         if self.over is not None and site not in self.over.sites:
             raise SiteError(
                 f"{site} is not among the cached sites of the reference: {', '.join(self.over)}"
@@ -55,28 +60,32 @@ class Noise(Intervention):
             return self.amount
         return self.amount * float(self.over.flat(self.site.check(model)).double().std())
 
-    def edit(self, old: Tensor, chosen: Selected, model: VLM) -> Tensor:
+    def edit(self, old: Tensor, chosen: Selected, model: VLM, batch: Batch) -> Tensor:
         site, sigma = self.site.check(model), self.sigma(model)
         drawn = torch.zeros(old.shape, dtype=torch.float32)
-        for example in chosen.example.unique().tolist():
-            mine = (chosen.example == example).nonzero().flatten()
+        for sample in chosen.sample.unique().tolist():
+            mine = (chosen.sample == sample).nonzero().flatten()
             shape = list(old.shape[1:])
             if site.component == "pattern":
                 # Padding is not part of the draw: the same keys get the same noise in any batch.
                 shape[-1] = int(chosen.length[mine[0]])
-            generator = torch.Generator().manual_seed(self._key(site, example))
-            values = torch.randn((len(mine), *shape), generator=generator)
-            # Tokens of a sample are drawn in the order of their places.
-            mine = mine[chosen.place[mine].argsort()]
-            drawn[mine, ..., drawn.shape[-1] - shape[-1] :] = values
-        shift = (sigma * drawn).to(old)
+            # Drawn in order from the prompt's end (in the tower: from the image's beginning), so that
+            # a token's noise does not depend on which others are edited. numpy draws one value after
+            # another; torch's draws change with the size of the whole.
+            place = chosen.place[mine]
+            nth = -1 - place if int(place.min()) < 0 else place
+            stream = np.random.default_rng(self._key(site, batch.keys[sample]))
+            values = stream.standard_normal((int(nth.max()) + 1, *shape), dtype=np.float32)
+            drawn[mine, ..., drawn.shape[-1] - shape[-1] :] = torch.from_numpy(values)[nth]
+        shift = (sigma * drawn).to(old.device)
         if site.component != "pattern":
-            return old + shift
-        return (old.log() + shift).softmax(-1)
+            return old + shift.to(old)
+        # In float32: the logarithm of a weight in bfloat16 would itself be noise.
+        return (old.float().log() + shift).softmax(-1)
 
-    def _key(self, site: Site, example: int) -> int:
-        key = hashlib.sha256(f"noise {self.seed} {self.draw} {site} {example}".encode()).digest()
-        return int.from_bytes(key[:7], "big")
+    def _key(self, site: Site, sample: str) -> int:
+        key = hashlib.sha256(f"noise {self.seed} {self.draw} {site} {sample}".encode()).digest()
+        return int.from_bytes(key[:8], "big")
 
     def _what(self) -> str:
         unit = "" if self.over is None else " standard deviations"

@@ -89,21 +89,41 @@ class Intervention(ABC):
             for i in chosen or ():
                 if size is not None and not 0 <= i < size:
                     raise SiteError(f"{site} has {size} {name}s, 0 to {size - 1}; got {name} {i}")
-        if site.component != "vision_resid_post":
-            batch.tokens.resolve(self.positions)
+            if any(i < 0 for i in chosen or ()):
+                raise SiteError(
+                    f"{site}: {name}s are counted from 0; got {name} {min(chosen or ())}"
+                )
+        if site.component == "vision_resid_post":
+            return
+        resolved = batch.tokens.resolve(self.positions)
+        if site.component == "embed" and all(
+            bool(torch.isin(here, tokens.position).all())
+            for here, tokens in zip(resolved, batch.tokens.images, strict=True)
+        ):
+            raise SiteError(
+                f"{site} is overwritten by image features at positions {self.positions!r}: nothing would "
+                "change. Edit 'projected', or 'resid_pre' of layer 0"
+            )
 
     @abstractmethod
-    def edit(self, old: Float[Tensor, "token ..."], chosen: Selected, model: VLM) -> Tensor:
+    def edit(
+        self, old: Float[Tensor, "token ..."], chosen: Selected, model: VLM, batch: Batch
+    ) -> Tensor:
         """New values of the chosen tokens; what ``units`` and ``heads`` leave out is put back."""
+
+    def tokens(
+        self, old: Float[Tensor, "token ..."], chosen: Selected, model: VLM, batch: Batch
+    ) -> Float[Tensor, "token ..."]:
+        """The chosen tokens after the edit."""
+        new = self.edit(old, chosen, model, batch).to(old)
+        return torch.where(self._inside(old), new, old)
 
     def __call__(self, value: Tensor, model: VLM, batch: Batch) -> Tensor:
         """The edited value of the whole site (out of place)."""
         site = self.site.check(model)
         chosen = select(site, self.positions, value, model, batch)
         tokens = flat(site, value)
-        old = tokens[chosen.index]
-        new = self.edit(old, chosen, model).to(old)
-        new = torch.where(self._inside(old), new, old)
+        new = self.tokens(tokens[chosen.index], chosen, model, batch)
         return unflat(site, tokens.index_put((chosen.index,), new), value)
 
     def _inside(self, tokens: Tensor) -> Bool[Tensor, ...]:
@@ -139,7 +159,7 @@ Edits: TypeAlias = Intervention | Sequence["Edits"]
 class Zero(Intervention):
     """Set what it touches to zero."""
 
-    def edit(self, old: Tensor, chosen: Selected, model: VLM) -> Tensor:
+    def edit(self, old: Tensor, chosen: Selected, model: VLM, batch: Batch) -> Tensor:
         return torch.zeros_like(old)
 
 
@@ -149,7 +169,7 @@ class Scale(Intervention):
 
     factor: float = 1.0
 
-    def edit(self, old: Tensor, chosen: Selected, model: VLM) -> Tensor:
+    def edit(self, old: Tensor, chosen: Selected, model: VLM, batch: Batch) -> Tensor:
         return old * self.factor
 
     def _what(self) -> str:
@@ -176,7 +196,7 @@ class Steer(Intervention):
                 f"{token}, a token's value there, or a shape that broadcasts to it"
             )
 
-    def edit(self, old: Tensor, chosen: Selected, model: VLM) -> Tensor:
+    def edit(self, old: Tensor, chosen: Selected, model: VLM, batch: Batch) -> Tensor:
         return old + self.alpha * self.direction.to(old)
 
     def _what(self) -> str:
@@ -204,17 +224,25 @@ class Replace(Intervention):
                 f"({', '.join(site.kind.dims)}), or a shape that broadcasts to it"
             )
 
-    def __call__(self, value: Tensor, model: VLM, batch: Batch) -> Tensor:
-        site = self.site.check(model)
-        chosen = select(site, self.positions, value, model, batch)
-        tokens = flat(site, value)
-        old = tokens[chosen.index]
-        new = flat(site, self.value.to(value).expand(value.shape))[chosen.index]
-        new = torch.where(self._inside(old), new, old)
-        return unflat(site, tokens.index_put((chosen.index,), new), value)
-
-    def edit(self, old: Tensor, chosen: Selected, model: VLM) -> Tensor:
-        raise NotImplementedError("a replacement is laid out as the whole site")
+    def edit(self, old: Tensor, chosen: Selected, model: VLM, batch: Batch) -> Tensor:
+        site, given = self.site.check(model), self.value.to(old)
+        if given.ndim < len(site.kind.dims) and site.component != "vision_resid_post":
+            given = given[(None,) * (len(site.kind.dims) - given.ndim)]
+        if site.kind.dims[:2] == ("batch", "pos"):
+            return _at(given, chosen.sample, chosen.position).expand(old.shape)
+        if site.component == "pattern":
+            return _at(given.transpose(1, 2), chosen.sample, chosen.position).expand(old.shape)
+        if site.component == "projected":
+            return given.expand(*_longest(given, chosen), *given.shape[1:])[chosen.index]
+        whole = given.flatten(0, -2) if given.ndim > 1 else given.expand(old.shape)
+        if len(whole) == 1:
+            whole = whole.expand(old.shape)
+        if len(whole) != len(old):
+            raise ShapeError(
+                f"the value for {site} has {len(whole)} tokens, the tower {len(old)}; give all of them "
+                "or one that stands for all"
+            )
+        return whole
 
 
 def zero(
@@ -285,21 +313,15 @@ def replace(
     site: str | Site,
     value: Float[Tensor, ...],
     *,
-    layer: int | None = None,
+    layer: int | Sequence[int] | None = None,
     positions: Positions = "all",
     units: int | Sequence[int] | None = None,
     heads: int | Sequence[int] | None = None,
-) -> Intervention:
+) -> Edits:
     """Put another run's (or any) value in the place of a site's; arguments as ``zero``."""
     if not isinstance(value, Tensor):
         raise ShapeError(f"replace takes a tensor; got {type(value).__name__}")
-    return Replace(
-        Site.parse(site, layer),
-        positions,
-        indices("units", units),
-        indices("heads", heads),
-        value,
-    )
+    return build(Replace, site, layer, positions, units, heads, value=value)
 
 
 def build(
@@ -351,7 +373,20 @@ def flatten(edits: Edits) -> tuple[Intervention, ...]:
     return (edits,)
 
 
+def _at(value: Tensor, sample: Tensor, position: Tensor) -> Tensor:
+    """``value[sample, position]`` where either axis may be of length 1 and stands for all."""
+    first = sample if value.shape[0] > 1 else torch.zeros_like(sample)
+    second = position if value.shape[1] > 1 else torch.zeros_like(position)
+    return value[first.to(value.device), second.to(value.device)]
+
+
+def _longest(value: Tensor, chosen: Selected) -> tuple[int]:
+    return (len(value) if len(value) > 1 else int(chosen.index.max()) + 1,)
+
+
 def _axis(tokens: Tensor, axis: int, chosen: tuple[int, ...]) -> Bool[Tensor, ...]:
+    if max(chosen) >= tokens.shape[axis]:
+        raise SiteError(f"the axis has {tokens.shape[axis]} entries; got index {max(chosen)}")
     mask = torch.zeros(tokens.shape[axis], dtype=torch.bool, device=tokens.device)
     mask[list(chosen)] = True
     return mask.view(*(-1 if i == axis else 1 for i in range(tokens.ndim)))

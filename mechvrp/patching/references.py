@@ -28,24 +28,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Mean", "Resample", "mean", "resample"]
 
-#: A token's name: an image token by its place on the grid, any other by its distance from the end.
-Name = tuple[int, int, int]
+#: A token's name: an image token's image, row, column and grid, any other by its distance from the end.
+Name = tuple[int, ...]
 
 
-def _names(place: Tensor, row: Tensor, col: Tensor) -> list[Name]:
-    inside = row >= 0
+def _names(place: Tensor, patch: Tensor) -> list[Name]:
     return [
-        (0, r, c) if on else (p, -1, -1)
-        for p, r, c, on in zip(
-            place.tolist(), row.tolist(), col.tolist(), inside.tolist(), strict=True
-        )
+        tuple(image) if image[1] >= 0 else (p,)
+        for p, image in zip(place.tolist(), patch.tolist(), strict=True)
     ]
 
 
 def _word(name: Name) -> str:
-    return (
-        f"image token (row {name[1]}, column {name[2]})" if name[1] >= 0 else f"position {name[0]}"
-    )
+    if len(name) == 1:
+        return f"position {name[0]}"
+    image, row, col, rows, cols = name
+    return f"image token (row {row}, column {col}) of a {rows} x {cols} grid (image {image})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -66,6 +64,10 @@ class _Referring(Intervention):
             raise SiteError(
                 f"{site} is not among the cached sites of the reference: {', '.join(self.over)}"
             )
+        if self.over.info["model"] != model.name:
+            raise InputError(
+                f"the reference was cached from {self.over.info['model']}, and this is {model.name}"
+            )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -75,11 +77,11 @@ class Mean(_Referring):
     pooled: bool = True
     _means: dict[Any, Tensor] = field(default_factory=dict)
 
-    def edit(self, old: Tensor, chosen: Selected, model: VLM) -> Tensor:
+    def edit(self, old: Tensor, chosen: Selected, model: VLM, batch: Batch) -> Tensor:
         means = self._of(self.site.check(model))
         if self.pooled:
             return means[None].to(old).expand(old.shape)
-        names = _names(chosen.place, chosen.row, chosen.col)
+        names = _names(chosen.place, chosen.patch)
         absent = next((name for name in names if name not in means), None)
         if absent is not None:
             raise SiteError(
@@ -98,7 +100,7 @@ class Mean(_Referring):
                 self._means[None] = values.double().mean(axes)
             else:
                 found: dict[Name, list[int]] = defaultdict(list)
-                for i, name in enumerate(_names(rows.position, rows.row, rows.col)):
+                for i, name in enumerate(_names(rows.position, rows.patch)):
                     found[name].append(i)
                 self._means.update({n: values[i].double().mean(0) for n, i in found.items()})
         return self._means
@@ -110,40 +112,36 @@ class Mean(_Referring):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Resample(_Referring):
-    """Another sample's value at the same position; the donor is drawn by (seed, draw, example)."""
+    """Another sample's value at the same position; the donor is drawn by (seed, draw, sample)."""
 
     seed: int = 0
     draw: int = 0
-    exclude_self: bool = False
     _places: dict[tuple[int, Name], int] = field(default_factory=dict)
 
-    def donor(self, example: int) -> int:
-        """Which sample of the reference stands in for a sample of the batch."""
-        n = self.over.n_examples
-        others = n - self.exclude_self
-        key = hashlib.sha256(f"resample {self.seed} {self.draw} {example}".encode()).digest()
-        drawn = int(np.random.default_rng(list(key[:8])).integers(others))
-        return drawn + (self.exclude_self and drawn >= example)
+    def donor(self, key: str) -> int:
+        """Which sample of the reference stands in for the one of that key (``batch.keys``)."""
+        known = self.over.sample_keys or ("",) * self.over.n_examples
+        others = [i for i, other in enumerate(known) if other != key]
+        if not others:
+            raise InputError(f"the reference holds no other sample than {key!r} to draw from")
+        digest = hashlib.sha256(f"resample {self.seed} {self.draw} {key}".encode()).digest()
+        return others[int(np.random.default_rng(list(digest[:8])).integers(len(others)))]
 
-    def edit(self, old: Tensor, chosen: Selected, model: VLM) -> Tensor:
+    def edit(self, old: Tensor, chosen: Selected, model: VLM, batch: Batch) -> Tensor:
         site = self.site.check(model)
         if not self._places:
             rows = self.over.rows(site)
-            names = _names(rows.position, rows.row, rows.col)
-            self._places.update(
-                {
-                    (e, name): i
-                    for i, (e, name) in enumerate(zip(rows.example.tolist(), names, strict=True))
-                }
-            )
+            names = _names(rows.position, rows.patch)
+            pairs = zip(rows.example.tolist(), names, strict=True)
+            self._places.update({pair: i for i, pair in enumerate(pairs)})
+        donors = {i: self.donor(batch.keys[i]) for i in set(chosen.sample.tolist())}
         wanted = []
-        donors = {e: self.donor(e) for e in set(chosen.example.tolist())}
-        names = _names(chosen.place, chosen.row, chosen.col)
-        for example, name in zip(chosen.example.tolist(), names, strict=True):
-            donor = donors[example]
+        names = _names(chosen.place, chosen.patch)
+        for sample, name in zip(chosen.sample.tolist(), names, strict=True):
+            donor = donors[sample]
             if (donor, name) not in self._places:
                 raise SiteError(
-                    f"sample {donor} of the reference, drawn for sample {example}, has no "
+                    f"sample {donor} of the reference, drawn for sample {sample}, has no "
                     f"{_word(name)} at {site}: prompts or image grids differ. Resample at positions that "
                     "all samples have (e.g. 'last', 'image'), from samples with the same image grid"
                 )
@@ -154,12 +152,8 @@ class Resample(_Referring):
         super().check(model, batch)
         if self.site.component == "vision_resid_post":
             raise SiteError(f"{self.site}: the tower's states are not resampled; edit 'projected'")
-        highest = max(batch.origin)
-        if self.exclude_self and highest >= self.over.n_examples:
-            raise InputError(
-                f"exclude_self means that the reference holds the batch's own samples, in order; it "
-                f"holds {self.over.n_examples}, and the batch has a sample {highest}"
-            )
+        for key in batch.keys:
+            self.donor(key)
 
     def _what(self) -> str:
         return (
@@ -197,7 +191,6 @@ def resample(
     *,
     seed: int = 0,
     draw: int = 0,
-    exclude_self: bool = False,
     layer: int | Sequence[int] | None = None,
     positions: Positions = "all",
     units: int | Sequence[int] | None = None,
@@ -209,19 +202,14 @@ def resample(
         site: as ``zero``.
         over: ``mechvrp.cache(model, samples, site, positions=...)`` of the possible donors.
         seed, draw: the donor of each sample is drawn by (seed, draw, sample): the same one at all
-            sites and in whatever order things run.
-        exclude_self: the donors are the batch's own samples, in its order; none is its own donor.
+            sites and in whatever batch or order things run. A sample of the reference is never its
+            own donor (samples encoded elsewhere can't be told apart, and may be).
 
     Raises:
         SiteError: the reference lacks the site, or (when the edit is made) the donor the position.
         InputError: there is no donor to choose.
     """
-    found = _cached(over)
-    if found.n_examples - exclude_self < 1:
-        raise InputError(
-            f"resample needs another sample to draw from; the reference holds {found.n_examples}"
-        )
-    more = {"over": found, "seed": seed, "draw": draw, "exclude_self": exclude_self}
+    more = {"over": _cached(over), "seed": seed, "draw": draw}
     return build(Resample, site, layer, positions, units, heads, **more)
 
 

@@ -7,11 +7,11 @@ token gets a name that does not depend on padding, batch or order of execution.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from mechvrp.models.tokens import on_image
@@ -30,22 +30,29 @@ class Selected:
 
     Attributes:
         index: place in ``flat(site, value)``, [token].
-        example: which sample it belongs to, counted in the batch that was encoded, [token].
+        sample: which row of the batch it belongs to, [token].
+        position: in the padded sequence, -1 in the vision tower, [token].
         place: position counted from the end of the prompt (-1 is the last prompt token), or, in the
-            vision tower, from the first of the image's own tokens, [token].
-        row, col: of an image token on its grid, -1 for others and in the tower, [token].
+            vision tower, from the first token of the sample's first image, [token].
+        patch: of an image token its image, row and column and its grid's rows and columns; -1 for
+            other tokens and in the tower, [token, 5].
         length: tokens of the sample's prompt, [token].
     """
 
     index: Int[Tensor, " token"]
-    example: Int[Tensor, " token"]
+    sample: Int[Tensor, " token"]
+    position: Int[Tensor, " token"]
     place: Int[Tensor, " token"]
-    row: Int[Tensor, " token"]
-    col: Int[Tensor, " token"]
+    patch: Int[Tensor, "token 5"]
     length: Int[Tensor, " token"]
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def where(self, mask: Bool[Tensor, " token"]) -> Selected:
+        """Those of the tokens."""
+        parts = (getattr(self, f.name) for f in fields(self))
+        return Selected(*(part[mask.to(part.device)] for part in parts))
 
 
 def flat(site: Site, value: Tensor) -> Tensor:
@@ -82,15 +89,12 @@ def select(site: Site, positions: Positions, value: Tensor, model: VLM, batch: B
     row, position = torch.cat(rows), torch.cat(places)
     length = batch.tokens.length
     index = torch.cat(features) if site.component == "projected" else row * length + position
-    grid = torch.full((2, len(batch), length), -1)
-    for i, tokens in enumerate(batch.tokens.images):
-        grid[0, i, tokens.position], grid[1, i, tokens.position] = tokens.row, tokens.col
     return Selected(
         index.to(value.device),
-        torch.tensor(batch.origin)[row],
+        row,
+        position,
         position - length,
-        grid[0, row, position],
-        grid[1, row, position],
+        torch.stack([batch.tokens.patches(i) for i in range(len(batch))])[row, position],
         batch.tokens.attention_mask.sum(-1)[row],
     )
 
@@ -108,7 +112,8 @@ def _in_tower(value: Tensor, model: VLM, batch: Batch) -> Selected:
     example = owner[image]
     first = torch.tensor([int((example < e).sum()) for e in range(len(batch))])
     none = torch.full_like(example, -1)
+    patch = torch.full((len(example), 5), -1)
     place = torch.arange(len(example)) - first[example]
     lengths = batch.tokens.attention_mask.sum(-1)[example]
     index = torch.arange(len(example), device=value.device)
-    return Selected(index, torch.tensor(batch.origin)[example], place, none, none, lengths)
+    return Selected(index, example, none, place, patch, lengths)

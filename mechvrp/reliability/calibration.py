@@ -14,6 +14,8 @@ from mechvrp.statistics import Estimate, group_bootstrap
 
 __all__ = ["Calibration", "expected_calibration_error", "measure_calibration", "reliability_table"]
 
+_SIMULATIONS = 400
+
 Binning = Literal["width", "mass"]
 
 
@@ -26,6 +28,9 @@ class Calibration:
         ece_mass: the same over bins of equal numbers of examples.
         brier: mean squared difference of confidence and correctness.
         gap: mean confidence minus accuracy; above 0 is overconfidence.
+        ece_width_if_calibrated, ece_mass_if_calibrated: the 95th percentile of what either ECE would
+            be if every answer were right with exactly its confidence. An ECE is above 0 even then,
+            and so is its bootstrap interval: miscalibration is shown by an ECE above this.
         table: the reliability diagram's data over bins of equal width (`reliability_table`).
     """
 
@@ -33,6 +38,8 @@ class Calibration:
     ece_mass: Estimate
     brier: Estimate
     gap: Estimate
+    ece_width_if_calibrated: float
+    ece_mass_if_calibrated: float
     table: pd.DataFrame
 
 
@@ -115,6 +122,8 @@ def measure_calibration(
         ece_mass=interval(_ece, _codes(values, bins, "mass"), values - truth),
         brier=interval(mean, (values - truth) ** 2),
         gap=interval(mean, values - truth),
+        ece_width_if_calibrated=_if_calibrated(values, _codes(values, bins, "width"), settings),
+        ece_mass_if_calibrated=_if_calibrated(values, _codes(values, bins, "mass"), settings),
         table=reliability_table(values, truth, bins=bins),
     )
 
@@ -127,6 +136,19 @@ def _ece(
         inside = codes == code
         total += np.abs(weights[:, inside] @ excess[inside])
     return np.asarray(total / weights.sum(axis=1))
+
+
+def _if_calibrated(
+    values: NDArray[np.float64], codes: NDArray[np.int64], settings: dict[str, Any]
+) -> float:
+    """The 95th percentile of the ECE over labels drawn with exactly these probabilities."""
+    rng = np.random.default_rng([int(settings.get("seed", 0)), 2])
+    drawn = rng.random((_SIMULATIONS, len(values))) < values
+    total = np.zeros(_SIMULATIONS)
+    for code in np.unique(codes):
+        inside = codes == code
+        total += np.abs((values[inside] - drawn[:, inside]).sum(axis=1))
+    return float(np.percentile(total / len(values), 95))
 
 
 def _codes(values: NDArray[np.float64], bins: int, binning: Binning) -> NDArray[np.int64]:

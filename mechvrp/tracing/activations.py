@@ -31,6 +31,7 @@ class Rows:
         position: counted from the end of its prompt (-1 is the last prompt token), [row], so that it
             does not depend on padding.
         row, col: the image token's place on its grid, -1 elsewhere, [row].
+        patch: its image, row and column and its grid's rows and columns, -1 elsewhere, [row, 5].
         counts: rows of each example, [example].
     """
 
@@ -38,6 +39,7 @@ class Rows:
     position: Int[Tensor, " row"]
     row: Int[Tensor, " row"]
     col: Int[Tensor, " row"]
+    patch: Int[Tensor, "row 5"]
     counts: Int[Tensor, " example"]
 
     @property
@@ -60,9 +62,12 @@ class Activations(Mapping[str, Tensor]):
         rows: dict[str, Rows],
         positions: Any,
         info: Mapping[str, str],
+        sample_keys: tuple[str, ...] | None = None,
     ) -> None:
         self._values = values
         self.info = dict(info)
+        #: What tells the samples apart (``Batch.keys``); ``None`` where they were encoded elsewhere.
+        self.sample_keys = sample_keys
         self._rows = rows
         self.positions = positions
 

@@ -78,10 +78,13 @@ def cache(
 
     parts: list[dict[Site, Tensor]] = []
     rows: dict[str, list[Rows]] = {_kind(site): [] for site in wanted}
-    done = 0
+    done, known = 0, True
+    keys: list[str] = []
     for encoded in batches:
         values = _run(model, encoded, wanted, positions, device, dtype)
         parts.append(values)
+        keys += list(encoded.keys)
+        known = known and encoded.samples is not None
         for kind, found in rows.items():
             found.append(_rows(model, encoded, kind, positions, done))
         done += len(encoded)
@@ -92,7 +95,13 @@ def cache(
         if not bool(torch.isfinite(value).all()):
             raise NumericalError(f"{site} holds NaN or infinite values in {model.name}")
     info = {"model": model.name, "dtype": str(model.dtype).removeprefix("torch.")}
-    return Activations(values, {k: _join(found) for k, found in rows.items()}, positions, info)
+    return Activations(
+        values,
+        {k: _join(found) for k, found in rows.items()},
+        positions,
+        info,
+        tuple(keys) if known else None,
+    )
 
 
 def _run(
@@ -144,22 +153,20 @@ def _rows(model: VLM, batch: Batch, kind: str, positions: Positions, first: int)
         counts = torch.tensor([sum(next(sizes) for _ in t.shapes) for t in batch.tokens.images])
         example = torch.repeat_interleave(torch.arange(first, first + len(batch)), counts)
         none = torch.full_like(example, -1)
-        return Rows(example, torch.zeros_like(example), none, none, counts)
+        patch = torch.full((len(example), 5), -1)
+        return Rows(example, torch.zeros_like(example), none, none, patch, counts)
 
     chosen = batch.tokens.resolve(positions)
-    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for i, c in enumerate(chosen):
         tokens = batch.tokens.images[i]
         if kind == "projected":
             c = tokens.position[torch.isin(tokens.position, c)]
-        at = torch.full((batch.tokens.length,), -1)
-        rows_of, cols_of = at.clone(), at.clone()
-        rows_of[tokens.position], cols_of[tokens.position] = tokens.row, tokens.col
         example = torch.full_like(c, first + i)
-        parts.append((example, c - batch.tokens.length, rows_of[c], cols_of[c]))
+        parts.append((example, c - batch.tokens.length, batch.tokens.patches(i)[c]))
     counts = torch.tensor([len(part[0]) for part in parts])
-    example, position, row, col = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Rows(example, position, row, col, counts)
+    example, position, patch = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Rows(example, position, patch[:, 1], patch[:, 2], patch, counts)
 
 
 def _cat(site: Site, parts: Sequence[Tensor]) -> Tensor:
@@ -173,7 +180,7 @@ def _join(parts: Sequence[Rows]) -> Rows:
     return Rows(
         *(
             torch.cat([getattr(p, name) for p in parts])
-            for name in ("example", "position", "row", "col", "counts")
+            for name in ("example", "position", "row", "col", "patch", "counts")
         )
     )
 

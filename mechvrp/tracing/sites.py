@@ -133,6 +133,8 @@ class Site:
             SiteError: no such name, with the closest ones.
         """
         if isinstance(name, Site):
+            if layer is not None:
+                raise SiteError(f"{name!r} is a whole site; got layer {layer} besides")
             return name
         if not isinstance(name, str):
             raise SiteError(f"a site is named by a string or a Site; got {name!r}")

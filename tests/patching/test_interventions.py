@@ -89,8 +89,9 @@ def test_mean_pooled_and_by_position(family):
     )
     here = (rows.row == 0) & (rows.col == 1)
     assert int(here.sum()) == len(batch)
-    expected = acts.flat(RESID)[here].double().mean(0).float()
     for i in range(len(batch)):
+        same = here & (rows.patch[:, 3:] == torch.tensor(batch.tokens.images[i].shapes[0])).all(-1)
+        expected = acts.flat(RESID)[same].double().mean(0).float()  # of equal grids alone
         torch.testing.assert_close(after[i, batch.tokens.patch(i, 0, 1)], expected)
     with (
         pytest.raises(SiteError, match=r"no sample of the reference has a position -1"),
@@ -113,19 +114,30 @@ def test_mean_of_the_tower_and_the_projector(family):
 def test_resample_gives_the_donors_own_values(family):
     model, batch = family
     acts = mechvrp.cache(model, batch, [RESID, HEADS], positions="last")
-    edit = mechvrp.resample(RESID, acts, seed=3, exclude_self=True, positions="last")
-    donors = [edit.donor(i) for i in range(len(batch))]
-    assert all(donor != i for i, donor in enumerate(donors))
+    edit = mechvrp.resample(RESID, acts, seed=3, positions="last")
+    donors = [edit.donor(key) for key in batch.keys]
     before, after = site_before_and_after(model, batch, RESID, edit)
     torch.testing.assert_close(after[:, -1], before[donors, -1])
     assert torch.equal(after[:, :-1], before[:, :-1])
-    again = mechvrp.resample(HEADS, acts, seed=3, exclude_self=True, positions="last")
-    assert [again.donor(i) for i in range(len(batch))] == donors  # one donor at all sites
-    drawn = {
-        tuple(mechvrp.resample(RESID, acts, seed=s).donor(i) for i in range(len(batch)))
-        for s in range(20)
-    }
+    again = mechvrp.resample(HEADS, acts, seed=3, positions="last")
+    assert [again.donor(key) for key in batch.keys] == donors  # one donor at all sites
+    drawn = set()
+    for seed in range(20):
+        edit = mechvrp.resample(RESID, acts, seed=seed)
+        assert all(edit.donor(key) != i for i, key in enumerate(batch.keys))  # never its own
+        drawn.add(tuple(edit.donor(key) for key in batch.keys))
     assert len(drawn) > 3
+
+
+def test_resampling_between_different_grids_is_refused():
+    model = mechvrp.load(tiny.hf_model("qwen2-vl"), processor=tiny.processor("qwen2-vl"))
+    first, second = tiny.samples()[:2]  # 16x16 and 32x16 pixels
+    acts = mechvrp.cache(model, [second], RESID, positions="image")
+    with (
+        pytest.raises(SiteError, match=r"no image token \(row 0, column 0\) of a"),
+        mechvrp.trace(model, model.encode(first)) as t,
+    ):
+        t.apply(mechvrp.resample(RESID, acts, positions="image"))
 
 
 def test_noise_belongs_to_samples_not_to_batches(family):
@@ -137,13 +149,13 @@ def test_noise_belongs_to_samples_not_to_batches(family):
     image = batch.tokens.mask("image")
     assert torch.equal(after[~image], before[~image])
     shift = after - before
-    first = samples[:1]
+    first = samples[1:2]  # another row than its own in the batch
     alone_before, alone_after = site_before_and_after(
         model, model.encode(first, instruction=""), RESID, edit
     )
     alone = model.encode(first, instruction="")
     torch.testing.assert_close(
-        shift[0][image[0]],
+        shift[1][image[1]],
         (alone_after - alone_before)[0][alone.tokens.mask("image")[0]],
         atol=1e-5,
         rtol=1e-4,
@@ -152,6 +164,10 @@ def test_noise_belongs_to_samples_not_to_batches(family):
         model, batch, RESID, mechvrp.noise(RESID, 0.7, seed=5, draw=1, positions="image")
     )[1]
     assert not torch.allclose(other, after)
+    one = mechvrp.noise(RESID, 0.7, seed=5, positions=[(0, 1)])
+    _, only = site_before_and_after(model, batch, RESID, one)
+    at = batch.tokens.patch(0, 0, 1)
+    assert torch.equal(only[0, at], after[0, at])  # whatever else is edited
 
 
 def test_noise_in_units_of_the_site(llava):
@@ -228,6 +244,10 @@ def test_interventions_say_what_they_do(llava):
         (lambda acts: mechvrp.zero(RESID, layer=[1, 2]), SiteError, "component's name"),
         (lambda acts: mechvrp.zero("mlp_out", layer=[]), SiteError, "at least one"),
         (lambda acts: mechvrp.zero("mlp_out", layer=[1, 1]), SiteError, "different"),
+        (lambda acts: mechvrp.zero(mechvrp.Site("mlp_out", 1), layer=2), SiteError, "whole site"),
+        (lambda acts: mechvrp.noise("embed", 9.0, positions="image"), SiteError, "overwritten"),
+        (lambda acts: mechvrp.noise(PATTERN, 1.0, over=acts), SiteError, "logarithm"),
+        (lambda acts: mechvrp.zero("vision_resid_post", layer=0, units=[-1]), SiteError, "from 0"),
         (lambda acts: mechvrp.knockout(9), SiteError, "out of range"),
         (lambda acts: mechvrp.knockout(0, key="nonesuch"), SiteError, "no word"),
     ],
@@ -243,3 +263,35 @@ def test_bad_interventions_are_refused_before_the_model_runs(llava, make, error,
             t.logits.save()
     finally:
         handle.remove()
+    assert not ran
+
+
+def test_weights_in_bfloat16_are_not_disturbed():
+    """Noise of nothing, and a cut that cuts nothing, leave attention weights as they are."""
+    hf = tiny.hf_model("llava-clip", attn="eager").to(torch.bfloat16)
+    model = mechvrp.load(hf, processor=tiny.processor("llava-clip"))
+    batch = model.encode(tiny.samples()[0], instruction="")
+    before, after = site_before_and_after(
+        model, batch, PATTERN, mechvrp.noise(PATTERN, 0.0, positions="all")
+    )
+    assert before.dtype == torch.bfloat16
+    torch.testing.assert_close(after, before, atol=1e-6, rtol=2**-8)
+    image = int(batch.tokens.images[0].position[0])
+    edit = mechvrp.knockout(1, query=[image], key="last")  # later: not seen anyway
+    before, after = site_before_and_after(model, batch, PATTERN, edit)
+    assert torch.equal(after, before)
+
+
+def test_replacing_the_towers_states():
+    model = mechvrp.load(tiny.hf_model("llava-clip"), processor=tiny.processor("llava-clip"))
+    batch = model.encode(tiny.samples(), instruction="")
+    site = "vision_encoder.encoder_layers.1.hook_resid_post"
+    with mechvrp.trace(model, batch) as t:
+        value = t[site].save()
+    _, after = site_before_and_after(model, batch, site, mechvrp.replace(site, value.flip(0)))
+    assert torch.equal(after, value.flip(0))
+    one = torch.linspace(0, 1, value.shape[-1])
+    _, after = site_before_and_after(model, batch, site, mechvrp.replace(site, one))
+    assert torch.equal(after, one.expand(value.shape))
+    with pytest.raises(ShapeError, match="tokens"), mechvrp.trace(model, batch) as t:
+        t.apply(mechvrp.replace(site, value[:, :5]))

@@ -6,7 +6,8 @@ the digit scenes of ``mechvrp.data`` by
 
     python -m mechvrp.models.zoo.train NAME
 
-and measured by ``python -m mechvrp.models.zoo.evaluate NAME``.
+and measured by ``mechvrp models --evaluate NAME``, which writes the model card beside the weights
+(``python -m mechvrp.models.zoo.evaluate NAME`` measures accuracy alone, with plain transformers).
 """
 
 from mechvrp.models.zoo.folders import folder as folder

@@ -45,6 +45,9 @@ def save_checkpoint(
 
 def read_record(folder: Path) -> dict[str, Any] | None:
     """The record of a checkpoint, or ``None`` if there is no checkpoint."""
+    old = folder.with_name(folder.name + ".old")
+    if old.exists() and not folder.exists():  # killed between two renames
+        os.replace(old, folder)
     path = folder / "record.json"
     return json.loads(path.read_text()) if path.exists() else None
 

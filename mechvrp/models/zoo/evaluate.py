@@ -15,7 +15,7 @@ import typer
 
 from mechvrp.data.sample import Sample
 from mechvrp.data.scenes import load_scenes
-from mechvrp.models.zoo.folders import folder
+from mechvrp.models.zoo.folders import folder, names
 
 __all__ = ["answers", "measure", "report"]
 
@@ -132,7 +132,7 @@ def _main(
     """Accuracy of an embedded checkpoint by task and split, on digits it was not trained on."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    path = Path(name) if Path(name, "config.json").exists() else folder(name)
+    path = folder(name) if name in names() else Path(name)
     model = AutoModelForImageTextToText.from_pretrained(path).eval()
     processor = AutoProcessor.from_pretrained(path)
     typer.echo(report(measure(model, processor, n_images=n_images, seed=seed, batch=batch)))

@@ -31,18 +31,27 @@ FAMILIES: dict[str, type[ZooFamily]] = {
     TinyQwen2VL.name: TinyQwen2VL,
 }
 
+_SCENES = 3_000
 _VERSIONS = ("torch", "transformers", "tokenizers", "numpy", "scikit-learn")
 
 
-def write_folder(trained: Trained, out: Path, figures: dict[str, Any], threads: int) -> None:
-    """Write the Hugging Face folder, with ``training.json``: how it was made, what was measured."""
+def write_folder(
+    trained: Trained, out: Path, figures: dict[str, Any], threads: int, notes: list[str]
+) -> None:
+    """Write the Hugging Face folder, with ``training.json``: how it was made, what was measured.
+
+    A card that lies there is of other weights, and is removed.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    for stale in ("README.md", "evaluation.json"):
+        (out / stale).unlink(missing_ok=True)
     trained.model.save_pretrained(out)
     trained.processor.save_pretrained(out)
     record = {key: trained.record[key] for key in ("family", "recipe", "seconds", "states", "loss")}
     record |= {
         "finished": trained.finished,
         "threads": threads,
+        "notes": notes,
         "parameters": sum(p.numel() for p in trained.model.parameters()),
         "data": "mechvrp.data digit scenes; scikit-learn load_digits, training part",
         "measured": figures,
@@ -64,7 +73,7 @@ def _main(
     name: Annotated[str, typer.Argument(help=f"Which family: {', '.join(FAMILIES)}.")],
     seed: Annotated[int, typer.Option(help="Of weights and data.")] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write; by default the package's own.")
+        Path | None, typer.Option(help="Folder to write; by default work/out/NAME-seedSEED.")
     ] = None,
     work: Annotated[
         Path,
@@ -81,6 +90,9 @@ def _main(
     ] = None,
     n_images: Annotated[int, typer.Option(help="Scenes of the closing measurement.")] = 500,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    note: Annotated[
+        list[str] | None, typer.Option(help="A remark for the model card; may be repeated.")
+    ] = None,
     fresh: Annotated[bool, typer.Option(help="Throw an earlier checkpoint away.")] = False,
 ) -> None:
     """Train an embedded vision-language model on the digit scenes (under an hour on two CPU cores).
@@ -100,6 +112,8 @@ def _main(
 
     if name not in FAMILIES:
         raise typer.BadParameter(f"no family {name!r}: there are {', '.join(FAMILIES)}")
+    target = out or Path("work/out") / f"{name}-seed{seed}"
+    target.mkdir(parents=True, exist_ok=True)  # now, not after an hour of training
     torch.set_num_threads(threads)
     family = FAMILIES[name]()
     recipe: Recipe = replace(getattr(family, "recipe", Recipe()), seed=seed)
@@ -131,12 +145,12 @@ def _main(
     if not trained.finished:
         typer.echo(f"stopped; the same command continues from {place}")
         return
-    figures = measure(trained.model, trained.processor, n_images=n_images)
+    # Other scenes than a card's: what is tuned on this measurement is not tuned on the card's.
+    figures = measure(trained.model, trained.processor, n_images=n_images, seed=_SCENES)
     if hasattr(family, "further"):
         few = max(1, n_images // 5)
         figures |= family.further(trained.model, trained.processor, n_images=few)
-    target = out or Path(__file__).parent / name
-    write_folder(trained, target, figures, threads)
+    write_folder(trained, target, figures, threads, note or [])
     typer.echo(report(figures))
     typer.echo(f"written to {target}")
 

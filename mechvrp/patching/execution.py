@@ -1,0 +1,286 @@
+"""Running groups of variants: the clean pass, and each mode of a plan.
+
+Every mode gives the logits of the last prompt position, ``[variant, example, d_vocab]``, and every edit is
+made by the same code: its tokens are looked up once, and moved to where the mode keeps them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechvrp.models import Batch
+from mechvrp.patching.interventions import Intervention
+from mechvrp.patching.planning import Group, Plan
+from mechvrp.patching.selection import Selected, flat, select, unflat
+from mechvrp.patching.variants import Variant, choose
+from mechvrp.tracing.sites import Site
+from mechvrp.tracing.tracer import Trace
+
+if TYPE_CHECKING:
+    from mechvrp.models import VLM
+
+__all__ = ["Runner"]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a mode lays out the tokens of its variants.
+
+    Attributes:
+        mode: of the group.
+        variants: how many there are in the pass.
+        examples, length: of the batch.
+        first: the first position that is there.
+    """
+
+    mode: str
+    variants: int
+    examples: int
+    length: int
+    first: int
+
+    @property
+    def room(self) -> int:
+        return self.length - self.first
+
+    def index(self, slot: int, chosen: Selected, total: int, site: Site) -> Tensor:
+        """Where the chosen tokens of the variant in ``slot`` are, among ``total`` flat tokens."""
+        if site.kind.where in ("vision", "projector"):
+            return chosen.index + slot * (total // self.variants)
+        if site.component == "logits":  # those of the last position alone are made
+            rows = chosen.sample
+            return (
+                rows * self.variants + slot
+                if self.mode == "branches"
+                else slot * self.examples + rows
+            )
+        position = chosen.position - self.first
+        if self.mode == "branches":
+            row = chosen.sample * self.variants * self.room
+            return row + slot * self.room + position
+        return (slot * self.examples + chosen.sample) * self.room + position
+
+
+@dataclass(frozen=True, eq=False)
+class _PackedEdit:
+    """The edits of all variants of a pass at one site (an ``Edit`` of ``Trace.apply``)."""
+
+    site: Site
+    parts: tuple[tuple[int, Intervention], ...]
+    layout: _Layout
+    batch: Batch
+
+    def check(self, model: VLM, batch: Batch) -> None:
+        """Nothing: its interventions were checked when the variants were."""
+
+    def __call__(self, value: Tensor, model: VLM, batch: Batch) -> Tensor:
+        tokens = flat(self.site, value).clone()
+        for slot, edit in self.parts:
+            if self.site.kind.where == "vision":
+                # The tower's layout is its own: one variant's share of it, as if alone.
+                share = value[: len(value) // self.layout.variants]
+                chosen = select(self.site, edit.positions, share, model, self.batch)
+            else:
+                chosen = choose(edit, model, self.batch)
+            if self.site.component == "logits":
+                chosen = chosen.where(chosen.position == self.layout.length - 1)
+            at = self.layout.index(slot, chosen, len(tokens), self.site).to(value.device)
+            tokens[at] = edit.tokens(tokens[at], chosen, model, self.batch)
+        return unflat(self.site, tokens, value)
+
+
+@dataclass
+class Runner:
+    """The clean pass of a batch, and everything that is run from it.
+
+    Attributes:
+        model, batch, plan: what is run.
+        logits: clean logits of the last position, [example, d_vocab], float32.
+    """
+
+    model: VLM
+    batch: Batch
+    plan: Plan
+    logits: Float[Tensor, "example d_vocab"] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._states: dict[int, Tensor] = {}
+        self._first = min((g.first for g in self._from_cache()), default=self.batch.tokens.length)
+        self._cache: Any = None
+        self._features: Any = None
+        self._clean()
+
+    def _from_cache(self) -> list[Group]:
+        return [g for g in self.plan.groups if g.mode in ("branches", "suffix")]
+
+    def _clean(self) -> None:
+        entries = {g.entry: 0 for g in self.plan.groups if g.mode == "resume"}
+        for group in self._from_cache():
+            entries[group.entry] = min(entries.get(group.entry, group.first), group.first)
+        cached = any(g.entry < self.model.n_layers for g in self._from_cache())
+        options = {"logits_to_keep": 1, "use_cache": cached}
+        with Trace(self.model, self.batch, options=options) as t:
+            for entry in sorted(entries):
+                site = Site("resid_pre", 0) if entry == 0 else Site("resid_post", entry - 1)
+                self._states[entry] = t[site][:, entries[entry] :].clone().save()
+            logits = t.logits.save()
+            if cached:
+                cache = self.model.envoy.output.past_key_values.save()
+        self._starts = entries
+        self.logits = logits[:, -1].float()
+        if cached:
+            self._cache = cache
+        if any(g.mode == "resume" for g in self.plan.groups):
+            inputs = {
+                k: v
+                for k, v in self.batch.inputs.items()
+                if k in ("pixel_values", "image_grid_thw")
+            }
+            with torch.no_grad():
+                self._features = self.model.model.get_image_features(**inputs, return_dict=True)
+
+    def run(
+        self, group: Group, variants: Sequence[Variant]
+    ) -> Float[Tensor, "variant example d_vocab"]:
+        """Last-position logits of some variants of a group, float32."""
+        layout = _Layout(
+            group.mode, len(variants), len(self.batch), self.batch.tokens.length, group.first
+        )
+        edits = self._packed(variants, layout)
+        if group.mode == "full":
+            return self._rows(layout, edits, None)
+        if group.mode == "resume":
+            return self._rows(layout, edits, group.entry)
+        return self._behind(layout, edits, group.entry)
+
+    def _packed(self, variants: Sequence[Variant], layout: _Layout) -> list[_PackedEdit]:
+        by_site: dict[Site, list[tuple[int, Intervention]]] = {}
+        for slot, variant in enumerate(variants):
+            for edit in variant.edits:
+                by_site.setdefault(edit.site.check(self.model), []).append((slot, edit))
+        ordered = sorted(by_site.items(), key=lambda item: item[0].order)
+        return [_PackedEdit(site, tuple(parts), layout, self.batch) for site, parts in ordered]
+
+    def _split(
+        self, edits: list[_PackedEdit], entry: int, state: Tensor
+    ) -> tuple[Tensor, list[_PackedEdit]]:
+        """The state behind the last skipped block with the edits that belong to it, and the rest."""
+        later = []
+        for edit in edits:
+            if entry > 0 and edit.site == Site("resid_post", entry - 1):
+                state = edit(state, self.model, self.batch)
+            else:
+                later.append(edit)
+        return state, later
+
+    def _rows(self, layout: _Layout, edits: list[_PackedEdit], entry: int | None) -> Tensor:
+        """Whole sequences, a row for each variant and example; from a block on, or from the start."""
+        n = layout.variants
+        inputs = {k: _repeat(k, v, n) for k, v in self.batch.inputs.items()}
+        options: dict[str, Any] = {"logits_to_keep": 1, "use_cache": False}
+        if entry is not None:
+            inputs.pop("pixel_values")
+            options["mm_encoder_outputs"] = {"image": _repeated_features(self._features, n)}
+            state = self._states[entry][:, layout.first - self._starts[entry] :].repeat(n, 1, 1)
+            state, edits = self._split(edits, entry, state)
+        rows = Batch(inputs, self.batch.tokens)
+        blocks: Any = self.model.envoy.get(self.model.modules.layers)
+        with Trace(self.model, rows, options=options) as t:
+            for layer in range(entry or 0):
+                blocks[layer].skip(state)
+            t.apply(*edits)
+            logits = t.logits.save()
+        return logits[:, -1].float().unflatten(0, (n, layout.examples))
+
+    def _behind(self, layout: _Layout, edits: list[_PackedEdit], entry: int) -> Tensor:
+        """Only positions from the first edited one on, over the clean run's keys and values."""
+        n, room, first = layout.variants, layout.room, layout.first
+        branches = layout.mode == "branches"
+        state = self._states[entry][:, first - self._starts[entry] :]
+        state = state.repeat(1, n, 1) if branches else state.repeat(n, 1, 1)
+        state, edits = self._split(edits, entry, state)
+        ids, places = self.batch.inputs["input_ids"], self.batch.inputs["position_ids"]
+        if branches:
+            ids, places = ids[:, first:].repeat(1, n), torch.cat([places[..., first:]] * n, dim=-1)
+        else:
+            ids, places = ids[:, first:].repeat(n, 1), torch.cat([places[..., first:]] * n, dim=-2)
+        last = torch.arange(1, (n if branches else 1) + 1, device=ids.device) * room - 1
+        inputs = {"input_ids": ids, "position_ids": places, "attention_mask": self._mask(layout)}
+        options = {
+            "past_key_values": self._prefix(layout, entry),
+            "use_cache": True,
+            "logits_to_keep": last,
+        }
+        blocks: Any = self.model.envoy.get(self.model.modules.layers)
+        with Trace(self.model, Batch(inputs, self.batch.tokens), options=options) as t:
+            for layer in range(entry):
+                blocks[layer].skip(state)
+            if entry == 0:
+                blocks[0].input = state  # image tokens: their embeddings are not their ids'
+            t.apply(*edits)
+            logits = t.logits.save()
+        logits = logits.float()
+        return (
+            logits.transpose(0, 1) if branches else logits[:, -1].unflatten(0, (n, layout.examples))
+        )
+
+    def _mask(self, layout: _Layout) -> Tensor:
+        """Who sees whom, [row, 1, query, key]: the prefix, and of itself what lies before."""
+        real = self.batch.tokens.attention_mask.to(self.model.device)
+        room, n = layout.room, layout.variants
+        own = torch.ones(room, room, dtype=torch.bool, device=real.device).tril()
+        behind = own[None] & real[:, None, layout.first :]
+        prefix = real[:, None, : layout.first].expand(-1, room, -1)
+        if layout.mode == "branches":
+            same = torch.eye(n, dtype=torch.bool, device=real.device)
+            apart = torch.kron(same, torch.ones(room, room, dtype=torch.bool, device=real.device))
+            visible = torch.cat([prefix.repeat(1, n, 1), behind.repeat(1, n, n) & apart], dim=-1)
+        else:
+            visible = torch.cat([prefix, behind], dim=-1).repeat(n, 1, 1)
+        # A query that is padding itself must see something, or its softmax is NaN.
+        visible = visible | ~visible.any(-1, keepdim=True)
+        if self.model.attn_implementation == "eager":
+            low = torch.finfo(self.model.dtype).min
+            return torch.zeros_like(visible, dtype=self.model.dtype).masked_fill(~visible, low)[
+                :, None
+            ]
+        return visible[:, None]
+
+    def _prefix(self, layout: _Layout, entry: int) -> Any:
+        """The clean keys and values before the first position, for the layers that run; no copy."""
+        from transformers import DynamicCache
+        from transformers.cache_utils import DynamicLayer
+
+        cache = DynamicCache()
+        for index in range(self.model.n_layers):
+            layer = DynamicLayer()
+            if index >= entry:
+                source = self._cache.layers[index]
+                keys, values = (x[:, :, : layout.first] for x in (source.keys, source.values))
+                if layout.mode == "suffix":
+                    keys, values = (x.repeat(layout.variants, 1, 1, 1) for x in (keys, values))
+                layer.lazy_initialization(keys, values)
+                layer.keys, layer.values = keys, values
+            cache.layers.append(layer)
+        return cache
+
+
+def _repeat(name: str, value: Tensor, times: int) -> Tensor:
+    """An input of the batch for so many copies of it."""
+    return torch.cat([value] * times, dim=1 if name == "position_ids" and value.ndim == 3 else 0)
+
+
+def _repeated_features(features: Any, times: int) -> Any:
+    """Image features of so many copies of the batch; the blocks that would use them are skipped."""
+    fields = dict(features)
+    pooled = fields["pooler_output"]
+    many = (
+        list(pooled) * times if isinstance(pooled, (list, tuple)) else torch.cat([pooled] * times)
+    )
+    return type(features)(**{**fields, "pooler_output": many})

@@ -1,0 +1,188 @@
+"""Measures: numbers from the logits of the last prompt position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechvrp.data import is_correct
+from mechvrp.errors import InputError, ShapeError, UnavailableError
+
+if TYPE_CHECKING:
+    from mechvrp.models import VLM, Batch
+
+__all__ = ["MEASURES", "Measure", "Measuring", "Target", "first_tokens"]
+
+#: A named measure, or a function of logits [variant, example, d_vocab] and clean logits
+#: [example, d_vocab] that gives [variant, example].
+Measure = str | Callable[[Tensor, Tensor], Tensor]
+
+#: Which token an answer's logit is of: the model's own clean answer, the right one, or given ids.
+Target = Literal["own", "right"] | Int[Tensor, " example"] | Sequence[int]
+
+MEASURES = {
+    "logit": "logit of the target token",
+    "probability": "probability of the target token",
+    "logit_diff": "logit of the target token minus that of the foil, by default the best other token",
+    "correct": "whether the greedy first token, read as an answer, is right by the benchmark's rule",
+    "kl": "Kullback-Leibler divergence of the clean run's distribution from this one's, in nats",
+    "logits": "all logits of the last prompt position",
+}
+
+
+def first_tokens(model: VLM, batch: Batch, logits: Float[Tensor, "example d_vocab"]) -> Tensor:
+    """The first token of each sample's right answer, [example].
+
+    Of the ways to begin it (with and without a space, in lower case or capitalised) the one that the
+    clean run finds likeliest.
+
+    Raises:
+        UnavailableError: the batch has no samples, a sample has no answer, or no way of beginning it is
+            a word of its own.
+    """
+    if batch.samples is None or model.tokenizer is None:
+        raise UnavailableError(
+            "the right answers are unknown: encode samples with model.encode, or give target token ids"
+        )
+    found = []
+    for sample, row in zip(batch.samples, logits, strict=True):
+        if not sample.answer.strip():
+            raise UnavailableError(f"{sample!r} has no answer; give target token ids")
+        word = sample.answer.strip()
+        ways = {f"{space}{text}" for space in ("", " ") for text in (word, word.capitalize())}
+        ids = {
+            encoded[0]
+            for way in ways
+            if (encoded := model.tokenizer(way, add_special_tokens=False)["input_ids"])
+            and model.tokenizer.decode([encoded[0]]).strip()
+        }
+        found.append(max(ids, key=lambda i: float(row[i])))
+    return torch.tensor(found, device=logits.device)
+
+
+@dataclass
+class Measuring:
+    """Measures of one batch, ready to be taken of any variant's logits.
+
+    Args:
+        model, batch: what is swept.
+        measures: names of ``MEASURES``, functions by name, or both.
+        clean: [example, d_vocab].
+        target: of ``logit``, ``probability`` and ``logit_diff``.
+        foil: token ids [example]; ``None``: the best token other than the target, variant by variant.
+        reading: of yes/no answers, for ``correct``.
+    """
+
+    model: VLM
+    batch: Batch
+    measures: Mapping[str, Measure]
+    clean: Float[Tensor, "example d_vocab"]
+    target: Any = "own"
+    foil: Any = None
+    reading: Literal["official", "strict"] = "strict"
+
+    def __post_init__(self) -> None:
+        self._texts: dict[int, str] = {}
+        if isinstance(self.target, str) and self.target == "own":
+            self.ids = self.clean.argmax(-1)
+        elif isinstance(self.target, str) and self.target == "right":
+            self.ids = first_tokens(self.model, self.batch, self.clean)
+        else:
+            self.ids = self._ids("target", self.target)
+        self.foils = None if self.foil is None else self._ids("foil", self.foil)
+        if self.foils is not None and bool((self.foils == self.ids).any()):
+            raise InputError("a sample's foil is its target: their difference is always 0")
+        if "correct" in self.measures.values() and self.batch.samples is None:
+            raise UnavailableError("'correct' needs samples; encode them with model.encode")
+
+    def _ids(self, name: str, given: Any) -> Tensor:
+        ids = torch.as_tensor(given, device=self.clean.device)
+        if ids.shape != (len(self.batch),) or ids.dtype.is_floating_point:
+            raise ShapeError(
+                f"{name} must be one token id a sample, [{len(self.batch)}]; got {tuple(ids.shape)} of "
+                f"{ids.dtype}"
+            )
+        if not bool(((ids >= 0) & (ids < self.clean.shape[-1])).all()):
+            raise InputError(f"{name} ids must be within 0 to {self.clean.shape[-1] - 1}")
+        return ids
+
+    def __call__(self, logits: Float[Tensor, "variant example d_vocab"]) -> dict[str, Tensor]:
+        """Each measure by name, [variant, example], on the CPU."""
+        return {name: self._one(measure, logits).cpu() for name, measure in self.measures.items()}
+
+    def _one(self, measure: Measure, logits: Tensor) -> Tensor:
+        if callable(measure):
+            value = measure(logits, self.clean)
+            if not isinstance(value, Tensor) or value.shape != logits.shape[:2]:
+                shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise ShapeError(
+                    f"a measure gives [variant, example], {tuple(logits.shape[:2])}; got {shape}"
+                )
+            return value
+        at = self.ids.expand(logits.shape[:2])[..., None]
+        match measure:
+            case "logit":
+                return logits.gather(-1, at)[..., 0]
+            case "probability":
+                return logits.softmax(-1).gather(-1, at)[..., 0]
+            case "logit_diff":
+                if self.foils is not None:
+                    other = logits.gather(-1, self.foils.expand(logits.shape[:2])[..., None])[
+                        ..., 0
+                    ]
+                else:
+                    other = logits.scatter(-1, at, float("-inf")).amax(-1)
+                return logits.gather(-1, at)[..., 0] - other
+            case "kl":
+                clean, here = self.clean.log_softmax(-1), logits.log_softmax(-1)
+                return (clean.exp() * (clean - here)).sum(-1)
+            case "correct":
+                return self._correct(logits.argmax(-1))
+            case _:
+                return logits
+
+    def _correct(self, chosen: Tensor) -> Tensor:
+        assert self.batch.samples is not None
+        ids = chosen.tolist()
+        for token in {t for row in ids for t in row} - set(self._texts):
+            text = self.model.tokenizer.decode([token], skip_special_tokens=True)
+            self._texts[token] = text.strip()
+        right = [
+            [
+                is_correct(sample, self._texts[token], reading=self.reading)
+                for sample, token in zip(self.batch.samples, row, strict=True)
+            ]
+            for row in ids
+        ]
+        return torch.tensor(right)
+
+
+def as_measures(given: Any) -> dict[str, Measure]:
+    """Names and measures of a sweep's ``measure`` argument.
+
+    Raises:
+        InputError: no such measure.
+    """
+    if isinstance(given, str) or callable(given):
+        given = [given]
+    items = (
+        given.items()
+        if isinstance(given, Mapping)
+        else [(m if isinstance(m, str) else getattr(m, "__name__", "measure"), m) for m in given]
+    )
+    found: dict[str, Measure] = {}
+    for name, measure in items:
+        if not callable(measure) and measure not in MEASURES:
+            known = "; ".join(f"{key}: {words}" for key, words in MEASURES.items())
+            raise InputError(f"no measure {measure!r}. There are {known}; or give a function")
+        if name in found:
+            raise InputError(f"two measures are called {name!r}; give a mapping with their names")
+        found[str(name)] = measure
+    if not found:
+        raise InputError("a sweep measures something; no measure was given")
+    return found

@@ -1,0 +1,163 @@
+"""Plans: which variants run together, from where, over which positions."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from mechvrp.patching.variants import Variant
+
+if TYPE_CHECKING:
+    from mechvrp.models import VLM, Batch
+
+__all__ = ["Group", "Mode", "Plan", "can_split", "make_plan"]
+
+Mode = Literal["clean", "branches", "suffix", "resume", "full"]
+
+#: A branch is worth its mask up to so many tokens; longer ones are rows of their own.
+_BRANCH = 16
+
+
+@dataclass(frozen=True)
+class Group:
+    """Variants that run in the same way.
+
+    Attributes:
+        mode: ``clean`` (nothing but the logits differs), ``branches`` (variants are parallel tokens
+            behind a shared prefix), ``suffix`` (rows over the clean run's key/value cache),
+            ``resume`` (rows of whole sequences from a block on) or ``full``.
+        entry: the first block that is run; -1 for the whole model.
+        first: the first position that is run.
+        variants: indices into the sweep's variants.
+        width: variants a pass.
+    """
+
+    mode: Mode
+    entry: int
+    first: int
+    variants: tuple[int, ...]
+    width: int
+
+    @property
+    def passes(self) -> int:
+        return 0 if self.mode == "clean" else -(-len(self.variants) // self.width)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep will do.
+
+    Attributes:
+        groups: in the order in which they run.
+        n_layers, length, examples: of the model and the batch.
+        n_variants: how many there are, failed ones included.
+        why_not: why the clean run's cache cannot be shared, "" if it can.
+    """
+
+    groups: tuple[Group, ...]
+    n_layers: int
+    length: int
+    examples: int
+    n_variants: int
+    why_not: str = ""
+
+    @property
+    def forwards(self) -> int:
+        """Calls of the model, the clean pass included."""
+        return 1 + sum(group.passes for group in self.groups)
+
+    @property
+    def token_layers(self) -> int:
+        """Tokens times decoder layers that will be computed, the clean pass included."""
+        total = self.n_layers * self.length * self.examples
+        for group in self.groups:
+            if group.mode != "clean":
+                layers = self.n_layers - max(group.entry, 0)
+                positions = self.length - group.first
+                total += layers * positions * self.examples * len(group.variants)
+        return total
+
+    @property
+    def naive_token_layers(self) -> int:
+        """What one whole forward a variant would compute."""
+        return self.n_layers * self.length * self.examples * max(self.n_variants, 1)
+
+    def __str__(self) -> str:
+        share = self.naive_token_layers / self.token_layers
+        lines = [
+            f"{self.n_variants} variants on {self.examples} examples of {self.length} positions: "
+            f"{self.forwards} forward calls, {self.token_layers:,} token-layers "
+            f"({share:.1f}x fewer than one forward a variant)"
+        ]
+        for group in self.groups:
+            n = len(group.variants)
+            what = f"{n} variant{'s' * (n != 1)}: {group.mode}"
+            if group.mode == "full":
+                what += f", {group.width} rows an example a pass"
+            elif group.mode != "clean":
+                what += (
+                    f" from block {group.entry} over {self.length - group.first} of {self.length} "
+                    f"positions, {group.width} a pass"
+                )
+            lines.append(f"  {what}{f', {group.passes} passes' if group.passes else ''}")
+        if self.why_not:
+            lines.append(f"  no branches or suffixes: {self.why_not}")
+        return "\n".join(lines)
+
+
+def can_split(model: VLM, batch: Batch) -> str:
+    """ "" if what stands before a position is as it is whatever follows, else the reason it isn't."""
+    if model.family.attention != "causal":
+        return f"in {model.family.name} all positions of a prompt see one another"
+    config = model.model.config.get_text_config(decoder=True)
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    window = getattr(config, "sliding_window", None)
+    if kinds != {"full_attention"} or (
+        window and getattr(config, "use_sliding_window", True) and window < batch.tokens.length
+    ):
+        return f"its attention is not plain causal ({', '.join(sorted(kinds))}, window {window})"
+    if model.attn_implementation not in ("sdpa", "eager"):
+        return f"attn={model.attn_implementation!r} takes no mask of four dimensions"
+    return ""
+
+
+def make_plan(model: VLM, batch: Batch, variants: Sequence[Variant], *, memory: int) -> Plan:
+    """Group variants by the cheapest exact way to run them.
+
+    Args:
+        memory: bytes that the activations of one pass may take, roughly.
+    """
+    why_not = can_split(model, batch)
+    length, examples = batch.tokens.length, len(batch)
+    grouped: dict[tuple[Mode, int, int], list[int]] = defaultdict(list)
+    for index, variant in enumerate(variants):
+        if variant.error:
+            continue
+        entry, first = variant.entry, variant.first
+        mode: Mode
+        if entry < 0:
+            mode, first = "full", 0
+        elif entry >= model.n_layers and first >= length - 1:
+            # Only the last position's logits can differ: a norm and an unembedding remain.
+            mode, first = "branches" if not why_not else "resume", length - 1 if not why_not else 0
+        elif why_not or variant.rows or first == 0:
+            mode, first = "resume", 0
+        else:
+            mode = "branches" if length - first <= _BRANCH else "suffix"
+        if not variant.edits:
+            mode, first = "clean", length
+        grouped[mode, entry, first].append(index)
+    groups = []
+    for (mode, entry, first), members in sorted(grouped.items(), key=lambda g: g[0][1:]):
+        # The MLP's neurons are a token's largest activations, a few of them alive at once; a row's
+        # keys and values are copied for the layers that run.
+        per_token = 4 * (6 * model.d_model + 4 * model.d_mlp)
+        tokens = (length - first) * examples
+        cached = 0
+        if mode == "suffix":
+            cached = first * examples * 2 * model.n_kv_heads * model.d_head * 4
+        width = max(1, min(len(members), memory // max(1, tokens * per_token + cached)))
+        groups.append(Group(mode, entry, first, tuple(members), int(width)))
+    return Plan(tuple(groups), model.n_layers, length, examples, len(variants), why_not)

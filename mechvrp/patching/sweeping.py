@@ -1,0 +1,225 @@
+"""``sweep``: many interventions on one batch, exactly, at the least cost."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mechvrp.errors import InputError, MechVRPError, NumericalError
+from mechvrp.patching.execution import Runner
+from mechvrp.patching.measures import Measuring, as_measures
+from mechvrp.patching.planning import Group, Plan, make_plan
+from mechvrp.patching.variants import Variant, Variants, as_variants
+
+if TYPE_CHECKING:
+    import xarray
+
+    from mechvrp.models import VLM, Batch
+
+__all__ = ["plan", "sweep"]
+
+#: Bytes that the activations of one pass may take.
+MEMORY = 512 * 2**20
+
+
+def plan(model: VLM, batch: Batch, variants: Variants, *, memory: int = MEMORY) -> Plan:
+    """How ``sweep`` would run these variants, without running anything; print it.
+
+    Args:
+        model, batch, variants, memory: as ``sweep``.
+    """
+    return make_plan(model, batch, as_variants(model, batch, variants), memory=memory)
+
+
+def sweep(
+    model: VLM,
+    batch: Batch,
+    variants: Variants,
+    measure: Any = "logit_diff",
+    *,
+    target: Any = "own",
+    foil: Any = None,
+    reading: Literal["official", "strict"] = "strict",
+    memory: int = MEMORY,
+    progress: bool = True,
+) -> xarray.Dataset:
+    """Run every variant on every example and measure its last-position logits.
+
+    Exact: each variant gives what a forward of its own would give, within float32 rounding. What they
+    share is computed once: the clean run in front of the first edited block and position (``plan``).
+
+    Args:
+        model: from ``mechvrp.load``.
+        batch: from ``model.encode``.
+        variants: interventions by name, or a list of them; each one intervention or several. An empty
+            list of interventions is the clean run.
+        measure: one or several of ``logit``, ``probability``, ``logit_diff``, ``correct``, ``kl``,
+            ``logits`` (``mechvrp.patching.MEASURES`` says what they are), or functions of logits
+            [variant, example, d_vocab] and clean logits [example, d_vocab].
+        target: the token that ``logit``, ``probability`` and ``logit_diff`` are of: ``"own"`` (the clean
+            run's answer), ``"right"`` (the first token of the sample's answer), or ids [example].
+        foil: ids [example] for ``logit_diff``; by default the best other token.
+        reading: of yes/no answers, for ``correct``.
+        memory: bytes that the activations of a pass may take, roughly; packs are halved where memory
+            runs out all the same.
+        progress: show a bar.
+
+    Returns:
+        A variable per measure, [variant, example] (``logits``: and vocab); ``clean_*`` [example]: the
+        same of the clean run. Coordinates: ``description`` of each variant, ``error`` ("" or why it has
+        no values), ``target`` token ids. ``attrs``: the plan, and what was computed against what a
+        forward a variant would compute.
+
+    Raises:
+        InputError: a measure, target or variant is unusable, or all variants failed.
+    """
+    measures = as_measures(measure)
+    known = as_variants(model, batch, variants)
+    made = make_plan(model, batch, known, memory=memory)
+    if all(variant.error for variant in known):
+        raise InputError(f"no variant can be run: {known[0].name!r}: {known[0].error}")
+    runner = Runner(model, batch, made)
+    measuring = Measuring(model, batch, measures, runner.logits, target, foil, reading)
+    results = _Results(known, len(batch), measuring)
+    calls = _run(runner, made, known, results, progress)
+    return _dataset(model, batch, made, known, measuring, results, calls)
+
+
+class _Results:
+    """Measures of all variants, filled in as they come; NaN where a variant failed."""
+
+    def __init__(self, variants: list[Variant], examples: int, measuring: Measuring) -> None:
+        self.errors = [variant.error for variant in variants]
+        self.values: dict[str, np.ndarray] = {}
+        self.measuring = measuring
+        self._shape = (len(variants), examples)
+
+    def put(self, indices: list[int], logits: Tensor) -> None:
+        finite = torch.isfinite(logits).flatten(1).all(-1).tolist()
+        for name, value in self.measuring(logits).items():
+            array = value.numpy()
+            if name not in self.values:
+                self.values[name] = np.full((*self._shape, *array.shape[2:]), np.nan, np.float32)
+            self.values[name][indices] = array
+        for index, good in zip(indices, finite, strict=True):
+            if not good:
+                self.fail(index, "NumericalError: its logits hold NaN or infinite values")
+
+    def fail(self, index: int, why: str) -> None:
+        self.errors[index] = why
+        for values in self.values.values():
+            values[index] = np.nan
+
+
+def _run(
+    runner: Runner, made: Plan, variants: list[Variant], results: _Results, progress: bool
+) -> int:
+    """Run all groups; returns the number of forward calls, the clean pass included."""
+    from rich.progress import Progress
+
+    calls = 1
+    total = sum(len(group.variants) for group in made.groups)
+    with Progress(disable=not progress, transient=True) as bar:
+        task = bar.add_task("sweeping", total=total)
+        for group in made.groups:
+            waiting = list(group.variants)
+            width = group.width
+            while waiting:
+                pack, rest = waiting[:width], waiting[width:]
+                if group.mode == "clean":
+                    results.put(pack, runner.logits.expand(len(pack), *runner.logits.shape))
+                    bar.advance(task, len(pack))
+                    waiting = rest
+                    continue
+                calls += 1
+                try:
+                    logits = runner.run(group, [variants[i] for i in pack])
+                    if len(pack) > 1 and not bool(torch.isfinite(logits).all()):
+                        # Branches share a row: what is infinite in one can reach another.
+                        raise NumericalError("a variant of the pack gave NaN or infinite values")
+                    results.put(pack, logits)
+                except MechVRPError as error:
+                    # One of them: found by running them one by one, so that the others are kept.
+                    if len(pack) == 1:
+                        results.fail(pack[0], f"{type(error).__name__}: {error}")
+                    else:
+                        calls += _one_by_one(runner, group, pack, variants, results)
+                except (RuntimeError, MemoryError) as error:
+                    if len(pack) == 1 or not _out_of_memory(error):
+                        raise
+                    width = max(1, len(pack) // 2)
+                    continue
+                bar.advance(task, len(pack))
+                waiting = rest
+    failed = [(v.name, e) for v, e in zip(variants, results.errors, strict=True) if e]
+    if len(failed) == len(variants):
+        raise InputError(f"all variants failed; the first, {failed[0][0]!r}: {failed[0][1]}")
+    if failed:
+        warnings.warn(
+            f"{len(failed)} of {len(variants)} variants have no values; {failed[0][0]!r}: "
+            f"{failed[0][1]}. See the result's coordinate 'error'.",
+            stacklevel=3,
+        )
+    return calls
+
+
+def _one_by_one(
+    runner: Runner, group: Group, pack: list[int], variants: list[Variant], results: _Results
+) -> int:
+    for index in pack:
+        try:
+            results.put([index], runner.run(group, [variants[index]]))
+        except MechVRPError as error:
+            results.fail(index, f"{type(error).__name__}: {error}")
+    return len(pack)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
+        torch.cuda.empty_cache()
+        return True
+    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
+
+
+def _dataset(
+    model: VLM,
+    batch: Batch,
+    made: Plan,
+    variants: list[Variant],
+    measuring: Measuring,
+    results: _Results,
+    calls: int,
+) -> xarray.Dataset:
+    import xarray as xr
+
+    clean = measuring(measuring.clean[None])
+    data: dict[str, Any] = {}
+    for name, values in results.values.items():
+        dims = ("variant", "example", "vocab")[: values.ndim]
+        data[name] = (dims, values)
+        data[f"clean_{name}"] = (dims[1:], clean[name][0].numpy())
+    coords: dict[str, Any] = {
+        "variant": [v.name for v in variants],
+        "example": list(range(len(batch))),
+        "description": ("variant", [v.description for v in variants]),
+        "error": ("variant", results.errors),
+        "target": ("example", measuring.ids.cpu().numpy()),
+    }
+    if batch.samples is not None:
+        coords["image_id"] = ("example", [s.image_id for s in batch.samples])
+    attrs = {
+        "model": model.name,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "attention": model.attn_implementation,
+        "plan": str(made),
+        "token_layers": made.token_layers,
+        "naive_token_layers": made.naive_token_layers,
+        "forward_calls": calls,
+    }
+    if torch.cuda.is_available():
+        attrs["peak_memory"] = torch.cuda.max_memory_allocated(model.device)
+    return xr.Dataset(data, coords, attrs)

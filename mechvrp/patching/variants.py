@@ -1,0 +1,95 @@
+"""Variants: what a sweep runs, and from where each one differs from the clean run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mechvrp.errors import InputError, MechVRPError
+from mechvrp.patching.interventions import Edits, Intervention, flatten
+from mechvrp.patching.selection import Selected, select
+from mechvrp.tracing import access
+from mechvrp.tracing.sites import Site
+
+if TYPE_CHECKING:
+    from mechvrp.models import VLM, Batch
+
+__all__ = ["Variant", "Variants", "as_variants", "choose"]
+
+#: What a sweep takes: interventions (one or several in order) for each variant, by name or not.
+Variants = Mapping[Any, Edits] | Sequence[Edits]
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """Some interventions that are made together.
+
+    Attributes:
+        name: its label in the result.
+        edits: in the order of computation; those at one site in the order given.
+        entry: the first block that has to be run again, ``n_layers`` if none has; -1: from the
+            beginning, since something in front of the decoder is edited.
+        first: the first position of the padded sequence at which it can differ from the clean run.
+        rows: whether it edits whole rows of attention weights.
+        error: why it cannot be run, "" if it can.
+    """
+
+    name: Any
+    edits: tuple[Intervention, ...]
+    entry: int = 0
+    first: int = 0
+    rows: bool = False
+    error: str = ""
+
+    @property
+    def description(self) -> str:
+        return "; ".join(edit.describe() for edit in self.edits) or "clean"
+
+
+def as_variants(model: VLM, batch: Batch, given: Variants) -> list[Variant]:
+    """Names, order of edits and entry points; an unusable variant carries its error.
+
+    Raises:
+        InputError: there are none, or something is not an intervention.
+    """
+    named = given.items() if isinstance(given, Mapping) else enumerate(given)
+    found = [_variant(model, batch, name, flatten(edits)) for name, edits in named]
+    if not found:
+        raise InputError("a sweep needs at least one variant")
+    return found
+
+
+def choose(edit: Intervention, model: VLM, batch: Batch) -> Selected:
+    """The tokens an edit touches at a site of the decoder or the projector."""
+    # Only its device matters there, and indices are moved where they are used.
+    return select(edit.site.check(model), edit.positions, torch.empty(0), model, batch)
+
+
+def _variant(model: VLM, batch: Batch, name: Any, edits: tuple[Intervention, ...]) -> Variant:
+    try:
+        for edit in edits:
+            access.check_available(model, edit.site.check(model))
+            edit.check(model, batch)
+        ordered = tuple(sorted(edits, key=lambda e: e.site.check(model).order))
+        entries = [_entry(edit.site.check(model), model) for edit in ordered]
+        entry = min(entries, default=model.n_layers)
+        first = batch.tokens.length
+        if entry >= 0:
+            for edit in ordered:
+                first = min([first, *choose(edit, model, batch).position.tolist()])
+        rows = any(edit.site.component == "pattern" for edit in ordered)
+        return Variant(name, ordered, entry, 0 if entry < 0 else first, rows)
+    except MechVRPError as error:
+        return Variant(name, edits, error=f"{type(error).__name__}: {error}")
+
+
+def _entry(site: Site, model: VLM) -> int:
+    if site.kind.where in ("embed", "vision", "projector"):
+        return -1
+    if site.component == "logits":
+        return model.n_layers
+    layer = site.layer or 0
+    return layer + 1 if site.component == "resid_post" else layer

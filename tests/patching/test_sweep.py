@@ -1,0 +1,331 @@
+"""Sweeps: every plan gives what one forward a variant gives; what cannot be shared is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+import mechvrp
+from mechvrp.errors import InputError, ShapeError
+from mechvrp.patching import execution, plan, sweep
+from tests.support import tiny
+
+EAGER = {}
+SDPA = {}
+
+
+def loaded(name, attn):
+    known = EAGER if attn == "eager" else SDPA
+    if name not in known:
+        model = mechvrp.load(tiny.hf_model(name, attn=attn), processor=tiny.processor(name))
+        known[name] = model
+    return known[name]
+
+
+def naive(model, batch, edits):
+    with mechvrp.trace(model, batch) as t:
+        t.apply(edits)
+        logits = t.logits.save()
+    return logits[:, -1].float()
+
+
+def close(found, expected):
+    scale = expected.abs().max()
+    assert float((found - expected).abs().max()) <= 1e-5 * float(scale)
+
+
+POSITIONS = ["last", "image", "all", "question", -2, [-3, -1], [(0, 1)]]
+SITES = [
+    "resid_pre",
+    "resid_mid",
+    "resid_post",
+    "attn_out",
+    "mlp_out",
+    "neurons",
+    "z",
+    "q",
+    "k",
+    "v",
+]
+
+
+def drawn_edit(draw, model, acts):
+    where = draw(st.sampled_from([*SITES, "embed", "projected", "vision_resid_post", "logits"]))
+    depth = model.n_vision_layers if where == "vision_resid_post" else model.n_layers
+    layer = draw(st.integers(0, depth - 1)) if mechvrp.tracing.COMPONENTS[where].layered else None
+    site = mechvrp.Site(where, layer)
+    positions = draw(st.sampled_from(POSITIONS))
+    if where == "vision_resid_post":
+        positions = "all"
+    if where == "projected":
+        positions = draw(st.sampled_from(["image", [(0, 0), (1, 1)]]))
+    if where == "logits":
+        positions = draw(st.sampled_from(["last", "all"]))
+    if where == "embed":
+        positions = draw(st.sampled_from(["last", "all", "question"]))
+    more = {"positions": positions}
+    if where in ("q", "z") and draw(st.booleans()):
+        more["heads"] = draw(st.sampled_from([[0], [1, 3]]))
+    if draw(st.booleans()) and where != "vision_resid_post":
+        more["units"] = draw(st.sampled_from([[0], [2, 5, 7]]))
+    kind = draw(st.sampled_from(["zero", "scale", "noise", "mean", "replace"]))
+    if kind == "mean" and where == "resid_post":
+        return mechvrp.mean(site, acts, **more)
+    if kind == "scale":
+        return mechvrp.scale(site, draw(st.sampled_from([-1.0, 0.5, 3.0])), **more)
+    if kind == "noise":
+        return mechvrp.noise(site, 0.5, seed=draw(st.integers(0, 9)), **more)
+    if kind == "replace" and where in ("resid_pre", "resid_mid", "attn_out"):
+        return mechvrp.replace(site, torch.linspace(-1, 1, model.d_model), **more)
+    return mechvrp.zero(site, **more)
+
+
+@settings(
+    max_examples=6,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking runs models for minutes
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(st.data())
+@pytest.mark.parametrize("name", tiny.NAMES)
+def test_every_plan_gives_what_one_forward_a_variant_gives(name, data):
+    draw = data.draw
+    model = loaded(name, draw(st.sampled_from(["sdpa", "eager"])))
+    samples = tiny.samples()
+    chosen = draw(st.sampled_from([samples, samples[1:], samples[:1], samples[::-1]]))
+    batch = model.encode(chosen, instruction="")
+    acts = mechvrp.cache(model, batch, "resid_post", positions="last")
+    n = draw(st.integers(1, 5))
+    variants = [
+        [drawn_edit(draw, model, acts) for _ in range(draw(st.integers(0, 2)))] for _ in range(n)
+    ]
+    memory = draw(st.sampled_from([1, 2**20, 2**29]))
+    found = sweep(
+        model, batch, variants, ["logits", "logit_diff", "kl"], memory=memory, progress=False
+    )
+    assert not any(found["error"].values)
+    for i, edits in enumerate(variants):
+        expected = naive(model, batch, edits)
+        close(torch.from_numpy(found["logits"].values[i]), expected)
+    clean = naive(model, batch, [])
+    close(torch.from_numpy(found["clean_logits"].values), clean)
+
+
+MODES = {
+    "branches": lambda: mechvrp.zero("neurons", layer=1, positions="last", units=[1, 2]),
+    "suffix": lambda: mechvrp.zero("resid_pre", layer=1, positions="question"),
+    "resume": lambda: mechvrp.zero("mlp_out", layer=1),
+    "full": lambda: mechvrp.zero("projected", positions=[(0, 0)]),
+}
+
+
+@pytest.mark.parametrize("name", tiny.NAMES)
+def test_plans_choose_the_cheapest_exact_mode(name):
+    model = loaded(name, "sdpa")
+    batch = model.encode(tiny.samples()[:1], instruction="")  # no padding: "all" begins at 0
+    causal = model.family.attention == "causal"
+    for mode, make in MODES.items():
+        made = plan(model, batch, [make()])
+        wanted = mode if causal or mode == "full" else "resume"
+        assert [group.mode for group in made.groups] == [wanted], str(made)
+    assert bool(made.why_not) is not causal
+
+
+def test_prefix_attention_would_be_wrong_with_a_shared_prefix():
+    """What the planner refuses for PaliGemma is refused for a reason: forced, it changes the logits."""
+    model = loaded("paligemma", "sdpa")
+    batch = model.encode(tiny.samples(), instruction="")
+    edit = mechvrp.zero("resid_pre", layer=1, positions="question")
+    honest = sweep(model, batch, [edit], "logits", progress=False)["logits"].values[0]
+    close(torch.from_numpy(honest), naive(model, batch, edit))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mechvrp.patching.planning.can_split", lambda *_: "")
+        forced = sweep(model, batch, [edit], "logits", progress=False)
+    assert "suffix" in forced.attrs["plan"]
+    assert float(np.abs(forced["logits"].values[0] - honest).max()) > 1e-3
+
+
+def test_edits_of_attention_weights_are_resumed_not_shared():
+    model = loaded("llava-clip", "eager")
+    batch = model.encode(tiny.samples(), instruction="")
+    variants = {
+        "cut": mechvrp.knockout([1, 2], query="last", key="image"),
+        "noisy": mechvrp.noise("pattern", 1.0, layer=1, positions="last"),
+        "both": [mechvrp.knockout(2), mechvrp.zero("neurons", layer=1, positions="last")],
+    }
+    assert {group.mode for group in plan(model, batch, variants).groups} == {"resume"}
+    found = sweep(model, batch, variants, "logits", progress=False)
+    for name, edits in variants.items():
+        close(
+            torch.from_numpy(found["logits"].sel(variant=name).values), naive(model, batch, edits)
+        )
+
+
+def test_sliding_windows_are_not_shared():
+    model = loaded("llava-clip", "sdpa")
+    batch = model.encode(tiny.samples(), instruction="")
+    config = model.model.config.get_text_config(decoder=True)
+    before = getattr(config, "sliding_window", None)
+    try:
+        config.sliding_window = 8
+        made = plan(model, batch, [MODES["branches"]()])
+        assert made.groups[0].mode == "resume"
+        assert "window 8" in str(made)
+    finally:
+        config.sliding_window = before
+
+
+@pytest.mark.parametrize("name", ["llava-clip", "qwen2-vl"])
+def test_the_plans_account_is_what_is_computed(name, monkeypatch):
+    """Tokens through each block, counted by plain hooks, against the plan's own count."""
+    model = loaded(name, "sdpa")
+    batch = model.encode(tiny.samples(), instruction="")
+    variants = [mechvrp.zero("neurons", layer=layer, positions="last") for layer in range(3)]
+    variants += [mechvrp.zero("resid_post", layer=0, positions="question"), []]
+    made = plan(model, batch, variants)
+    counted = []
+    handles = [
+        block.mlp.register_forward_hook(
+            lambda m, a, out: counted.append(out.shape[0] * out.shape[1])
+        )
+        for block in model.model.model.language_model.layers
+    ]
+    try:
+        found = sweep(model, batch, variants, progress=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert sum(counted) == made.token_layers == found.attrs["token_layers"]
+    assert found.attrs["forward_calls"] == made.forwards
+    assert made.naive_token_layers == 5 * 3 * batch.tokens.length * 3
+
+
+def test_measures_by_hand():
+    model = loaded("llava-clip", "sdpa")
+    batch = model.encode(tiny.samples(), instruction="")
+    edit = mechvrp.zero("mlp_out", layer=2, positions="last")
+
+    def entropy(logits, clean):
+        return torch.distributions.Categorical(logits=logits).entropy()
+
+    found = sweep(
+        model,
+        batch,
+        {"a": edit},
+        ["logit", "probability", "logit_diff", "kl", "logits", "correct", entropy],
+        target=[5, 6, 7],
+        foil=[8, 9, 10],
+        progress=False,
+    )
+    logits, clean = naive(model, batch, edit), naive(model, batch, [])
+    rows = torch.arange(3)
+    at = lambda ids: logits[rows, torch.tensor(ids)]  # noqa: E731
+    expected = {
+        "logit": at([5, 6, 7]),
+        "probability": logits.softmax(-1)[rows, torch.tensor([5, 6, 7])],
+        "logit_diff": at([5, 6, 7]) - at([8, 9, 10]),
+        "kl": torch.nn.functional.kl_div(
+            logits.log_softmax(-1), clean.log_softmax(-1), log_target=True, reduction="none"
+        ).sum(-1),
+        "entropy": torch.distributions.Categorical(logits=logits).entropy(),
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name].values[0], value.numpy(), atol=1e-4, err_msg=name)
+    assert found["logits"].dims == ("variant", "example", "vocab")
+    assert float(found["clean_kl"].max()) == pytest.approx(0, abs=1e-6)
+    assert set(found["correct"].values.ravel()) <= {0.0, 1.0}
+    assert found["description"].item().startswith("zero blocks.2.hook_mlp_out")
+    best = sweep(model, batch, [edit], "logit_diff", target=[5, 6, 7], progress=False)
+    others = logits.clone()
+    others[rows, torch.tensor([5, 6, 7])] = float("-inf")
+    np.testing.assert_allclose(
+        best["logit_diff"].values[0], (at([5, 6, 7]) - others.amax(-1)).numpy(), atol=1e-4
+    )
+
+
+def test_right_answers_first_token():
+    model = mechvrp.load("tiny-llava")
+    batch = model.encode(mechvrp.data.load("scenes", limit=12))
+    found = sweep(model, batch, [[]], ["correct", "logit_diff"], target="right", progress=False)
+    said = [model.tokenizer.decode([int(t)]).strip() for t in found["target"]]
+    assert said == [s.answer for s in batch.samples]
+    # right exactly where the right answer beats all others
+    assert ((found["logit_diff"] > 0) == (found["correct"] == 1)).all()
+
+
+def test_a_variant_that_fails_names_itself_and_the_rest_is_kept():
+    model = loaded("llava-clip", "sdpa")
+    batch = model.encode(tiny.samples(), instruction="")
+    acts = mechvrp.cache(model, batch, "resid_post", positions="last")
+    variants = {
+        "good": mechvrp.zero("mlp_out", layer=1, positions="last"),
+        "bad layer": mechvrp.zero("mlp_out", layer=9),
+        "bad position": mechvrp.mean("resid_post", acts, pooled=False, layer=1, positions=[-2, -1]),
+        "infinite": [mechvrp.scale("mlp_out", 1e38, layer=1, positions="last")] * 2,
+        "also good": mechvrp.zero("mlp_out", layer=1, positions="last", units=[3]),
+    }
+    with pytest.warns(UserWarning, match="3 of 5 variants"):
+        found = sweep(model, batch, variants, "logits", progress=False)
+    errors = dict(zip(found["variant"].values, found["error"].values, strict=True))
+    assert "out of range" in errors["bad layer"]
+    assert "position -2" in errors["bad position"]
+    assert "NaN" in errors["infinite"]
+    for name in ("good", "also good"):
+        assert errors[name] == ""
+        close(
+            torch.from_numpy(found["logits"].sel(variant=name).values),
+            naive(model, batch, variants[name]),
+        )
+    assert np.isnan(found["logits"].sel(variant="infinite")).all()
+
+
+def test_packs_are_halved_when_memory_runs_out(monkeypatch):
+    model = loaded("llava-clip", "sdpa")
+    batch = model.encode(tiny.samples(), instruction="")
+    variants = [mechvrp.zero("neurons", layer=1, positions="last", units=[i]) for i in range(9)]
+    expected = sweep(model, batch, variants, "logits", progress=False)
+    sizes, real = [], execution.Runner.run
+
+    def tight(self, group, pack):
+        sizes.append(len(pack))
+        if len(pack) > 2:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        return real(self, group, pack)
+
+    monkeypatch.setattr(execution.Runner, "run", tight)
+    found = sweep(model, batch, variants, "logits", progress=False)
+    assert sizes == [9, 4, 2, 2, 2, 2, 1]
+    np.testing.assert_allclose(found["logits"], expected["logits"], atol=1e-5)
+
+
+def test_the_model_is_as_it_was():
+    model = loaded("qwen2-vl", "sdpa")
+    batch = model.encode(tiny.samples(), instruction="")
+    before = naive(model, batch, [])
+    sweep(model, batch, [make() for make in MODES.values()], progress=False)
+    assert torch.equal(naive(model, batch, []), before)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"variants": []}, InputError, "at least one variant"),
+        ({"variants": [3]}, InputError, "expected interventions"),
+        ({"measure": "accuracy"}, InputError, "no measure 'accuracy'"),
+        ({"measure": []}, InputError, "no measure was given"),
+        ({"measure": ["kl", "kl"]}, InputError, "two measures"),
+        ({"target": [1]}, ShapeError, "one token id a sample"),
+        ({"target": [1, 2, 10**6]}, InputError, "within 0"),
+        ({"target": [1, 2, 3], "foil": [1, 4, 5]}, InputError, "foil is its target"),
+        ({"measure": lambda logits, clean: logits}, ShapeError, "gives"),
+    ],
+)
+def test_bad_sweeps_are_refused(options, error, match):
+    model = loaded("llava-clip", "sdpa")
+    batch = model.encode(tiny.samples(), instruction="")
+    given_ = {"variants": [[]], "measure": "kl", "progress": False, **options}
+    with pytest.raises(error, match=match):
+        sweep(model, batch, **given_)
