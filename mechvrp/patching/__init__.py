@@ -4,6 +4,7 @@ from mechvrp.patching.attention_edges import Knockout as Knockout
 from mechvrp.patching.attention_edges import knockout as knockout
 from mechvrp.patching.gaussian import Noise as Noise
 from mechvrp.patching.gaussian import noise as noise
+from mechvrp.patching.grids import activation_patching as activation_patching
 from mechvrp.patching.interventions import Intervention as Intervention
 from mechvrp.patching.interventions import Replace as Replace
 from mechvrp.patching.interventions import Scale as Scale
@@ -34,6 +35,7 @@ __all__ = [
     "Scale",
     "Steer",
     "Zero",
+    "activation_patching",
     "knockout",
     "mean",
     "noise",

@@ -7,7 +7,7 @@ made by the same code: its tokens are looked up once, and moved to where the mod
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -101,12 +101,14 @@ class Runner:
 
     Attributes:
         model, batch, plan: what is run.
-        logits: clean logits of the last position, [example, d_vocab], float32.
+        base: interventions in front of the decoder that every run has, the clean pass included.
+        logits: logits of the last position without any variant's edits, [example, d_vocab], float32.
     """
 
     model: VLM
     batch: Batch
     plan: Plan
+    base: tuple[Intervention, ...] = ()
     logits: Float[Tensor, "example d_vocab"] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -126,6 +128,7 @@ class Runner:
         cached = any(g.entry < self.model.n_layers for g in self._from_cache())
         options = {"logits_to_keep": 1, "use_cache": cached}
         with Trace(self.model, self.batch, options=options) as t:
+            t.apply(*self.base)
             for entry in sorted(entries):
                 site = Site("resid_pre", 0) if entry == 0 else Site("resid_post", entry - 1)
                 self._states[entry] = t[site][:, entries[entry] :].clone().save()
@@ -152,9 +155,11 @@ class Runner:
         layout = _Layout(
             group.mode, len(variants), len(self.batch), self.batch.tokens.length, group.first
         )
-        edits = self._packed(variants, layout)
         if group.mode == "full":
-            return self._rows(layout, edits, None)
+            # From the beginning, so what every run has is made once more.
+            variants = [replace(v, edits=(*self.base, *v.edits)) for v in variants]
+            return self._rows(layout, self._packed(variants, layout), None)
+        edits = self._packed(variants, layout)
         if group.mode == "resume":
             return self._rows(layout, edits, group.entry)
         return self._behind(layout, edits, group.entry)
@@ -194,6 +199,8 @@ class Runner:
         with Trace(self.model, rows, options=options) as t:
             for layer in range(entry or 0):
                 blocks[layer].skip(state)
+            if entry == 0:
+                blocks[0].input = state  # with what every run has in front of the decoder
             t.apply(*edits)
             logits = t.logits.save()
         return logits[:, -1].float().unflatten(0, (n, layout.examples))

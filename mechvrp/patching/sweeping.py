@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mechvrp.errors import InputError, MechVRPError, NumericalError
 from mechvrp.patching.execution import Runner
+from mechvrp.patching.interventions import Edits, Intervention, flatten
 from mechvrp.patching.measures import Measuring, as_measures
 from mechvrp.patching.planning import Group, Plan, make_plan
 from mechvrp.patching.variants import Variant, Variants, as_variants
@@ -43,6 +44,7 @@ def sweep(
     *,
     target: Any = "own",
     foil: Any = None,
+    base: Edits = (),
     reading: Literal["official", "strict"] = "strict",
     memory: int = MEMORY,
     progress: bool = True,
@@ -63,30 +65,40 @@ def sweep(
         target: the token that ``logit``, ``probability`` and ``logit_diff`` are of: ``"own"`` (the clean
             run's answer), ``"right"`` (the first token of the sample's answer), or ids [example].
         foil: ids [example] for ``logit_diff``; by default the best other token.
+        base: interventions in front of the decoder (``embed``, ``projected``, the vision tower) that
+            every run has: a corruption that variants restore, for example. Made once.
         reading: of yes/no answers, for ``correct``.
         memory: bytes that the activations of a pass may take, roughly; packs are halved where memory
             runs out all the same.
         progress: show a bar.
 
     Returns:
-        A variable per measure, [variant, example] (``logits``: and vocab); ``clean_*`` [example]: the
-        same of the clean run. Coordinates: ``description`` of each variant, ``error`` ("" or why it has
-        no values), ``target`` token ids. ``attrs``: the plan, and what was computed against what a
-        forward a variant would compute.
+        A variable per measure, [variant, example] (``logits``: and vocab); ``base_*`` [example]: the
+        same of the run without any variant's edits. Coordinates: ``description`` of each variant,
+        ``error`` ("" or why it has no values), ``target`` token ids. ``attrs``: the plan, and what was
+        computed against what a forward a variant would compute.
 
     Raises:
         InputError: a measure, target or variant is unusable, or all variants failed.
     """
     measures = as_measures(measure)
     known = as_variants(model, batch, variants)
+    common = flatten(base)
+    for edit in common:
+        edit.check(model, batch)
+        if edit.site.kind.where not in ("embed", "vision", "projector"):
+            raise InputError(
+                f"{edit.describe()}: what every run has must lie in front of the decoder; put edits of "
+                "the decoder into the variants"
+            )
     made = make_plan(model, batch, known, memory=memory)
     if all(variant.error for variant in known):
         raise InputError(f"no variant can be run: {known[0].name!r}: {known[0].error}")
-    runner = Runner(model, batch, made)
+    runner = Runner(model, batch, made, common)
     measuring = Measuring(model, batch, measures, runner.logits, target, foil, reading)
     results = _Results(known, len(batch), measuring)
     calls = _run(runner, made, known, results, progress)
-    return _dataset(model, batch, made, known, measuring, results, calls)
+    return _dataset(model, batch, made, known, measuring, results, calls, common)
 
 
 class _Results:
@@ -193,6 +205,7 @@ def _dataset(
     measuring: Measuring,
     results: _Results,
     calls: int,
+    base: tuple[Intervention, ...],
 ) -> xarray.Dataset:
     import xarray as xr
 
@@ -201,7 +214,7 @@ def _dataset(
     for name, values in results.values.items():
         dims = ("variant", "example", "vocab")[: values.ndim]
         data[name] = (dims, values)
-        data[f"clean_{name}"] = (dims[1:], clean[name][0].numpy())
+        data[f"base_{name}"] = (dims[1:], clean[name][0].numpy())
     coords: dict[str, Any] = {
         "variant": [v.name for v in variants],
         "example": list(range(len(batch))),
@@ -215,6 +228,7 @@ def _dataset(
         "model": model.name,
         "dtype": str(model.dtype).removeprefix("torch."),
         "attention": model.attn_implementation,
+        "base": "; ".join(edit.describe() for edit in base) or "clean",
         "plan": str(made),
         "token_layers": made.token_layers,
         "naive_token_layers": made.naive_token_layers,

@@ -111,7 +111,7 @@ def test_every_plan_gives_what_one_forward_a_variant_gives(name, data):
         expected = naive(model, batch, edits)
         close(torch.from_numpy(found["logits"].values[i]), expected)
     clean = naive(model, batch, [])
-    close(torch.from_numpy(found["clean_logits"].values), clean)
+    close(torch.from_numpy(found["base_logits"].values), clean)
 
 
 MODES = {
@@ -203,6 +203,22 @@ def test_the_plans_account_is_what_is_computed(name, monkeypatch):
     assert made.naive_token_layers == 5 * 3 * batch.tokens.length * 3
 
 
+@pytest.mark.parametrize("name", ["llava-clip", "paligemma", "qwen2-vl"])
+def test_what_every_run_has_is_there_in_every_mode(name):
+    model = loaded(name, "sdpa")
+    batch = model.encode(tiny.samples(), instruction="")
+    base = mechvrp.noise("projected", 0.5, positions="image")
+    variants = {mode: make() for mode, make in MODES.items()}
+    variants["first block"] = mechvrp.zero("attn_out", layer=0)
+    variants["none"] = []
+    found = sweep(model, batch, variants, "logits", base=base, progress=False)
+    for i, edits in enumerate(variants.values()):
+        close(torch.from_numpy(found["logits"].values[i]), naive(model, batch, [base, edits]))
+    close(torch.from_numpy(found["base_logits"].values), naive(model, batch, base))
+    with pytest.raises(InputError, match="in front of the decoder"):
+        sweep(model, batch, variants, base=MODES["branches"](), progress=False)
+
+
 def test_measures_by_hand():
     model = loaded("llava-clip", "sdpa")
     batch = model.encode(tiny.samples(), instruction="")
@@ -235,7 +251,7 @@ def test_measures_by_hand():
     for name, value in expected.items():
         np.testing.assert_allclose(found[name].values[0], value.numpy(), atol=1e-4, err_msg=name)
     assert found["logits"].dims == ("variant", "example", "vocab")
-    assert float(found["clean_kl"].max()) == pytest.approx(0, abs=1e-6)
+    assert float(found["base_kl"].max()) == pytest.approx(0, abs=1e-6)
     assert set(found["correct"].values.ravel()) <= {0.0, 1.0}
     assert found["description"].item().startswith("zero blocks.2.hook_mlp_out")
     best = sweep(model, batch, [edit], "logit_diff", target=[5, 6, 7], progress=False)

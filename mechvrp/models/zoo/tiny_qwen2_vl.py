@@ -73,7 +73,7 @@ class TinyQwen2VL:
     phases = (NativeSight, NativeLanguage)
     # As Qwen2-VL's own training does, the tower learns on with the decoder.
     recipe = Recipe(
-        sight_steps=1000, language_steps=2200, language_batch=24, tower_rate=0.3, sight_share=0.3
+        sight_steps=1000, language_steps=1500, language_batch=24, tower_rate=0.3, sight_share=0.3
     )
 
     def __init__(self, size: tuple[int, int] = (IMAGE_SIZE, IMAGE_SIZE)) -> None:

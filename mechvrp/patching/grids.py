@@ -1,0 +1,190 @@
+"""Activation patching: one run's states put into another, over layers and positions, heads or patches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from mechvrp.errors import InputError, SiteError
+from mechvrp.patching.alignment import check_aligned
+from mechvrp.patching.interventions import Edits, replace
+from mechvrp.patching.sweeping import MEMORY, sweep
+from mechvrp.tracing.sites import COMPONENTS, Site
+from mechvrp.tracing.tracer import Trace
+
+if TYPE_CHECKING:
+    import xarray
+
+    from mechvrp.models import VLM, Batch
+    from mechvrp.models.tokens import Positions
+
+__all__ = ["activation_patching", "values_of"]
+
+Over = Literal["position", "head", "patch", "unit"]
+
+
+def activation_patching(
+    model: VLM,
+    clean: Batch,
+    corrupted: Batch,
+    component: str = "resid_post",
+    *,
+    over: Over = "position",
+    positions: Sequence[Positions] | Positions | None = None,
+    layers: Sequence[int] | None = None,
+    units: Sequence[int] | None = None,
+    direction: Literal["denoise", "noise"] = "denoise",
+    measure: str = "logit_diff",
+    target: Any = "own",
+    foil: Any = None,
+    memory: int = MEMORY,
+    progress: bool = True,
+) -> xarray.Dataset:
+    """Patch one component of one run with that of the other, place by place.
+
+    *Denoising* puts clean states into the corrupted run and asks what brings the clean answer back;
+    *noising* puts corrupted states into the clean run and asks what breaks it (Heimersheim and Nanda
+    2024, arXiv 2404.15255, on the difference).
+
+    Args:
+        model: from ``mechvrp.load``.
+        clean, corrupted: aligned batches: image tokens at the same positions, prompts equally long.
+        component: of the decoder's blocks, e.g. ``"resid_post"``, ``"z"``, ``"neurons"``.
+        over: what is patched by itself beside the layer: a ``"position"`` (each of ``positions``), a
+            ``"head"`` (of ``z``, ``q``, ``k``, ``v``, at ``positions``), an image ``"patch"`` (each cell
+            of the grid, which all samples must share), or a ``"unit"`` (each of ``units``, at
+            ``positions``).
+        positions: as ``batch.tokens.resolve``, by default ``"last"``; with ``over="position"`` a list of
+            them, by default every position of the prompt that all samples have.
+        layers: by default all.
+        units: with ``over="unit"``.
+        direction: see above.
+        measure, target, foil, memory, progress: as ``sweep``; the target ``"own"`` is the clean run's
+            answer.
+
+    Returns:
+        ``value`` [layer, ..., example], the measure of the patched run; ``effect``, the same as a share of
+        the way from the unpatched run (0) to the other (1), NaN where the two do not differ;
+        ``clean`` and ``corrupted`` [example].
+
+    Raises:
+        InputError: batches that are not aligned, or a combination that means nothing.
+    """
+    check_aligned(clean, corrupted)
+    if component not in COMPONENTS or COMPONENTS[component].where != "block":
+        raise SiteError(f"activation patching takes a component of the blocks; got {component!r}")
+    into, source = (corrupted, clean) if direction == "denoise" else (clean, corrupted)
+    chosen = list(range(model.n_layers)) if layers is None else [int(i) for i in layers]
+    sites = [Site(component, layer).check(model) for layer in chosen]
+    places = _places(model, into, component, over, positions, units)
+    values, answers = values_of(model, source, sites)
+    variants: dict[Any, Edits] = {
+        (layer, place): replace(site, values[site], **options)
+        for layer, site in zip(chosen, sites, strict=True)
+        for place, options in places.items()
+    }
+    if isinstance(target, str) and target == "own":
+        target = (answers if direction == "denoise" else _answers(model, clean)).tolist()
+    options_: dict[str, Any] = {"target": target, "foil": foil, "progress": progress}
+    found = sweep(model, into, list(variants.values()), measure, memory=memory, **options_)
+    other = sweep(model, source, [[]], measure, memory=memory, **options_)
+    return _labelled(found, other, measure, chosen, list(places), over, direction)
+
+
+def values_of(model: VLM, batch: Batch, sites: Sequence[Site]) -> tuple[dict[Site, Tensor], Tensor]:
+    """The whole values of some sites, and the greedy first token [example], from one forward."""
+    import nnsight
+
+    ordered = sorted(set(sites), key=lambda site: site.order)
+    with Trace(model, batch, options={"logits_to_keep": 1}) as t:
+        kept = nnsight.save([t[site].clone() for site in ordered])
+        logits = t.logits.save()
+    return dict(zip(ordered, kept, strict=True)), logits[:, -1].argmax(-1)
+
+
+def _answers(model: VLM, batch: Batch) -> Tensor:
+    return values_of(model, batch, [])[1]
+
+
+def _places(
+    model: VLM,
+    batch: Batch,
+    component: str,
+    over: Over,
+    positions: Any,
+    units: Sequence[int] | None,
+) -> dict[Any, dict[str, Any]]:
+    """What is patched by itself within a layer: its label, and the edit's arguments."""
+    if over == "position":
+        shortest = int(batch.tokens.attention_mask.sum(-1).min())
+        chosen = list(range(-shortest, 0)) if positions is None else positions
+        chosen = [chosen] if isinstance(chosen, (str, int)) else list(chosen)
+        return {_label(p): {"positions": p} for p in chosen}
+    positions = "last" if positions is None else positions
+    if over == "head":
+        if not COMPONENTS[component].by_head or component == "pattern":
+            raise InputError(f"{component} has no heads to patch; use 'z', 'q', 'k' or 'v'")
+        n = model.n_kv_heads if component in ("k", "v") else model.n_heads
+        return {head: {"positions": positions, "heads": head} for head in range(n)}
+    if over == "patch":
+        grids = {shape for tokens in batch.tokens.images for shape in tokens.shapes}
+        if len(grids) != 1:
+            raise InputError(
+                f"patches need one grid for all samples; this batch has {sorted(grids)}"
+            )
+        rows, cols = grids.pop()
+        return {(r, c): {"positions": [(r, c)]} for r in range(rows) for c in range(cols)}
+    if over == "unit":
+        if not units:
+            raise InputError("over='unit' needs units")
+        return {int(unit): {"positions": positions, "units": int(unit)} for unit in units}
+    raise InputError(f"over is 'position', 'head', 'patch' or 'unit'; got {over!r}")
+
+
+def _label(position: Any) -> Any:
+    return position if isinstance(position, (int, str)) else str(position)
+
+
+def _labelled(
+    found: xarray.Dataset,
+    other: xarray.Dataset,
+    measure: str,
+    layers: list[int],
+    places: list[Any],
+    over: Over,
+    direction: str,
+) -> xarray.Dataset:
+    import xarray as xr
+
+    shape = (len(layers), len(places), found.sizes["example"])
+    value = found[measure].values.reshape(shape)
+    unpatched, reached = found[f"base_{measure}"].values, other[f"base_{measure}"].values
+    span = reached - unpatched
+    with np.errstate(invalid="ignore", divide="ignore"):
+        effect = np.where(span == 0, np.nan, (value - unpatched) / span)
+    pair = (reached, unpatched) if direction == "denoise" else (unpatched, reached)
+    coords: dict[str, Any] = {"layer": layers, "example": found["example"].values}
+    dims: tuple[str, ...] = ("layer", over, "example")
+    full: tuple[int, ...] = shape
+    if over == "patch":
+        rows, cols = places[-1][0] + 1, places[-1][1] + 1
+        dims, full = ("layer", "row", "col", "example"), (len(layers), rows, cols, shape[2])
+        coords |= {"row": range(rows), "col": range(cols)}
+    else:
+        # As objects where words and numbers are mixed, which numpy would make all words.
+        mixed = len({type(place) for place in places}) > 1
+        coords[over] = np.array(places, dtype=object) if mixed else places
+    attrs = {**found.attrs, "measure": measure, "direction": direction}
+    return xr.Dataset(
+        {
+            "value": (dims, value.reshape(full)),
+            "effect": (dims, effect.reshape(full)),
+            "clean": ("example", pair[0]),
+            "corrupted": ("example", pair[1]),
+        },
+        coords,
+        attrs,
+    )
