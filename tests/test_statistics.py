@@ -375,3 +375,21 @@ def test_benjamini_hochberg_keeps_shape_and_refuses_what_is_no_p():
         ms.benjamini_hochberg([0.1, 1.1])
     with pytest.raises(NumericalError):
         ms.benjamini_hochberg([0.1, np.nan])
+
+
+def test_group_means_are_the_bootstrap_of_each_mean():
+    rng = np.random.default_rng(3)
+    values, groups = rng.normal(size=(60, 2, 3)), np.repeat(np.arange(20), 3)
+    found = ms.group_means(values, groups, n_resamples=400, seed=7)
+    for i in range(2):
+        for j in range(3):
+            one = ms.group_bootstrap(
+                np.mean, values[:, i, j], groups=groups, n_resamples=400, seed=7
+            )
+            assert found.mean[i, j] == pytest.approx(one.value)
+            assert found.low[i, j] == pytest.approx(one.low, abs=0.03)
+            assert found.high[i, j] == pytest.approx(one.high, abs=0.03)
+    with pytest.raises(InputError, match="at least 2 groups"):
+        ms.group_means(values, np.zeros(60))
+    with pytest.raises(NumericalError, match="not finite"):
+        ms.group_means([1.0, np.nan], None)

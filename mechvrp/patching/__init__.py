@@ -2,6 +2,7 @@
 
 from mechvrp.patching.attention_edges import Knockout as Knockout
 from mechvrp.patching.attention_edges import knockout as knockout
+from mechvrp.patching.causal import causal_trace as causal_trace
 from mechvrp.patching.gaussian import Noise as Noise
 from mechvrp.patching.gaussian import noise as noise
 from mechvrp.patching.grids import activation_patching as activation_patching
@@ -36,6 +37,7 @@ __all__ = [
     "Steer",
     "Zero",
     "activation_patching",
+    "causal_trace",
     "knockout",
     "mean",
     "noise",

@@ -10,6 +10,8 @@ from mechvrp.statistics.correctness import paired_accuracy_change as paired_accu
 from mechvrp.statistics.correctness import point_biserial_interval as point_biserial_interval
 from mechvrp.statistics.estimate import Estimate as Estimate
 from mechvrp.statistics.estimate import PairedChange as PairedChange
+from mechvrp.statistics.means import Means as Means
+from mechvrp.statistics.means import group_means as group_means
 from mechvrp.statistics.multiplicity import benjamini_hochberg as benjamini_hochberg
 from mechvrp.statistics.multiplicity import two_sided_permutation_p as two_sided_permutation_p
 from mechvrp.statistics.roc import auroc as auroc
@@ -19,12 +21,14 @@ from mechvrp.statistics.roc import within_task_auroc_interval as within_task_aur
 
 __all__ = [
     "Estimate",
+    "Means",
     "PairedChange",
     "accuracy_interval",
     "auroc",
     "auroc_interval",
     "benjamini_hochberg",
     "group_bootstrap",
+    "group_means",
     "paired_accuracy_change",
     "point_biserial_interval",
     "two_sided_permutation_p",

@@ -1,0 +1,201 @@
+"""Causal tracing: where restoring a clean state brings a corrupted run's answer back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mechvrp.errors import InputError
+from mechvrp.patching.alignment import check_aligned
+from mechvrp.patching.gaussian import noise
+from mechvrp.patching.grids import values_of
+from mechvrp.patching.interventions import Edits, replace
+from mechvrp.patching.sweeping import MEMORY, sweep
+from mechvrp.statistics import group_means
+from mechvrp.tracing.caching import cache
+from mechvrp.tracing.sites import Site
+
+if TYPE_CHECKING:
+    import xarray
+
+    from mechvrp.models import VLM, Batch
+    from mechvrp.models.tokens import Positions
+
+__all__ = ["causal_trace"]
+
+_RESTORED = ("resid_post", "attn_out", "mlp_out")
+
+
+def causal_trace(
+    model: VLM,
+    batch: Batch,
+    *,
+    corrupt: str | Batch = "image",
+    sigma: float = 3.0,
+    draws: int = 5,
+    seed: int = 0,
+    component: str = "resid_post",
+    window: int = 1,
+    layers: Sequence[int] | None = None,
+    positions: Sequence[Positions] | None = None,
+    measure: str = "probability",
+    target: Any = "own",
+    memory: int = MEMORY,
+    n_resamples: int = 2000,
+    progress: bool = True,
+) -> xarray.Dataset:
+    """Clean, corrupted and restored runs (Meng et al. 2022, arXiv 2202.05262, section 2).
+
+    The corrupted run is made once a draw; every restoration is run on from it, from the first block and
+    position that it changes.
+
+    Args:
+        model: from ``mechvrp.load``.
+        batch: the clean samples.
+        corrupt: ``"image"`` (noise on the projected image features), a word or other positions of the
+            question (noise on their embeddings), or a batch of the same samples corrupted in any other
+            way (another picture, a blurred one), aligned with this one; then there is one draw.
+        sigma: standard deviation of the noise, in units of the standard deviation of the values it is
+            added to.
+        draws: independent draws of the noise; effects are averaged over them.
+        seed: of the noise and the bootstrap.
+        component: what is restored: ``"resid_post"``, ``"attn_out"`` or ``"mlp_out"``.
+        window: how many layers are restored together, around the one that a cell names.
+        layers: cells' layers, by default all.
+        positions: cells' positions, as ``batch.tokens.resolve`` (``"last"``, a word, ``[(row, col)]``, a
+            number from the end); by default every image patch where all samples share a grid, and the
+            last position.
+        measure, target: as ``sweep``; the target ``"own"`` is the clean run's answer.
+        memory, progress: as ``sweep``.
+        n_resamples: of the bootstrap over images behind each interval.
+
+    Returns:
+        ``restored`` [layer, position, example], averaged over draws; ``clean`` and ``corrupted``
+        [example]; and over examples ``total`` (clean minus corrupted), ``indirect`` [layer, position]
+        (restored minus corrupted) with ``indirect_low`` and ``indirect_high``, and ``normalised``,
+        indirect as a share of total.
+
+    Raises:
+        InputError: an unusable argument, or a corrupted batch that is not aligned with the clean one.
+    """
+    if component not in _RESTORED:
+        raise InputError(f"component is one of {', '.join(_RESTORED)}; got {component!r}")
+    if window < 1 or draws < 1 or not sigma > 0:
+        raise InputError(
+            f"window and draws must be at least 1 and sigma above 0; got {window}, {draws}, {sigma}"
+        )
+    chosen = list(range(model.n_layers)) if layers is None else [int(i) for i in layers]
+    windows = {layer: _window(layer, window, model.n_layers) for layer in chosen}
+    places = _cells(batch) if positions is None else list(positions)
+    sites = [Site(component, layer) for layer in sorted({i for w in windows.values() for i in w})]
+    values, own = values_of(model, batch, sites)
+    ids = own.tolist() if isinstance(target, str) and target == "own" else target
+    variants: list[Edits] = [
+        [
+            replace(Site(component, i), values[Site(component, i)], positions=place)
+            for i in windows[layer]
+        ]
+        for layer in chosen
+        for place in places
+    ]
+    options: dict[str, Any] = {"target": ids, "memory": memory, "progress": progress}
+    runs = []
+    if isinstance(corrupt, str):
+        for base in _noises(model, batch, corrupt, sigma, draws, seed):
+            runs.append(sweep(model, batch, variants, measure, base=base, **options))
+    else:
+        check_aligned(batch, corrupt)
+        runs.append(sweep(model, corrupt, variants, measure, **options))
+    clean = sweep(model, batch, [[]], measure, **options)[f"base_{measure}"].values
+    shape = (len(chosen), len(places), len(batch))
+    restored = np.mean([run[measure].values for run in runs], axis=0).reshape(shape)
+    corrupted = np.mean([run[f"base_{measure}"].values for run in runs], axis=0)
+    groups = None if batch.samples is None else [s.image_id for s in batch.samples]
+    attrs = {
+        **runs[0].attrs,
+        "measure": measure,
+        "component": component,
+        "window": window,
+        "draws": len(runs),
+        "seed": seed,
+        "sigma": sigma if isinstance(corrupt, str) else float("nan"),
+    }
+    return _effects(restored, clean, corrupted, groups, chosen, places, attrs, n_resamples, seed)
+
+
+def _window(layer: int, window: int, n_layers: int) -> range:
+    if not 0 <= layer < n_layers:
+        raise InputError(f"layers run from 0 to {n_layers - 1}; got {layer}")
+    first = max(0, layer - (window - 1) // 2)
+    return range(first, min(n_layers, layer + window // 2 + 1))
+
+
+def _cells(batch: Batch) -> list[Any]:
+    grids = {shape for tokens in batch.tokens.images for shape in tokens.shapes}
+    if len(grids) != 1:
+        raise InputError(
+            f"the samples' image grids differ ({sorted(grids)}): give positions that all of them have"
+        )
+    rows, cols = grids.pop()
+    return [*([(r, c)] for r in range(rows) for c in range(cols)), "last"]
+
+
+def _noises(
+    model: VLM, batch: Batch, corrupt: str, sigma: float, draws: int, seed: int
+) -> list[Edits]:
+    image = corrupt == "image"
+    site = Site("projected" if image else "embed")
+    over = cache(model, batch, site, positions="image" if image else "all")
+    return [
+        noise(site, sigma, over=over, seed=seed, draw=draw, positions=corrupt)
+        for draw in range(draws)
+    ]
+
+
+def _effects(
+    restored: np.ndarray,
+    clean: np.ndarray,
+    corrupted: np.ndarray,
+    groups: Any,
+    layers: list[int],
+    places: list[Any],
+    attrs: dict[str, Any],
+    n_resamples: int,
+    seed: int,
+) -> xarray.Dataset:
+    import xarray as xr
+
+    labels = [str(p[0]) if isinstance(p, list) and len(p) == 1 else str(p) for p in places]
+    rows = [p[0][0] if isinstance(p, list) and isinstance(p[0], tuple) else -1 for p in places]
+    cols = [p[0][1] if isinstance(p, list) and isinstance(p[0], tuple) else -1 for p in places]
+    dims = ("layer", "position")
+    data: dict[str, Any] = {
+        "restored": ((*dims, "example"), restored),
+        "clean": ("example", clean),
+        "corrupted": ("example", corrupted),
+    }
+    total = float((clean - corrupted).mean())
+    indirect = restored - corrupted
+    data["total"] = ((), total)
+    data["indirect"] = (dims, indirect.mean(-1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        data["normalised"] = (
+            dims,
+            indirect.mean(-1) / total if total else indirect.mean(-1) * np.nan,
+        )
+    n_groups = len(set(groups)) if groups is not None else len(clean)
+    if n_groups > 1:
+        found = group_means(
+            np.moveaxis(indirect, -1, 0), groups, n_resamples=n_resamples, seed=seed
+        )
+        data["indirect_low"], data["indirect_high"] = (dims, found.low), (dims, found.high)
+    coords = {
+        "layer": layers,
+        "position": labels,
+        "example": range(len(clean)),
+        "row": ("position", rows),
+        "col": ("position", cols),
+    }
+    return xr.Dataset(data, coords, {**attrs, "n_groups": n_groups})
