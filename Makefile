@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := runs/demo
+MODELS := tiny-llava tiny-paligemma
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
@@ -20,11 +21,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(DEMO)/report.html ## a small reliability study of tiny-llava, and its report
+demo: $(DEMO)/report.html ## a small reliability study of the embedded models, and its report
 	@echo "The report: $(DEMO)/report.html (make clean to run it anew)"
 
 $(DEMO)/report.html: | $(STAMP)
-	$(BIN)/mechvrp study --model tiny-llava --data scenes --n 400 --out $(DEMO)
+	$(BIN)/mechvrp study $(addprefix --model ,$(MODELS)) --data scenes --n 600 --out $(DEMO)
 
 test: $(STAMP) ## the test suite, without the slow tests
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
