@@ -7,7 +7,6 @@ import json
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,10 @@ from rich.console import Console
 
 import mechvrp
 from mechvrp.cards.card import FAMILY_NAMES, card_text
+from mechvrp.cards.probing import as_row, probe
 from mechvrp.cards.requirements import requirements
-from mechvrp.circuits import Comparison, auroc_lead, compare_with_baselines, probe_sweep
-from mechvrp.data import Dataset, Sample, is_correct, train_test_split
+from mechvrp.data import Dataset, Sample, is_correct
 from mechvrp.data import load as load_data
-from mechvrp.data.scene_layout import CROWD
 from mechvrp.errors import DataError, InputError
 from mechvrp.models import VLM, load
 from mechvrp.models.zoo import folder, names
@@ -34,7 +32,7 @@ from mechvrp.reliability import (
     measure_calibration,
     spatial_entropy,
 )
-from mechvrp.statistics import Estimate, accuracy_interval, auroc_interval, group_bootstrap
+from mechvrp.statistics import Estimate, accuracy_interval, group_bootstrap
 
 __all__ = [
     "checkpoint_folder",
@@ -48,8 +46,6 @@ __all__ = [
 POLLS = ("random", "popular", "adversarial")
 # The first token and the end of an answer; the longest answer of the scenes is one word.
 _NEW_TOKENS = 4
-#: Wrong answers that either half of the images must hold for a probe to be worth fitting.
-_ENOUGH = 10
 _FIELDS = ("family", "recipe", "seconds", "states", "parameters", "threads", "notes", "versions")
 _VERSIONS = ("torch", "transformers", "numpy", "scikit-learn")
 
@@ -165,20 +161,20 @@ def evaluate_checkpoint(
         polls[poll] = _answered(model, samples, progress, states=False)[0]
     found["polls"] = {
         poll: {
-            **_row(accuracy_interval(t["right"], t["image"], seed=seed)),
+            **as_row(accuracy_interval(t["right"], t["image"], seed=seed)),
             "said_yes": float((t["answer"] == "yes").mean()),
             "accuracy_of_no": float(t["right"][t["truth"] == "no"].mean()),
         }
         for poll, t in polls.items()
     }
     _tell(say, found["polls"])
-    found["random_minus_adversarial"] = _row(_gap(polls["random"], polls["adversarial"], seed))
+    found["random_minus_adversarial"] = as_row(_gap(polls["random"], polls["adversarial"], seed))
     if native:
         found["sizes"] = {
-            size: _row(accuracy_interval(rows["right"], rows["image"], seed=seed))
+            size: as_row(accuracy_interval(rows["right"], rows["image"], seed=seed))
             for size, rows in table.groupby("size")
         }
-    found["probe"] = _probe(table, hidden, mixed, seed)
+    found["probe"] = probe(table, hidden, mixed, seed)
     found["attention"] = _attention(path, mixed, progress)
     found["requirements"] = requirements(found)
     found["versions"] = {"mechvrp": mechvrp.__version__, "python": platform.python_version()}
@@ -274,15 +270,10 @@ def _answered(
     return table, acts.stack("resid_post").float().numpy()
 
 
-def _row(estimate: Estimate) -> dict[str, Any]:
-    row = asdict(estimate)
-    return {key: row[key] for key in ("value", "low", "high", "n", "n_groups")}
-
-
 def _accuracies(table: pd.DataFrame, seed: int) -> dict[str, Any]:
     parts = {"all": table} | dict(list(table.groupby("task", sort=False)))
     return {
-        str(task): _row(accuracy_interval(rows["right"], rows["image"], seed=seed))
+        str(task): as_row(accuracy_interval(rows["right"], rows["image"], seed=seed))
         for task, rows in parts.items()
     }
 
@@ -293,7 +284,7 @@ def _calibrations(table: pd.DataFrame, seed: int) -> dict[str, Any]:
     for task, part in parts.items():
         found = measure_calibration(part["probability"], part["right"], part["image"], seed=seed)
         rows[str(task)] = {
-            name: _row(getattr(found, name)) for name in ("ece_width", "ece_mass", "brier", "gap")
+            name: as_row(getattr(found, name)) for name in ("ece_width", "ece_mass", "brier", "gap")
         }
         for name in ("ece_width_if_calibrated", "ece_mass_if_calibrated"):
             rows[str(task)][name] = getattr(found, name)
@@ -313,75 +304,6 @@ def _gap(first: pd.DataFrame, second: pd.DataFrame, seed: int) -> Estimate:
         return 100 * (parts[0] - parts[1])
 
     return group_bootstrap(difference, right, side, groups=both["image"], seed=seed, weighted=True)
-
-
-def _probe(table: pd.DataFrame, hidden: Any, dataset: Dataset, seed: int) -> dict[str, Any]:
-    """The linear probe of correctness, chosen on one half of the images and judged on the other."""
-    _, test = train_test_split(dataset, test_size=0.5, seed=seed, stratify=list(table["task"]))
-    held = table["image"].isin({s.image_id for s in test}).to_numpy()
-    right, groups = table["right"].to_numpy(), table["image"].to_numpy()
-    tasks = table["task"].to_numpy()
-    wrong = [int((~right[side]).sum()) for side in (~held, held)]
-    counts = {
-        "n_train": int((~held).sum()),
-        "n_train_wrong": wrong[0],
-        "n_heldout": int(held.sum()),
-        "n_heldout_wrong": wrong[1],
-    }
-    if min(wrong) < _ENOUGH:
-        return {**counts, "gap": f"one half of the images has only {min(wrong)} wrong answers"}
-    sweep = probe_sweep(
-        hidden, right, groups, tasks, np.flatnonzero(~held), np.flatnonzero(held), seed=seed
-    )
-    beside = compare_with_baselines(
-        sweep,
-        hidden,
-        right,
-        groups,
-        tasks,
-        list(table["answer"]),
-        table["probability"].to_numpy(),
-    )
-    layers, comparison = sweep.to_frame(), beside.to_frame()
-    return {
-        **counts,
-        "chosen_layer": sweep.chosen_layer,
-        "layers": _records(layers[["layer", "cv_auroc", "auroc", "low", "high"]]),
-        "comparison": _records(comparison),
-        "tasks": _records(sweep.tasks_frame()),
-        "usual_crowds": _usual(table[held], sweep.scores, beside, seed),
-    }
-
-
-def _usual(
-    table: pd.DataFrame, scores: np.ndarray, beside: Comparison, seed: int
-) -> dict[str, Any]:
-    """The same scores on held-out scenes with no more digits than training scenes hold."""
-    inside = (table["crowd"] <= max(CROWD)).to_numpy()
-    right, groups = table["right"].to_numpy(), table["image"].to_numpy()
-    counts = (table["task"] == "counting").to_numpy()
-    found: dict[str, Any] = {
-        "most": max(CROWD),
-        "wrong_beyond": int((~right[~inside]).sum()),
-        "wrong_counts_beyond": int((~right[~inside & counts]).sum()),
-        "wrong_inside": int((~right[inside]).sum()),
-        "rows": [],
-    }
-    if found["wrong_inside"] < _ENOUGH:
-        return found
-    labels, images = right[inside], groups[inside]
-    named = {"probe": scores} | {b.name: b.scores for b in beside.baselines}
-    for name, values in named.items():
-        row = {"name": name, **_row(auroc_interval(values[inside], labels, images, seed=seed))}
-        if name != "probe":
-            lead = auroc_lead(scores[inside], values[inside], labels, images, seed=seed)
-            row["lead"] = _row(lead)
-        found["rows"].append(row)
-    return found
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return json.loads(frame.to_json(orient="records", double_precision=6))  # type: ignore[no-any-return]
 
 
 def _attention(path: Path, dataset: Dataset, progress: bool) -> dict[str, Any]:
