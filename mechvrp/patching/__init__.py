@@ -7,11 +7,9 @@ from mechvrp.patching.gaussian import Noise as Noise
 from mechvrp.patching.gaussian import noise as noise
 from mechvrp.patching.grids import activation_patching as activation_patching
 from mechvrp.patching.interventions import Intervention as Intervention
-from mechvrp.patching.interventions import Replace as Replace
 from mechvrp.patching.interventions import Scale as Scale
 from mechvrp.patching.interventions import Steer as Steer
 from mechvrp.patching.interventions import Zero as Zero
-from mechvrp.patching.interventions import replace as replace
 from mechvrp.patching.interventions import scale as scale
 from mechvrp.patching.interventions import steer as steer
 from mechvrp.patching.interventions import zero as zero
@@ -21,6 +19,8 @@ from mechvrp.patching.references import Mean as Mean
 from mechvrp.patching.references import Resample as Resample
 from mechvrp.patching.references import mean as mean
 from mechvrp.patching.references import resample as resample
+from mechvrp.patching.replacing import Replace as Replace
+from mechvrp.patching.replacing import replace as replace
 from mechvrp.patching.sweeping import plan as plan
 from mechvrp.patching.sweeping import sweep as sweep
 

@@ -11,7 +11,8 @@ from mechvrp.errors import InputError
 from mechvrp.patching.alignment import check_aligned
 from mechvrp.patching.gaussian import noise
 from mechvrp.patching.grids import values_of
-from mechvrp.patching.interventions import Edits, replace
+from mechvrp.patching.interventions import Edits
+from mechvrp.patching.replacing import replace
 from mechvrp.patching.sweeping import MEMORY, sweep
 from mechvrp.statistics import group_means
 from mechvrp.tracing.caching import cache

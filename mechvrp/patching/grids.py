@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mechvrp.errors import InputError, SiteError
 from mechvrp.patching.alignment import check_aligned
-from mechvrp.patching.interventions import Edits, replace
+from mechvrp.patching.interventions import Edits
+from mechvrp.patching.replacing import replace
 from mechvrp.patching.sweeping import MEMORY, sweep
 from mechvrp.tracing.sites import COMPONENTS, Site
 from mechvrp.tracing.tracer import Trace

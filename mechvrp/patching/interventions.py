@@ -1,8 +1,9 @@
 """Interventions: a site and an edit, as small immutable objects.
 
 The same object works in a trace (``t.apply``), in a sweep and in a study. All but ``knockout`` edit each
-token by itself. The simplest are here: ``zero``, ``scale``, ``steer`` and ``replace``; ``mean`` and
-``resample`` are in ``references``, ``noise`` in ``gaussian``, ``knockout`` in ``attention_edges``.
+token by itself. The simplest are here: ``zero``, ``scale`` and ``steer``; ``replace`` is in
+``replacing``, ``mean`` and ``resample`` are in ``references``, ``noise`` in ``gaussian``, ``knockout``
+in ``attention_edges``.
 """
 
 from __future__ import annotations
@@ -30,14 +31,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Edits",
     "Intervention",
-    "Replace",
     "Scale",
     "Steer",
     "Zero",
     "build",
+    "fits",
     "flatten",
     "indices",
-    "replace",
     "scale",
     "steer",
     "zero",
@@ -190,7 +190,7 @@ class Steer(Intervention):
         token = dims[2:] if site.kind.dims[:2] == ("batch", "pos") else dims[1:]
         if site.component == "pattern":
             raise SiteError(f"{site} holds weights that sum to 1: it cannot be steered")
-        if None not in token and not _fits(self.direction, token):
+        if None not in token and not fits(self.direction, token):
             raise ShapeError(
                 f"the direction for {site} has shape {tuple(self.direction.shape)}; expected "
                 f"{token}, a token's value there, or a shape that broadcasts to it"
@@ -201,48 +201,6 @@ class Steer(Intervention):
 
     def _what(self) -> str:
         return f"steer by {self.alpha:g} along a direction of norm {float(self.direction.norm()):.3g} at"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Replace(Intervention):
-    """Put other values in the place of what it touches: the patch of activation patching.
-
-    Attributes:
-        value: the site's whole value, or anything that broadcasts to it; where it is not touched it
-            has no effect.
-    """
-
-    value: Float[Tensor, ...] = None  # type: ignore[assignment]
-
-    def check(self, model: VLM, batch: Batch) -> None:
-        super().check(model, batch)
-        site = self.site.check(model)
-        expected = expected_shape(model, batch, site)
-        if None not in expected and not _fits(self.value, expected):
-            raise ShapeError(
-                f"the value for {site} has shape {tuple(self.value.shape)}; expected {expected} "
-                f"({', '.join(site.kind.dims)}), or a shape that broadcasts to it"
-            )
-
-    def edit(self, old: Tensor, chosen: Selected, model: VLM, batch: Batch) -> Tensor:
-        site, given = self.site.check(model), self.value.to(old)
-        if given.ndim < len(site.kind.dims) and site.component != "vision_resid_post":
-            given = given[(None,) * (len(site.kind.dims) - given.ndim)]
-        if site.kind.dims[:2] == ("batch", "pos"):
-            return _at(given, chosen.sample, chosen.position).expand(old.shape)
-        if site.component == "pattern":
-            return _at(given.transpose(1, 2), chosen.sample, chosen.position).expand(old.shape)
-        if site.component == "projected":
-            return given.expand(*_longest(given, chosen), *given.shape[1:])[chosen.index]
-        whole = given.flatten(0, -2) if given.ndim > 1 else given.expand(old.shape)
-        if len(whole) == 1:
-            whole = whole.expand(old.shape)
-        if len(whole) != len(old):
-            raise ShapeError(
-                f"the value for {site} has {len(whole)} tokens, the tower {len(old)}; give all of them "
-                "or one that stands for all"
-            )
-        return whole
 
 
 def zero(
@@ -309,21 +267,6 @@ def steer(
     return build(Steer, site, layer, positions, units, heads, **more)
 
 
-def replace(
-    site: str | Site,
-    value: Float[Tensor, ...],
-    *,
-    layer: int | Sequence[int] | None = None,
-    positions: Positions = "all",
-    units: int | Sequence[int] | None = None,
-    heads: int | Sequence[int] | None = None,
-) -> Edits:
-    """Put another run's (or any) value in the place of a site's; arguments as ``zero``."""
-    if not isinstance(value, Tensor):
-        raise ShapeError(f"replace takes a tensor; got {type(value).__name__}")
-    return build(Replace, site, layer, positions, units, heads, value=value)
-
-
 def build(
     make: Callable[..., Intervention],
     site: str | Site,
@@ -373,17 +316,6 @@ def flatten(edits: Edits) -> tuple[Intervention, ...]:
     return (edits,)
 
 
-def _at(value: Tensor, sample: Tensor, position: Tensor) -> Tensor:
-    """``value[sample, position]`` where either axis may be of length 1 and stands for all."""
-    first = sample if value.shape[0] > 1 else torch.zeros_like(sample)
-    second = position if value.shape[1] > 1 else torch.zeros_like(position)
-    return value[first.to(value.device), second.to(value.device)]
-
-
-def _longest(value: Tensor, chosen: Selected) -> tuple[int]:
-    return (len(value) if len(value) > 1 else int(chosen.index.max()) + 1,)
-
-
 def _axis(tokens: Tensor, axis: int, chosen: tuple[int, ...]) -> Bool[Tensor, ...]:
     if max(chosen) >= tokens.shape[axis]:
         raise SiteError(f"the axis has {tokens.shape[axis]} entries; got index {max(chosen)}")
@@ -392,7 +324,8 @@ def _axis(tokens: Tensor, axis: int, chosen: tuple[int, ...]) -> Bool[Tensor, ..
     return mask.view(*(-1 if i == axis else 1 for i in range(tokens.ndim)))
 
 
-def _fits(value: Tensor, expected: Sequence[int | None]) -> bool:
+def fits(value: Tensor, expected: Sequence[int | None]) -> bool:
+    """Whether ``value`` broadcasts to exactly that shape."""
     try:
         return torch.broadcast_shapes(value.shape, expected) == torch.Size(expected)  # type: ignore[arg-type]
     except RuntimeError:

@@ -5,8 +5,8 @@ one image, and branches behind a shared image cannot be exact. Two ways out:
 
 * *apart*: branches behind an image that sees itself and no question. Seventeen questions for the price
   of one image, not quite what users run: most of training. (Letting the image see one of its questions
-  at a time, exact for that one, was worse: to the other sixteen it is noise, and places were not learned
-  in 1,200 steps where they now are in 300.)
+  at a time, exact for that one, was worse: to the other sixteen it is noise. "Where is the seven?" was
+  answered rightly in 40 percent of cases after 1,200 steps, against 75 percent after 1,100 now.)
 * *alone*: one question a sequence, exact, an image's tokens repeated for every question. The last
   steps of training, and all measurements.
 """

@@ -95,7 +95,7 @@ def _main(
     ] = None,
     fresh: Annotated[bool, typer.Option(help="Throw an earlier checkpoint away.")] = False,
 ) -> None:
-    """Train an embedded vision-language model on the digit scenes (under an hour on two CPU cores).
+    """Train an embedded vision-language model on the digit scenes.
 
     Vision tower and projector first learn to name the digit under every image token; then the
     language model learns to answer, from scenes of one or two digits to six. Writes an
