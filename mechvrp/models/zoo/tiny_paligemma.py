@@ -53,7 +53,7 @@ class TinyPaliGemma:
     name = "tiny-paligemma"
     grid = (_SIDE, _SIDE)
     phases = (SightPhase, PrefixLanguage)
-    recipe = Recipe(language_batch=24)
+    recipe = Recipe(sight_steps=1500, language_steps=3000, language_batch=24)
 
     def build(self, seed: int) -> tuple[Any, Any]:
         """A fresh model of about a million parameters, and its processor."""

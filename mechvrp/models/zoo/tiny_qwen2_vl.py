@@ -19,7 +19,8 @@ from mechvrp.data.scene_layout import IMAGE_SIZE
 from mechvrp.data.scene_questions import Question
 from mechvrp.data.scene_sizes import resized
 from mechvrp.models.zoo.corpus import questions as all_questions
-from mechvrp.models.zoo.matching import start_matching
+from mechvrp.models.zoo.locality import start_local
+from mechvrp.models.zoo.matching import start_matching, start_quiet
 from mechvrp.models.zoo.native import NativeLanguage, NativeSight
 from mechvrp.models.zoo.packing import Branch, Packed, pack_branches
 from mechvrp.models.zoo.recipe import Recipe
@@ -34,7 +35,7 @@ _MERGE = 2
 _TOKEN = _PATCH * _MERGE  # pixels a side of an image token
 _LARGEST = 84
 _WIDTH = 96
-_TOWER_WIDTH = 64
+_TOWER_WIDTH = 80
 
 _START, _END, _PADDING = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 _VISION_START, _VISION_END = "<|vision_start|>", "<|vision_end|>"
@@ -73,7 +74,7 @@ class TinyQwen2VL:
     phases = (NativeSight, NativeLanguage)
     # As Qwen2-VL's own training does, the tower learns on with the decoder.
     recipe = Recipe(
-        sight_steps=1000, language_steps=1500, language_batch=24, tower_rate=0.3, sight_share=0.3
+        sight_steps=1500, language_steps=2500, language_batch=24, tower_rate=0.3, sight_share=0.3
     )
 
     def __init__(self, size: tuple[int, int] = (IMAGE_SIZE, IMAGE_SIZE)) -> None:
@@ -145,7 +146,11 @@ class TinyQwen2VL:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = Qwen2VLForConditionalGeneration(config)
-        start_matching(model.model.language_model.layers)
+        layers = model.model.language_model.layers
+        start_matching(layers)
+        start_quiet(layers[0])  # image tokens are brought near words behind it: see ``features``
+        visual = model.model.visual
+        start_local(visual.blocks, visual.rotary_pos_emb.inv_freq)
         return model.eval(), processor
 
     def pixels(self, processor: Any, images: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
