@@ -175,7 +175,7 @@ def evaluate_checkpoint(
             for size, rows in table.groupby("size")
         }
     found["probe"] = probe(table, hidden, mixed, seed)
-    found["attention"] = _attention(path, mixed, progress)
+    found["attention"] = _attention(model, mixed, progress)
     found["requirements"] = requirements(found)
     found["versions"] = {"mechvrp": mechvrp.__version__, "python": platform.python_version()}
     found["versions"] |= {package: version(package) for package in _VERSIONS}
@@ -306,9 +306,8 @@ def _gap(first: pd.DataFrame, second: pd.DataFrame, seed: int) -> Estimate:
     return group_bootstrap(difference, right, side, groups=both["image"], seed=seed, weighted=True)
 
 
-def _attention(path: Path, dataset: Dataset, progress: bool) -> dict[str, Any]:
+def _attention(model: VLM, dataset: Dataset, progress: bool) -> dict[str, Any]:
     """How attention from the last prompt token spreads over the image: C_k and H_s / log S."""
-    model = load(str(path), device="cpu", dtype="float32", attn="eager")
     maps = [mean_map(m) for m in attention_maps(model, list(dataset), progress=progress)]
     clusters = pd.Series([cluster_count(m) for m in maps]).value_counts().sort_index()
     entropy = np.array([spatial_entropy(m) / np.log(m.size) for m in maps])

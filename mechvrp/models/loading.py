@@ -44,8 +44,8 @@ def load(
         device: ``"auto"`` (CUDA, else Apple's MPS, else CPU) or a torch device; a model in memory
             stays where it is under ``"auto"``.
         dtype: ``"auto"`` (the checkpoint's own) or a torch dtype by name, e.g. ``"bfloat16"``.
-        attn: attention implementation, ``"sdpa"`` or ``"eager"`` (needed for ``pattern``). By default
-            SDPA; a model in memory keeps its own unless another is asked for.
+        attn: attention implementation, ``"sdpa"`` or ``"eager"``. By default SDPA; a model in memory
+            keeps its own unless another is asked for.
         device_map: as in transformers, for models larger than one device; excludes ``device``.
         revision, trust_remote_code: as in transformers, for hub ids.
 

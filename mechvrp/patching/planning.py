@@ -155,6 +155,8 @@ def make_plan(model: VLM, batch: Batch, variants: Sequence[Variant], *, memory: 
         # keys and values are copied for the layers that run.
         per_token = 4 * (6 * model.d_model + 4 * model.d_mlp)
         tokens = (length - first) * examples
+        if any(variants[i].rows for i in members):
+            per_token += 4 * 3 * model.n_heads * length  # whole patterns: scores, weights, edited
         cached = 0
         if mode == "suffix":
             cached = first * examples * 2 * model.n_kv_heads * model.d_head * 4

@@ -34,14 +34,14 @@ def attention_maps(
     As the model has them: what a row gives to text tokens is left out and nothing is normalised.
 
     Args:
-        model: loaded with ``attn="eager"``; other implementations keep no weights.
+        model: loaded with ``attn="sdpa"`` (the default; only the rows needed are made) or ``"eager"``.
         samples: of one image each.
         batch_size: samples a forward.
         progress: show a bar.
 
     Raises:
-        UnavailableError: the model runs without eager attention, or a sample has several images or
-            image tokens without a place on its grid.
+        UnavailableError: another attention implementation, or a sample has several images or image
+            tokens without a place on its grid.
     """
     maps: list[np.ndarray] = []
     for chunk in in_batches(samples, batch_size, progress, "attention"):

@@ -1,7 +1,8 @@
 """Where each site lives in a running model: read and write it through the nnsight envoy.
 
 Every function here works inside a trace only. Values are the model's own tensors, or views of them,
-so in-place edits (``t.z[1][:, -1] = 0``) take effect.
+so in-place edits (``t.z[1][:, -1] = 0``) take effect. ``pattern`` under SDPA is the exception: it is made
+for the reader, and ``Trace`` writes it back.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mechvrp.errors import ShapeError, UnavailableError
+from mechvrp.tracing.attention import inputs_of, replaced_output
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,15 +18,23 @@ if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
     from mechvrp.tracing.sites import Site
 
-__all__ = ["check_available", "check_value", "expected_shape", "read", "write"]
+__all__ = [
+    "attention_rows",
+    "check_available",
+    "check_value",
+    "expected_shape",
+    "is_made",
+    "read",
+    "write",
+]
 
 
 def check_available(model: VLM, site: Site) -> None:
     """Raise ``UnavailableError``, with the remedy, for a site this model cannot give as loaded."""
-    if site.component == "pattern" and model.attn_implementation != "eager":
+    if site.component == "pattern" and model.attn_implementation not in ("eager", "sdpa"):
         raise UnavailableError(
             f"{site} does not exist under attn={model.attn_implementation!r}, which never forms "
-            "attention weights; load the model with mechvrp.load(..., attn='eager')"
+            "attention weights; load the model with mechvrp.load(..., attn='sdpa') or 'eager'"
         )
 
 
@@ -95,11 +105,37 @@ def _resid_mid(model: VLM, site: Site) -> Any:
     return getattr(source, before)
 
 
-def _pattern(model: VLM, site: Site) -> Any:
-    """The attention weights as they are applied to the values (after softmax and dropout)."""
+def is_made(model: VLM, site: Site) -> bool:
+    """Whether a site's value is made for the reader, so that edits in place must be written back."""
+    return site.component == "pattern" and model.attn_implementation != "eager"
+
+
+def _attention(model: VLM, site: Site) -> Any:
+    """The call of the layer's attention function."""
+    return _block(model, site, model.modules.attn).source.attention_interface_1
+
+
+def attention_rows(model: VLM, site: Site, sample: Tensor, position: Tensor) -> Tensor:
+    """``pattern`` of some queries only, [row, head, key]; to read, not to edit."""
     check_available(model, site)
-    attention = _block(model, site, model.modules.attn).source.attention_interface_1.source
-    return attention.nn_functional_dropout_0
+    if model.attn_implementation == "eager":
+        return read(model, site)[sample.to(model.device), :, position.to(model.device)]
+    return inputs_of(_attention(model, site), site).rows(sample, position)
+
+
+def _read_pattern(model: VLM, site: Site) -> Tensor:
+    """The attention weights as they are applied to the values (after softmax and dropout)."""
+    if model.attn_implementation == "eager":
+        return _attention(model, site).source.nn_functional_dropout_0.output
+    return inputs_of(_attention(model, site), site).weights()
+
+
+def _write_pattern(model: VLM, site: Site, value: Tensor) -> None:
+    attention = _attention(model, site)
+    if model.attn_implementation == "eager":
+        attention.source.nn_functional_dropout_0.output = value
+    else:
+        attention.output = replaced_output(inputs_of(attention, site), value)
 
 
 def _heads(model: VLM, flat: Tensor) -> Tensor:
@@ -124,7 +160,7 @@ def read(model: VLM, site: Site) -> Tensor:
         case "q" | "k" | "v":
             return _heads(model, _block(model, site, getattr(m, site.component)).output)
         case "pattern":
-            return _pattern(model, site).output
+            return _read_pattern(model, site)
         case "z":
             return _heads(model, _block(model, site, m.o).input)
         case "attn_out" | "mlp_out":
@@ -169,7 +205,7 @@ def write(model: VLM, site: Site, value: Tensor) -> None:
         case "q" | "k" | "v":
             _block(model, site, getattr(m, site.component)).output = value.flatten(-2)
         case "pattern":
-            _pattern(model, site).output = value
+            _write_pattern(model, site, value)
         case "z":
             _block(model, site, m.o).input = value.flatten(-2)
         case "attn_out" | "mlp_out":

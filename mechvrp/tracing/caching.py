@@ -51,7 +51,7 @@ def cache(
 
     Raises:
         SiteError: no such site, layer or position.
-        UnavailableError: ``pattern`` without eager attention.
+        UnavailableError: ``pattern`` under an attention implementation that hands over no mask.
         NumericalError: a cached value is NaN or infinite.
     """
     wanted = expand_sites(model, sites)
@@ -127,21 +127,25 @@ def _run(
     only_last = last.component != "logits" or positions == "last"
     options = {"logits_to_keep": 1} if only_last else {}
 
+    def stored(value: Tensor) -> Tensor:
+        return value.detach().to(device=device, dtype=dtype)
+
     def pick(site: Site, value: Tensor) -> Tensor:
         if site.component == "vision_resid_post":
             picked = value.clone()  # some towers go on to change it in place
         elif site.component == "projected":
             picked = value[feature.to(value.device)]
-        elif site.component == "pattern":
-            picked = value[example.to(value.device), :, place.to(value.device)]
         else:
             at = torch.full_like(place, -1) if site.component == "logits" and only_last else place
             picked = value[example.to(value.device), at.to(value.device)]
-        return picked.detach().to(device=device, dtype=dtype)
+        return stored(picked)
 
     with Trace(model, batch, options=options) as t:
         for site in wanted:
-            kept[site] = pick(site, t[site])
+            if site.layer is not None and site.component == "pattern":
+                kept[site] = stored(t.attention_rows(site.layer, positions))
+            else:
+                kept[site] = pick(site, t[site])
         if last.component != "logits":
             t.stop()
     return kept

@@ -10,6 +10,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from jaxtyping import Float
 from nnsight.intervention.interleaver import OutOfOrderError
 from nnsight.intervention.tracer import InterleavingTracer
 from torch import Tensor
@@ -21,6 +22,7 @@ from mechvrp.tracing.sites import COMPONENTS, Site
 
 if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
+    from mechvrp.models.tokens import Positions
 
 __all__ = ["Edit", "Trace", "trace"]
 
@@ -93,12 +95,34 @@ class Trace(InterleavingTracer):
         self.grad = grad
         self._pending: list[Edit] = []
         self._reached: Site | None = None
+        self._lent: tuple[Site, Tensor] | None = None
 
     # ---- sites ------------------------------------------------------------------------------
 
     def __getitem__(self, name: str | Site) -> Tensor:
-        site = self._arrive(name)
-        return access.read(self.vlm, site)
+        return self._read(self._arrive(name))
+
+    def attention_rows(
+        self, layer: int, positions: Positions = "last"
+    ) -> Float[Tensor, "row head key"]:
+        """Attention weights of some queries (by default the last of each prompt), read only.
+
+        Costs no more than those rows, where ``t.pattern[layer]`` makes the whole pattern. Rows are in
+        the order of the samples, and of ``batch.tokens.resolve(positions)`` within one; keys are those of
+        the padded sequence.
+
+        Raises:
+            SiteError: no such layer or position, or the model has passed it.
+            UnavailableError: the attention implementation hands over no mask.
+        """
+        site = self._arrive(Site("pattern", layer))
+        chosen = self.batch.tokens.resolve(positions)
+        sample = torch.cat([torch.full_like(c, i) for i, c in enumerate(chosen)])
+        place = torch.cat(chosen)
+        if self._lent is not None:  # it has been read or edited in this trace
+            value = self._lent[1]
+            return value[sample.to(value.device), :, place.to(value.device)]
+        return access.attention_rows(self.vlm, site, sample, place)
 
     def __setitem__(self, name: str | Site, value: Tensor) -> None:
         if not isinstance(value, Tensor):
@@ -107,7 +131,7 @@ class Trace(InterleavingTracer):
         access.check_value(self.vlm, self.batch, site, value)
         self._arrive(site)
         # A copy: later in-place edits of the site must not reach the caller's own tensor.
-        access.write(self.vlm, site, value.clone())
+        self._write(site, value.clone())
 
     def __getattr__(self, name: str) -> Any:
         component = COMPONENTS.get(name)
@@ -158,6 +182,7 @@ class Trace(InterleavingTracer):
                 "the order of computation, or use mechvrp.cache, which orders them itself."
             )
         self._flush(site)
+        self._settle(site)
         self._reached = site
         return site
 
@@ -167,9 +192,33 @@ class Trace(InterleavingTracer):
             if until is not None and site.order > until.order:
                 return
             edit = self._pending.pop(0)
+            self._settle(site)
             self._reached = site
-            edited = edit(access.read(self.vlm, site), self.vlm, self.batch)
-            access.write(self.vlm, site, edited)
+            self._write(site, edit(self._read(site), self.vlm, self.batch))
+
+    def _read(self, site: Site) -> Tensor:
+        if self._lent is not None and self._lent[0] == site:
+            return self._lent[1]
+        value = access.read(self.vlm, site)
+        if access.is_made(self.vlm, site):
+            self._lent = (site, value)
+        return value
+
+    def _write(self, site: Site, value: Tensor) -> None:
+        if access.is_made(self.vlm, site):
+            self._lent = (site, value)
+        else:
+            access.write(self.vlm, site, value)
+
+    def _settle(self, going_to: Site | None = None) -> None:
+        """Give the model the value that was lent to the block, when the trace leaves its site."""
+        if self._lent is not None and self._lent[0] != going_to:
+            (site, value), self._lent = self._lent, None
+            access.write(self.vlm, site, value)
+
+    def _finish(self) -> None:
+        self._flush()
+        self._settle()
 
     def stop(self) -> None:
         """End the model's run here. Edits that were applied but not reached are an error."""
@@ -184,7 +233,7 @@ class Trace(InterleavingTracer):
     @property
     def result(self) -> Any:
         """What the model returns, after all edits."""
-        self._flush()
+        self._finish()
         return super().result
 
     # ---- running ----------------------------------------------------------------------------
@@ -231,7 +280,7 @@ def _unnested(given: Sequence[Any]) -> Iterator[Any]:
 
 
 def _end() -> None:
-    _running.stack[-1]._flush()
+    _running.stack[-1]._finish()
 
 
 def trace(model: VLM, batch: Batch, *, grad: bool = False) -> Trace:

@@ -54,6 +54,14 @@ SITES = [
 
 def drawn_edit(draw, model, acts):
     where = draw(st.sampled_from([*SITES, "embed", "projected", "vision_resid_post", "logits"]))
+    if draw(st.integers(0, 9)) == 0:
+        pattern = mechvrp.Site("pattern", draw(st.integers(0, model.n_layers - 1)))
+        positions = draw(st.sampled_from(["last", "question"]))
+        if draw(st.booleans()):
+            return mechvrp.noise(pattern, 0.5, seed=draw(st.integers(0, 9)), positions=positions)
+        return mechvrp.knockout(
+            pattern.layer, query=positions, key=draw(st.sampled_from(["image", -4]))
+        )
     depth = model.n_vision_layers if where == "vision_resid_post" else model.n_layers
     layer = draw(st.integers(0, depth - 1)) if mechvrp.tracing.COMPONENTS[where].layered else None
     site = mechvrp.Site(where, layer)
@@ -148,8 +156,9 @@ def test_prefix_attention_would_be_wrong_with_a_shared_prefix():
     assert float(np.abs(forced["logits"].values[0] - honest).max()) > 1e-3
 
 
-def test_edits_of_attention_weights_are_resumed_not_shared():
-    model = loaded("llava-clip", "eager")
+@pytest.mark.parametrize("attn", ["sdpa", "eager"])
+def test_edits_of_attention_weights_are_resumed_not_shared(attn):
+    model = loaded("llava-clip", attn)
     batch = model.encode(tiny.samples(), instruction="")
     variants = {
         "cut": mechvrp.knockout([1, 2], query="last", key="image"),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mechvrp
-from mechvrp.errors import NumericalError, ShapeError, UnavailableError
+from mechvrp.errors import NumericalError, ShapeError
 from mechvrp.reliability import attention_maps, cluster_count, mean_map, spatial_entropy
 
 
@@ -94,11 +94,12 @@ def test_maps_that_are_none_are_refused():
 
 
 @pytest.mark.parametrize("name", mechvrp.models.zoo.names())
-def test_maps_are_the_weights_that_transformers_returns(name):
+@pytest.mark.parametrize("attn", ["sdpa", "eager"])
+def test_maps_are_the_weights_that_transformers_returns(name, attn):
     """Against ``output_attentions``, in a batch padded on the left."""
-    model = mechvrp.load(name, attn="eager")
     samples = list(mechvrp.data.load("scenes", limit=5))
-    maps = attention_maps(model, samples, batch_size=3)
+    maps = attention_maps(mechvrp.load(name, attn=attn), samples, batch_size=3)
+    model = mechvrp.load(name, attn="eager")
     assert len(maps) == 5
     for sample, found in zip(samples, maps, strict=True):
         batch = model.encode([sample])
@@ -109,9 +110,3 @@ def test_maps_are_the_weights_that_transformers_returns(name):
         assert found.shape[2:] == tokens.shapes[0]
         np.testing.assert_allclose(found.reshape(*weights.shape), weights.numpy(), atol=1e-5)
         assert mean_map(found).sum() == pytest.approx(1)
-
-
-def test_maps_need_eager_attention():
-    model = mechvrp.load("tiny-llava")
-    with pytest.raises(UnavailableError, match="eager"):
-        attention_maps(model, list(mechvrp.data.load("scenes", limit=1)))

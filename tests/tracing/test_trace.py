@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import mechvrp
-from mechvrp.errors import InputError, ShapeError, SiteError, UnavailableError
+from mechvrp.errors import InputError, ShapeError, SiteError
 from tests.support import tiny
 
 
@@ -177,7 +177,6 @@ def test_grad_mode_is_as_asked_and_nothing_else_changes(model, batch):
         (lambda: mechvrp.zero("hook_embed", positions="nonsuch"), SiteError, "no word 'nonsuch'"),
         (lambda: mechvrp.zero("vision_projector.hook_out", positions="last"), SiteError, "image"),
         (lambda: mechvrp.zero("hook_embed", layer=1), SiteError, "no layers|names"),
-        (lambda: mechvrp.zero("pattern", layer=0), UnavailableError, "attn='eager'"),
         (lambda: mechvrp.replace("hook_embed", torch.zeros(7)), ShapeError, "broadcasts"),
         (lambda: mechvrp.replace("hook_embed", 0.0), ShapeError, "float"),
     ],
@@ -222,9 +221,6 @@ def test_bad_reads_and_writes(model, batch):
     with pytest.raises(AttributeError, match="its sites are"):
         with mechvrp.trace(model, batch) as t:
             t.residpost
-    with pytest.raises(UnavailableError, match="eager"):
-        with mechvrp.trace(model, batch) as t:
-            t.pattern[0].save()
     with pytest.raises(SiteError, match="already ran past"):
         with mechvrp.trace(model, batch) as t:
             t.apply(mechvrp.zero("blocks.0.hook_resid_post"))
