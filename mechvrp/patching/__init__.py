@@ -2,6 +2,8 @@
 
 from mechvrp.patching.attention_edges import Knockout as Knockout
 from mechvrp.patching.attention_edges import knockout as knockout
+from mechvrp.patching.attribution import Attribution as Attribution
+from mechvrp.patching.attribution import attribution_patching as attribution_patching
 from mechvrp.patching.causal import causal_trace as causal_trace
 from mechvrp.patching.gaussian import Noise as Noise
 from mechvrp.patching.gaussian import noise as noise
@@ -26,6 +28,7 @@ from mechvrp.patching.sweeping import sweep as sweep
 
 __all__ = [
     "MEASURES",
+    "Attribution",
     "Intervention",
     "Knockout",
     "Mean",
@@ -37,6 +40,7 @@ __all__ = [
     "Steer",
     "Zero",
     "activation_patching",
+    "attribution_patching",
     "causal_trace",
     "knockout",
     "mean",

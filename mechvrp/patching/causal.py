@@ -12,6 +12,7 @@ from mechvrp.patching.alignment import check_aligned
 from mechvrp.patching.gaussian import noise
 from mechvrp.patching.grids import values_of
 from mechvrp.patching.interventions import Edits
+from mechvrp.patching.places import shared_grid
 from mechvrp.patching.replacing import replace
 from mechvrp.patching.sweeping import MEMORY, sweep
 from mechvrp.statistics import group_means
@@ -134,12 +135,7 @@ def _window(layer: int, window: int, n_layers: int) -> range:
 
 
 def _cells(batch: Batch) -> list[Any]:
-    grids = {shape for tokens in batch.tokens.images for shape in tokens.shapes}
-    if len(grids) != 1:
-        raise InputError(
-            f"the samples' image grids differ ({sorted(grids)}): give positions that all of them have"
-        )
-    rows, cols = grids.pop()
+    rows, cols = shared_grid(batch)
     return [*([(r, c)] for r in range(rows) for c in range(cols)), "last"]
 
 

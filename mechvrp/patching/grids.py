@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from torch import Tensor
 
-from mechvrp.errors import InputError, SiteError
+from mechvrp.errors import InputError
 from mechvrp.patching.alignment import check_aligned
 from mechvrp.patching.interventions import Edits
+from mechvrp.patching.measures import as_measures
+from mechvrp.patching.places import Over, grid_layers, labelled_axes, places_of
 from mechvrp.patching.replacing import replace
 from mechvrp.patching.sweeping import MEMORY, sweep
-from mechvrp.tracing.sites import COMPONENTS, Site
+from mechvrp.tracing.sites import Site
 from mechvrp.tracing.tracer import Trace
 
 if TYPE_CHECKING:
@@ -22,9 +24,7 @@ if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
     from mechvrp.models.tokens import Positions
 
-__all__ = ["activation_patching", "values_of"]
-
-Over = Literal["position", "head", "patch", "unit"]
+__all__ = ["activation_patching", "answers_of", "values_of"]
 
 
 def activation_patching(
@@ -38,7 +38,7 @@ def activation_patching(
     layers: Sequence[int] | None = None,
     units: Sequence[int] | None = None,
     direction: Literal["denoise", "noise"] = "denoise",
-    measure: str = "logit_diff",
+    measure: Any = "logit_diff",
     target: Any = "own",
     foil: Any = None,
     memory: int = MEMORY,
@@ -75,24 +75,25 @@ def activation_patching(
         InputError: batches that are not aligned, or a combination that means nothing.
     """
     check_aligned(clean, corrupted)
-    if component not in COMPONENTS or COMPONENTS[component].where != "block":
-        raise SiteError(f"activation patching takes a component of the blocks; got {component!r}")
+    if len(as_measures(measure)) != 1:
+        raise InputError(f"activation patching takes one measure; got {measure!r}")
     into, source = (corrupted, clean) if direction == "denoise" else (clean, corrupted)
-    chosen = list(range(model.n_layers)) if layers is None else [int(i) for i in layers]
-    sites = [Site(component, layer).check(model) for layer in chosen]
-    places = _places(model, into, component, over, positions, units)
+    sites = grid_layers(model, component, layers)
+    places = places_of(model, into, component, over, positions, units)
     values, answers = values_of(model, source, sites)
     variants: dict[Any, Edits] = {
-        (layer, place): replace(site, values[site], **options)
-        for layer, site in zip(chosen, sites, strict=True)
+        (site.layer, place): replace(site, values[site], **options)
+        for site in sites
         for place, options in places.items()
     }
     if isinstance(target, str) and target == "own":
-        target = (answers if direction == "denoise" else _answers(model, clean)).tolist()
+        target = (answers if direction == "denoise" else answers_of(model, clean)).tolist()
     options_: dict[str, Any] = {"target": target, "foil": foil, "progress": progress}
     found = sweep(model, into, list(variants.values()), measure, memory=memory, **options_)
     other = sweep(model, source, [[]], measure, memory=memory, **options_)
-    return _labelled(found, other, measure, chosen, list(places), over, direction)
+    layers = [site.layer or 0 for site in sites]
+    (name,) = as_measures(measure)
+    return _labelled(found, other, name, layers, list(places), over, direction)
 
 
 def values_of(model: VLM, batch: Batch, sites: Sequence[Site]) -> tuple[dict[Site, Tensor], Tensor]:
@@ -106,54 +107,16 @@ def values_of(model: VLM, batch: Batch, sites: Sequence[Site]) -> tuple[dict[Sit
     return dict(zip(ordered, kept, strict=True)), logits[:, -1].argmax(-1)
 
 
-def _answers(model: VLM, batch: Batch) -> Tensor:
+def answers_of(model: VLM, batch: Batch) -> Tensor:
+    """The greedy first token of each sample, [example]."""
     return values_of(model, batch, [])[1]
-
-
-def _places(
-    model: VLM,
-    batch: Batch,
-    component: str,
-    over: Over,
-    positions: Any,
-    units: Sequence[int] | None,
-) -> dict[Any, dict[str, Any]]:
-    """What is patched by itself within a layer: its label, and the edit's arguments."""
-    if over == "position":
-        shortest = int(batch.tokens.attention_mask.sum(-1).min())
-        chosen = list(range(-shortest, 0)) if positions is None else positions
-        chosen = [chosen] if isinstance(chosen, (str, int)) else list(chosen)
-        return {_label(p): {"positions": p} for p in chosen}
-    positions = "last" if positions is None else positions
-    if over == "head":
-        if not COMPONENTS[component].by_head or component == "pattern":
-            raise InputError(f"{component} has no heads to patch; use 'z', 'q', 'k' or 'v'")
-        n = model.n_kv_heads if component in ("k", "v") else model.n_heads
-        return {head: {"positions": positions, "heads": head} for head in range(n)}
-    if over == "patch":
-        grids = {shape for tokens in batch.tokens.images for shape in tokens.shapes}
-        if len(grids) != 1:
-            raise InputError(
-                f"patches need one grid for all samples; this batch has {sorted(grids)}"
-            )
-        rows, cols = grids.pop()
-        return {(r, c): {"positions": [(r, c)]} for r in range(rows) for c in range(cols)}
-    if over == "unit":
-        if not units:
-            raise InputError("over='unit' needs units")
-        return {int(unit): {"positions": positions, "units": int(unit)} for unit in units}
-    raise InputError(f"over is 'position', 'head', 'patch' or 'unit'; got {over!r}")
-
-
-def _label(position: Any) -> Any:
-    return position if isinstance(position, (int, str)) else str(position)
 
 
 def _labelled(
     found: xarray.Dataset,
     other: xarray.Dataset,
     measure: str,
-    layers: list[int],
+    layers: Sequence[int],
     places: list[Any],
     over: Over,
     direction: str,
@@ -167,17 +130,9 @@ def _labelled(
     with np.errstate(invalid="ignore", divide="ignore"):
         effect = np.where(span == 0, np.nan, (value - unpatched) / span)
     pair = (reached, unpatched) if direction == "denoise" else (unpatched, reached)
-    coords: dict[str, Any] = {"layer": layers, "example": found["example"].values}
-    dims: tuple[str, ...] = ("layer", over, "example")
-    full: tuple[int, ...] = shape
-    if over == "patch":
-        rows, cols = places[-1][0] + 1, places[-1][1] + 1
-        dims, full = ("layer", "row", "col", "example"), (len(layers), rows, cols, shape[2])
-        coords |= {"row": range(rows), "col": range(cols)}
-    else:
-        # As objects where words and numbers are mixed, which numpy would make all words.
-        mixed = len({type(place) for place in places}) > 1
-        coords[over] = np.array(places, dtype=object) if mixed else places
+    axes, lengths, named = labelled_axes(over, places)
+    dims, full = ("layer", *axes, "example"), (shape[0], *lengths, shape[2])
+    coords = {"layer": layers, "example": found["example"].values, **named}
     attrs = {**found.attrs, "measure": measure, "direction": direction}
     return xr.Dataset(
         {

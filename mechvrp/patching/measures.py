@@ -113,9 +113,10 @@ class Measuring:
 
     def __call__(self, logits: Float[Tensor, "variant example d_vocab"]) -> dict[str, Tensor]:
         """Each measure by name, [variant, example], on the CPU."""
-        return {name: self._one(measure, logits).cpu() for name, measure in self.measures.items()}
+        return {name: self.of(measure, logits).cpu() for name, measure in self.measures.items()}
 
-    def _one(self, measure: Measure, logits: Tensor) -> Tensor:
+    def of(self, measure: Measure, logits: Tensor) -> Tensor:
+        """One measure, [variant, example], where the logits are and with their graph."""
         if callable(measure):
             value = measure(logits, self.clean)
             if not isinstance(value, Tensor) or value.shape != logits.shape[:2]:

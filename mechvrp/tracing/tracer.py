@@ -131,7 +131,7 @@ class Trace(InterleavingTracer):
         access.check_value(self.vlm, self.batch, site, value)
         self._arrive(site)
         # A copy: later in-place edits of the site must not reach the caller's own tensor.
-        self._write(site, value.clone())
+        self.put(site, value.clone())
 
     def __getattr__(self, name: str) -> Any:
         component = COMPONENTS.get(name)
@@ -194,7 +194,7 @@ class Trace(InterleavingTracer):
             edit = self._pending.pop(0)
             self._settle(site)
             self._reached = site
-            self._write(site, edit(self._read(site), self.vlm, self.batch))
+            self.put(site, edit(self._read(site), self.vlm, self.batch))
 
     def _read(self, site: Site) -> Tensor:
         if self._lent is not None and self._lent[0] == site:
@@ -204,7 +204,8 @@ class Trace(InterleavingTracer):
             self._lent = (site, value)
         return value
 
-    def _write(self, site: Site, value: Tensor) -> None:
+    def put(self, site: Site, value: Tensor) -> None:
+        """Assign to the site that was read last, neither checked nor copied."""
         if access.is_made(self.vlm, site):
             self._lent = (site, value)
         else:
