@@ -15,7 +15,13 @@ from mechvrp.patching.interventions import Zero as Zero
 from mechvrp.patching.interventions import scale as scale
 from mechvrp.patching.interventions import steer as steer
 from mechvrp.patching.interventions import zero as zero
+from mechvrp.patching.knockouts import EDGES as EDGES
+from mechvrp.patching.knockouts import attention_knockout as attention_knockout
+from mechvrp.patching.masking import mask_image_patches as mask_image_patches
+from mechvrp.patching.masking import masked_pixels as masked_pixels
 from mechvrp.patching.measures import MEASURES as MEASURES
+from mechvrp.patching.paths import Node as Node
+from mechvrp.patching.paths import path_patching as path_patching
 from mechvrp.patching.planning import Plan as Plan
 from mechvrp.patching.references import Mean as Mean
 from mechvrp.patching.references import Resample as Resample
@@ -27,11 +33,13 @@ from mechvrp.patching.sweeping import plan as plan
 from mechvrp.patching.sweeping import sweep as sweep
 
 __all__ = [
+    "EDGES",
     "MEASURES",
     "Attribution",
     "Intervention",
     "Knockout",
     "Mean",
+    "Node",
     "Noise",
     "Plan",
     "Replace",
@@ -40,11 +48,15 @@ __all__ = [
     "Steer",
     "Zero",
     "activation_patching",
+    "attention_knockout",
     "attribution_patching",
     "causal_trace",
     "knockout",
+    "mask_image_patches",
+    "masked_pixels",
     "mean",
     "noise",
+    "path_patching",
     "plan",
     "replace",
     "resample",

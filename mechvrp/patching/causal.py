@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
     from mechvrp.models.tokens import Positions
 
-__all__ = ["causal_trace"]
+__all__ = ["causal_trace", "window_around"]
 
 _RESTORED = ("resid_post", "attn_out", "mlp_out")
 
@@ -89,7 +89,7 @@ def causal_trace(
             f"window and draws must be at least 1 and sigma above 0; got {window}, {draws}, {sigma}"
         )
     chosen = list(range(model.n_layers)) if layers is None else [int(i) for i in layers]
-    windows = {layer: _window(layer, window, model.n_layers) for layer in chosen}
+    windows = {layer: window_around(layer, window, model.n_layers) for layer in chosen}
     places = _cells(batch) if positions is None else list(positions)
     sites = [Site(component, layer) for layer in sorted({i for w in windows.values() for i in w})]
     values, own = values_of(model, batch, sites)
@@ -127,7 +127,10 @@ def causal_trace(
     return _effects(restored, clean, corrupted, groups, chosen, places, attrs, n_resamples, seed)
 
 
-def _window(layer: int, window: int, n_layers: int) -> range:
+def window_around(layer: int, window: int, n_layers: int) -> range:
+    """``window`` layers around one, cut off at the ends (raises ``InputError`` for no such layer)."""
+    if window < 1:
+        raise InputError(f"a window is at least 1 layer; got {window}")
     if not 0 <= layer < n_layers:
         raise InputError(f"layers run from 0 to {n_layers - 1}; got {layer}")
     first = max(0, layer - (window - 1) // 2)

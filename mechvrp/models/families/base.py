@@ -157,6 +157,19 @@ class Family(ABC):
         """How many entries of the first axis of the vision tower's states each image takes."""
         return [1] * len(inputs["pixel_values"])
 
+    def patch_pixels(
+        self, model: Any, inputs: dict[str, Tensor], pixels: Tensor, image: int
+    ) -> Tensor:
+        """A view of ``pixels`` (the inputs' ``pixel_values``) by the image tokens it becomes.
+
+        [row, col, channel, y, x] of one image; writing into it writes into ``pixels``.
+        """
+        grid = self.grids(model, inputs)[image]
+        channels, height, width = pixels[image].shape
+        y, x = height // grid.rows, width // grid.cols
+        cut = pixels[image][:, : y * grid.rows, : x * grid.cols]
+        return cut.view(channels, grid.rows, y, grid.cols, x).permute(1, 3, 0, 2, 4)
+
     def _require(self, inputs: dict[str, Tensor], *keys: str) -> None:
         missing = [key for key in keys if key not in inputs]
         if missing:

@@ -66,3 +66,17 @@ class Qwen2VL(Family):
 
     def vision_rows(self, model: Any, inputs: dict[str, Tensor]) -> list[int]:
         return inputs["image_grid_thw"].prod(-1).tolist()
+
+    def patch_pixels(
+        self, model: Any, inputs: dict[str, Tensor], pixels: Tensor, image: int
+    ) -> Tensor:
+        """As in the base class; ``y`` counts the patches merged into a token, ``x`` their pixels."""
+        grid = self.grids(model, inputs)[image]
+        sizes = self.vision_rows(model, inputs)
+        first = sum(sizes[:image])
+        own = pixels[first : first + sizes[image]]
+        merged = model.config.vision_config.spatial_merge_size**2
+        channels = model.config.vision_config.in_channels
+        # Patches come token by token, each as (channel, frame, y, x).
+        parts = own.view(grid.rows, grid.cols, merged, channels, -1)
+        return parts.permute(0, 1, 3, 2, 4)
