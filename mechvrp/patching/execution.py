@@ -37,6 +37,7 @@ class _Layout:
         variants: how many there are in the pass.
         examples, length: of the batch.
         first: the first position that is there.
+        cut: the site from which on nothing but the last position is needed.
     """
 
     mode: str
@@ -44,6 +45,7 @@ class _Layout:
     examples: int
     length: int
     first: int
+    cut: Site
 
     @property
     def room(self) -> int:
@@ -53,18 +55,17 @@ class _Layout:
         """Where the chosen tokens of the variant in ``slot`` are, among ``total`` flat tokens."""
         if site.kind.where in ("vision", "projector"):
             return chosen.index + slot * (total // self.variants)
-        if site.component == "logits":  # those of the last position alone are made
-            rows = chosen.sample
-            return (
-                rows * self.variants + slot
-                if self.mode == "branches"
-                else slot * self.examples + rows
-            )
-        position = chosen.position - self.first
+        # Where only the last position's values are made, it is the one there is.
+        room = 1 if self.only_last(site) else self.room
+        position = chosen.position - (self.length - room)
         if self.mode == "branches":
-            row = chosen.sample * self.variants * self.room
-            return row + slot * self.room + position
-        return (slot * self.examples + chosen.sample) * self.room + position
+            row = chosen.sample * self.variants * room
+            return row + slot * room + position
+        return (slot * self.examples + chosen.sample) * room + position
+
+    def only_last(self, site: Site) -> bool:
+        """Whether the site's values are made of the last position alone: behind the last attention."""
+        return site.order >= self.cut.order
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,11 +89,35 @@ class _PackedEdit:
                 chosen = select(self.site, edit.positions, share, model, self.batch)
             else:
                 chosen = choose(edit, model, self.batch)
-            if self.site.component == "logits":
+            if self.layout.only_last(self.site):
                 chosen = chosen.where(chosen.position == self.layout.length - 1)
             at = self.layout.index(slot, chosen, len(tokens), self.site).to(value.device)
             tokens[at] = edit.tokens(tokens[at], chosen, model, self.batch)
         return unflat(self.site, tokens, value)
+
+
+@dataclass(frozen=True, eq=False)
+class _LastOnly:
+    """Drops all but the last position of each sequence (an ``Edit`` of ``Trace.apply``).
+
+    Behind the attention of the last block every position is on its own, and only the last one's logits
+    are wanted: the others' MLP need not be run.
+    """
+
+    site: Site
+    layout: _Layout
+
+    def check(self, model: VLM, batch: Batch) -> None:
+        """Nothing: it fits by construction."""
+
+    def __call__(self, value: Tensor, model: VLM, batch: Batch) -> Tensor:
+        if self.layout.mode == "branches":
+            return value.unflatten(1, (self.layout.variants, self.layout.room))[:, :, -1]
+        return value[:, -1:]
+
+
+def _cut(layout: _Layout) -> list[_LastOnly]:
+    return [] if layout.cut.component == "logits" else [_LastOnly(layout.cut, layout)]
 
 
 @dataclass
@@ -152,8 +177,11 @@ class Runner:
         self, group: Group, variants: Sequence[Variant]
     ) -> Float[Tensor, "variant example d_vocab"]:
         """Last-position logits of some variants of a group, float32."""
+        depth = self.model.n_layers
+        # Skipped blocks give whatever was kept of them.
+        cut = Site("logits") if group.entry >= depth else Site("resid_mid", depth - 1)
         layout = _Layout(
-            group.mode, len(variants), len(self.batch), self.batch.tokens.length, group.first
+            group.mode, len(variants), len(self.batch), self.batch.tokens.length, group.first, cut
         )
         if group.mode == "full":
             # From the beginning, so what every run has is made once more.
@@ -201,7 +229,7 @@ class Runner:
                 blocks[layer].skip(state)
             if entry == 0:
                 blocks[0].input = state  # with what every run has in front of the decoder
-            t.apply(*edits)
+            t.apply(*_cut(layout), *edits)
             logits = t.logits.save()
         return logits[:, -1].float().unflatten(0, (n, layout.examples))
 
@@ -217,12 +245,13 @@ class Runner:
             ids, places = ids[:, first:].repeat(1, n), torch.cat([places[..., first:]] * n, dim=-1)
         else:
             ids, places = ids[:, first:].repeat(n, 1), torch.cat([places[..., first:]] * n, dim=-2)
-        last = torch.arange(1, (n if branches else 1) + 1, device=ids.device) * room - 1
         inputs = {"input_ids": ids, "position_ids": places, "attention_mask": self._mask(layout)}
+        kept = room if layout.cut.component == "logits" else 1
         options = {
             "past_key_values": self._prefix(layout, entry),
             "use_cache": True,
-            "logits_to_keep": last,
+            "logits_to_keep": (torch.arange(n if branches else 1, device=ids.device) + 1) * kept
+            - 1,
         }
         blocks: Any = self.model.envoy.get(self.model.modules.layers)
         with Trace(self.model, Batch(inputs, self.batch.tokens), options=options) as t:
@@ -230,7 +259,7 @@ class Runner:
                 blocks[layer].skip(state)
             if entry == 0:
                 blocks[0].input = state  # image tokens: their embeddings are not their ids'
-            t.apply(*edits)
+            t.apply(*_cut(layout), *edits)
             logits = t.logits.save()
         logits = logits.float()
         return (

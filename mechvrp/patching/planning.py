@@ -53,6 +53,7 @@ class Plan:
         groups: in the order in which they run.
         n_layers, length, examples: of the model and the batch.
         n_variants: how many there are, failed ones included.
+        attention_share: share of a block's weights that its attention has.
         why_not: why the clean run's cache cannot be shared, "" if it can.
     """
 
@@ -61,6 +62,7 @@ class Plan:
     length: int
     examples: int
     n_variants: int
+    attention_share: float = 1.0
     why_not: str = ""
 
     @property
@@ -69,14 +71,20 @@ class Plan:
         return 1 + sum(group.passes for group in self.groups)
 
     @property
-    def token_layers(self) -> int:
-        """Tokens times decoder layers that will be computed, the clean pass included."""
-        total = self.n_layers * self.length * self.examples
+    def token_layers(self) -> float:
+        """Tokens times decoder layers that will be computed, the clean pass included.
+
+        In the last block of every run but the clean one, positions other than the last go through the
+        attention only, and count as its share of the block's weights.
+        """
+        total = float(self.n_layers * self.length * self.examples)
         for group in self.groups:
-            if group.mode != "clean":
-                layers = self.n_layers - max(group.entry, 0)
+            layers = self.n_layers - max(group.entry, 0)
+            if group.mode != "clean" and layers > 0:
                 positions = self.length - group.first
-                total += layers * positions * self.examples * len(group.variants)
+                last = 1 + (positions - 1) * self.attention_share
+                whole = (layers - 1) * positions + last
+                total += whole * self.examples * len(group.variants)
         return total
 
     @property
@@ -88,7 +96,7 @@ class Plan:
         share = self.naive_token_layers / self.token_layers
         lines = [
             f"{self.n_variants} variants on {self.examples} examples of {self.length} positions: "
-            f"{self.forwards} forward calls, {self.token_layers:,} token-layers "
+            f"{self.forwards} forward calls, {self.token_layers:,.0f} token-layers "
             f"({share:.1f}x fewer than one forward a variant)"
         ]
         for group in self.groups:
@@ -162,4 +170,13 @@ def make_plan(model: VLM, batch: Batch, variants: Sequence[Variant], *, memory: 
             cached = first * examples * 2 * model.n_kv_heads * model.d_head * 4
         width = max(1, min(len(members), memory // max(1, tokens * per_token + cached)))
         groups.append(Group(mode, entry, first, tuple(members), int(width)))
-    return Plan(tuple(groups), model.n_layers, length, examples, len(variants), why_not)
+    share = _attention_share(model)
+    return Plan(tuple(groups), model.n_layers, length, examples, len(variants), share, why_not)
+
+
+def _attention_share(model: VLM) -> float:
+    def weights(path: str) -> int:
+        return sum(p.numel() for p in model.model.get_submodule(path).parameters())
+
+    first = f"{model.modules.layers}.0"
+    return weights(f"{first}.{model.modules.attn}") / weights(first)

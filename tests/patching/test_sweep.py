@@ -195,19 +195,28 @@ def test_the_plans_account_is_what_is_computed(name, monkeypatch):
     variants = [mechvrp.zero("neurons", layer=layer, positions="last") for layer in range(3)]
     variants += [mechvrp.zero("resid_post", layer=0, positions="question"), []]
     made = plan(model, batch, variants)
-    counted = []
+    counted = {"self_attn": [], "mlp": []}
+    blocks = model.model.model.language_model.layers
     handles = [
-        block.mlp.register_forward_hook(
-            lambda m, a, out: counted.append(out.shape[0] * out.shape[1])
+        getattr(block, part).register_forward_hook(
+            lambda m, a, out, part=part: counted[part].append(
+                (out[0] if isinstance(out, tuple) else out)[..., 0].numel()
+            )
         )
-        for block in model.model.model.language_model.layers
+        for block in blocks
+        for part in counted
     ]
     try:
         found = sweep(model, batch, variants, progress=False)
     finally:
         for handle in handles:
             handle.remove()
-    assert sum(counted) == made.token_layers == found.attrs["token_layers"]
+    attention = sum(p.numel() for p in blocks[0].self_attn.parameters())
+    share = attention / sum(p.numel() for p in blocks[0].parameters())
+    total = share * sum(counted["self_attn"]) + (1 - share) * sum(counted["mlp"])
+    assert total == pytest.approx(made.token_layers)
+    assert made.token_layers == found.attrs["token_layers"]
+    assert sum(counted["mlp"]) < sum(counted["self_attn"])
     assert found.attrs["forward_calls"] == made.forwards
     assert made.naive_token_layers == 5 * 3 * batch.tokens.length * 3
 
