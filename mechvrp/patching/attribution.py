@@ -21,7 +21,7 @@ from torch import Tensor
 from mechvrp.errors import InputError, NumericalError
 from mechvrp.patching.alignment import check_aligned
 from mechvrp.patching.interventions import Edits
-from mechvrp.patching.measures import Measuring, as_measures
+from mechvrp.patching.measures import Measuring, one_measure
 from mechvrp.patching.places import Over, grid_layers, labelled_axes, places_of
 from mechvrp.patching.replacing import replace
 from mechvrp.patching.selection import flat, select
@@ -90,7 +90,7 @@ class Attribution:
         found = sweep(
             self._model, self._batch, variants, measure, memory=memory, progress=progress, **options
         )
-        name = next(iter(as_measures(measure)))
+        name, _ = one_measure(measure, "verify")
         exact = found[name].values - found[f"base_{name}"].values
         rows = {
             "component": [cells[i][0].component for i in largest],
@@ -167,8 +167,8 @@ def attribution_patching(
     check_aligned(clean, corrupted)
     if steps < 1:
         raise InputError(f"steps must be at least 1; got {steps}")
-    measures = as_measures(measure)
-    if len(measures) != 1 or (isinstance(measure, str) and measure not in _SMOOTH):
+    name, chosen = one_measure(measure, "attribution patching", of_logits=True)
+    if not callable(chosen) and chosen not in _SMOOTH:
         raise InputError(
             f"attribution takes one measure that has a gradient ({', '.join(_SMOOTH)}, or a function); "
             f"got {measure!r}"
@@ -188,8 +188,7 @@ def attribution_patching(
     if isinstance(target, str) and target == "own":
         own = source_logits if direction == "denoise" else into_logits
         ids = own.argmax(-1).tolist()
-    measuring = Measuring(model, into, measures, into_logits, ids, foil)
-    (name,) = measures
+    measuring = Measuring(model, into, {name: chosen}, into_logits, ids, foil)
 
     gradients = [torch.zeros_like(values[site]) for site in sites]
     for step in range(steps):

@@ -12,6 +12,7 @@ from mechvrp.patching.alignment import check_aligned
 from mechvrp.patching.gaussian import noise
 from mechvrp.patching.grids import values_of
 from mechvrp.patching.interventions import Edits
+from mechvrp.patching.measures import one_measure
 from mechvrp.patching.places import shared_grid
 from mechvrp.patching.replacing import replace
 from mechvrp.patching.sweeping import MEMORY, sweep
@@ -42,7 +43,7 @@ def causal_trace(
     window: int = 1,
     layers: Sequence[int] | None = None,
     positions: Sequence[Positions] | None = None,
-    measure: str = "probability",
+    measure: Any = "probability",
     target: Any = "own",
     memory: int = MEMORY,
     n_resamples: int = 2000,
@@ -88,6 +89,7 @@ def causal_trace(
         raise InputError(
             f"window and draws must be at least 1 and sigma above 0; got {window}, {draws}, {sigma}"
         )
+    name, _ = one_measure(measure, "causal_trace")
     chosen = list(range(model.n_layers)) if layers is None else [int(i) for i in layers]
     windows = {layer: window_around(layer, window, model.n_layers) for layer in chosen}
     places = _cells(batch) if positions is None else list(positions)
@@ -110,14 +112,14 @@ def causal_trace(
     else:
         check_aligned(batch, corrupt)
         runs.append(sweep(model, corrupt, variants, measure, **options))
-    clean = sweep(model, batch, [[]], measure, **options)[f"base_{measure}"].values
+    clean = sweep(model, batch, [[]], measure, **options)[f"base_{name}"].values
     shape = (len(chosen), len(places), len(batch))
-    restored = np.mean([run[measure].values for run in runs], axis=0).reshape(shape)
-    corrupted = np.mean([run[f"base_{measure}"].values for run in runs], axis=0)
+    restored = np.mean([run[name].values for run in runs], axis=0).reshape(shape)
+    corrupted = np.mean([run[f"base_{name}"].values for run in runs], axis=0)
     groups = None if batch.samples is None else [s.image_id for s in batch.samples]
     attrs = {
         **runs[0].attrs,
-        "measure": measure,
+        "measure": name,
         "component": component,
         "window": window,
         "draws": len(runs),

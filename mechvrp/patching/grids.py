@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from torch import Tensor
 
-from mechvrp.errors import InputError
 from mechvrp.patching.alignment import check_aligned
 from mechvrp.patching.interventions import Edits
-from mechvrp.patching.measures import as_measures
+from mechvrp.patching.measures import one_measure
 from mechvrp.patching.places import Over, grid_layers, labelled_axes, places_of
 from mechvrp.patching.replacing import replace
 from mechvrp.patching.sweeping import MEMORY, sweep
@@ -75,8 +74,7 @@ def activation_patching(
         InputError: batches that are not aligned, or a combination that means nothing.
     """
     check_aligned(clean, corrupted)
-    if len(as_measures(measure)) != 1:
-        raise InputError(f"activation patching takes one measure; got {measure!r}")
+    name, _ = one_measure(measure, "activation patching")
     into, source = (corrupted, clean) if direction == "denoise" else (clean, corrupted)
     sites = grid_layers(model, component, layers)
     places = places_of(model, into, component, over, positions, units)
@@ -92,7 +90,6 @@ def activation_patching(
     found = sweep(model, into, list(variants.values()), measure, memory=memory, **options_)
     other = sweep(model, source, [[]], measure, memory=memory, **options_)
     layers = [site.layer or 0 for site in sites]
-    (name,) = as_measures(measure)
     return _labelled(found, other, name, layers, list(places), over, direction)
 
 

@@ -10,7 +10,7 @@ from mechvrp.patching.attention_edges import knockout
 from mechvrp.patching.causal import window_around
 from mechvrp.patching.changes import mean_changes
 from mechvrp.patching.interventions import Edits
-from mechvrp.patching.measures import as_measures
+from mechvrp.patching.measures import one_measure
 from mechvrp.patching.sweeping import MEMORY, sweep
 
 if TYPE_CHECKING:
@@ -70,9 +70,9 @@ def attention_knockout(
     import xarray as xr
 
     edges = EDGES if edges is None else edges
-    measures = as_measures(measure)
-    if not edges or len(measures) != 1:
-        raise InputError("attention_knockout takes at least one edge and exactly one measure")
+    name, _ = one_measure(measure, "attention_knockout")
+    if not edges:
+        raise InputError("attention_knockout takes at least one edge; none was given")
     chosen = list(range(model.n_layers)) if layers is None else [int(i) for i in layers]
     variants: list[Edits] = [
         knockout(list(window_around(layer, window, model.n_layers)), query=query, key=key)
@@ -84,7 +84,6 @@ def attention_knockout(
     )
     if failed := [str(e) for e in found["error"].values if e]:
         raise InputError(f"{len(failed)} of {len(variants)} knockouts cannot be made: {failed[0]}")
-    (name,) = measures
     value = found[name].values.reshape(len(edges), len(chosen), len(batch))
     base = found[f"base_{name}"].values
     change, low, high = mean_changes(value - base, batch, n_resamples=n_resamples, seed=seed)

@@ -14,7 +14,7 @@ from torch import Tensor
 from mechvrp.errors import InputError, NumericalError, ShapeError, UnavailableError
 from mechvrp.models import Batch
 from mechvrp.patching.changes import mean_changes
-from mechvrp.patching.measures import Measuring, as_measures
+from mechvrp.patching.measures import Measuring, one_measure
 from mechvrp.patching.replacing import replace
 from mechvrp.patching.sweeping import MEMORY, sweep
 from mechvrp.tracing.sites import Site
@@ -75,9 +75,7 @@ def mask_image_patches(
     """
     import xarray as xr
 
-    measures = as_measures(measure)
-    if len(measures) != 1:
-        raise InputError(f"mask_image_patches takes one measure; got {measure!r}")
+    name, chosen = one_measure(measure, "mask_image_patches", of_logits=True)
     if not 0 < fraction < 1 or draws < 1 or at not in ("projected", "pixels"):
         raise InputError(
             "fraction must be between 0 and 1, draws at least 1, at 'projected' or 'pixels'; got "
@@ -98,8 +96,7 @@ def mask_image_patches(
         logits = torch.stack(
             [_clean(model, masked_pixels(model, batch, m, fill))[0] for m in masks]
         )
-    measuring = Measuring(model, batch, measures, clean, target, foil)
-    (name,) = measures
+    measuring = Measuring(model, batch, {name: chosen}, clean, target, foil)
     value = measuring(logits)[name].numpy().astype(float)
     base = measuring(clean[None])[name][0].numpy().astype(float)
     if not np.isfinite(value).all():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,12 +16,26 @@ from mechvrp.errors import InputError, ShapeError, UnavailableError
 
 if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
+    from mechvrp.tracing.tracer import Trace
 
-__all__ = ["MEASURES", "Measure", "Measuring", "Target", "first_tokens"]
+__all__ = [
+    "MEASURES",
+    "Measure",
+    "Measuring",
+    "Reading",
+    "Target",
+    "as_measures",
+    "first_tokens",
+    "one_measure",
+    "split_measures",
+]
 
 #: A named measure, or a function of logits [variant, example, d_vocab] and clean logits
 #: [example, d_vocab] that gives [variant, example].
 Measure = str | Callable[[Tensor, Tensor], Tensor]
+
+#: A function of the trace of one run that gives [example, ...].
+Reading = Callable[["Trace"], Tensor]
 
 #: Which token an answer's logit is of: the model's own clean answer, the right one, or given ids.
 Target = Literal["own", "right"] | Int[Tensor, " example"] | Sequence[int]
@@ -186,4 +201,43 @@ def as_measures(given: Any) -> dict[str, Measure]:
         found[str(name)] = measure
     if not found:
         raise InputError("a sweep measures something; no measure was given")
+    return found
+
+
+def split_measures(
+    measures: Mapping[str, Any],
+) -> tuple[dict[str, Measure], dict[str, Reading]]:
+    """Measures of logits, and functions of one argument: of the trace."""
+    readings = {name: m for name, m in measures.items() if callable(m) and _arguments(m) == 1}
+    return {name: m for name, m in measures.items() if name not in readings}, readings
+
+
+def _arguments(function: Any) -> int:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # builtins without a signature
+        return 2
+    plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in plain and p.default is inspect.Parameter.empty for p in parameters)
+
+
+def one_measure(measure: Any, method: str, *, of_logits: bool = False) -> tuple[str, Any]:
+    """The name and the measure of a method that takes one.
+
+    Args:
+        measure: as given to the method.
+        method: its name, for the error.
+        of_logits: refuse functions of the trace.
+
+    Raises:
+        InputError: several measures, or a function of the trace where it cannot be used.
+    """
+    measures = as_measures(measure)
+    if len(measures) != 1:
+        raise InputError(f"{method} takes one measure; got {measure!r}")
+    (found,) = measures.items()
+    if of_logits and split_measures(measures)[1]:
+        raise InputError(
+            f"{method} takes a measure of logits; {found[0]!r} is a function of one argument, of a trace"
+        )
     return found

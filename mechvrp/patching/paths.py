@@ -21,7 +21,7 @@ from mechvrp.patching.alignment import check_aligned
 from mechvrp.patching.changes import mean_changes
 from mechvrp.patching.grids import values_of
 from mechvrp.patching.interventions import Edits, Intervention, flatten, zero
-from mechvrp.patching.measures import Measuring, as_measures
+from mechvrp.patching.measures import Measuring, one_measure
 from mechvrp.patching.replacing import replace
 from mechvrp.patching.sweeping import MEMORY, sweep
 from mechvrp.tracing.sites import Site
@@ -114,9 +114,7 @@ def path_patching(
     import xarray as xr
 
     check_aligned(clean, corrupted)
-    measures = as_measures(measure)
-    if len(measures) != 1:
-        raise InputError(f"path patching takes one measure; got {measure!r}")
+    name, chosen = one_measure(measure, "path patching", of_logits=True)
     into, source = (corrupted, clean) if direction == "denoise" else (clean, corrupted)
     groups = [[r] if isinstance(r, Node) else list(r) for r in receivers]
     pairs = _checked(model, into, senders, groups)
@@ -140,9 +138,8 @@ def path_patching(
             else:
                 variants[s, r] = [node.edit(received[_site(model, node)]) for node in groups[r]]
     ids: Any = answers.tolist() if isinstance(target, str) and target == "own" else target
-    (name,) = measures
     options: dict[str, Any] = {"target": ids, "foil": foil, "progress": progress}
-    both = {**measures, "logits": "logits"}
+    both = {name: chosen, "logits": "logits"}
     found = sweep(model, into, list(variants.values()) or [[]], both, memory=memory, **options)
     unpatched = found[f"base_{name}"].values
     value = np.full((len(senders), len(groups), len(into)), np.nan)
@@ -150,7 +147,7 @@ def path_patching(
         value[s, r] = row
     if direct:
         base = torch.from_numpy(found["base_logits"].values)
-        measuring = Measuring(model, into, measures, base, ids, foil)
+        measuring = Measuring(model, into, {name: chosen}, base, ids, foil)
         for (s, r), logits in direct.items():
             value[s, r] = measuring(logits.cpu()[None])[name][0].numpy()
     change, low, high = (np.full(value.shape[:2], np.nan) for _ in range(3))

@@ -109,7 +109,9 @@ class Plan:
                     f" from block {group.entry} over {self.length - group.first} of {self.length} "
                     f"positions, {group.width} a pass"
                 )
-            lines.append(f"  {what}{f', {group.passes} passes' if group.passes else ''}")
+            if group.passes:
+                what += f", {group.passes} pass{'es' * (group.passes != 1)}"
+            lines.append(f"  {what}")
         if self.why_not:
             lines.append(f"  no branches or suffixes: {self.why_not}")
         return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,8 +13,10 @@ from torch import Tensor
 from mechvrp.errors import InputError, MechVRPError, NumericalError
 from mechvrp.patching.execution import Runner
 from mechvrp.patching.interventions import Edits, Intervention, flatten
-from mechvrp.patching.measures import Measuring, as_measures
+from mechvrp.patching.measures import Measuring, as_measures, split_measures
+from mechvrp.patching.memory import PeakMemory
 from mechvrp.patching.planning import Group, Plan, make_plan
+from mechvrp.patching.readings import read_variants
 from mechvrp.patching.variants import Variant, Variants, as_variants
 
 if TYPE_CHECKING:
@@ -60,8 +63,10 @@ def sweep(
         variants: interventions by name, or a list of them; each one intervention or several. An empty
             list of interventions is the clean run.
         measure: one or several of ``logit``, ``probability``, ``logit_diff``, ``correct``, ``kl``,
-            ``logits`` (``mechvrp.patching.MEASURES`` says what they are), or functions of logits
-            [variant, example, d_vocab] and clean logits [example, d_vocab].
+            ``logits`` (``mechvrp.patching.MEASURES`` says what they are); functions of logits
+            [variant, example, d_vocab] and clean logits [example, d_vocab] that give [variant, example];
+            or functions of the trace of a run, ``f(t)``, that give [example, ...] and may read any sites in
+            the order of computation (a whole forward a variant: nothing can be left out).
         target: the token that ``logit``, ``probability`` and ``logit_diff`` are of: ``"own"`` (the clean
             run's answer), ``"right"`` (the first token of the sample's answer), or ids [example].
         foil: ids [example] for ``logit_diff``; by default the best other token.
@@ -75,8 +80,9 @@ def sweep(
     Returns:
         A variable per measure, [variant, example] (``logits``: and vocab); ``base_*`` [example]: the
         same of the run without any variant's edits. Coordinates: ``description`` of each variant,
-        ``error`` ("" or why it has no values), ``target`` token ids. ``attrs``: the plan, and what was
-        computed against what a forward a variant would compute.
+        ``error`` ("" or why it has no values), ``target`` token ids. ``attrs``: the plan, what was computed
+        against what a forward a variant would compute, forward calls, and ``peak_memory`` in bytes beyond
+        what was held before (``PeakMemory`` says how it is measured).
 
     Raises:
         InputError: a measure, target or variant is unusable, or all variants failed.
@@ -94,11 +100,25 @@ def sweep(
     made = make_plan(model, batch, known, memory=memory)
     if all(variant.error for variant in known):
         raise InputError(f"no variant can be run: {known[0].name!r}: {known[0].error}")
-    runner = Runner(model, batch, made, common)
-    measuring = Measuring(model, batch, measures, runner.logits, target, foil, reading)
-    results = _Results(known, len(batch), measuring)
-    calls = _run(runner, made, known, results, progress)
-    return _dataset(model, batch, made, known, measuring, results, calls, common)
+    of_logits, of_trace = split_measures(measures)
+    calls, read = 1, 0
+    clean: dict[str, np.ndarray] = {}
+    with PeakMemory(model.device) as peak:
+        runner = Runner(model, batch, made if of_logits else replace(made, groups=()), common)
+        measuring = Measuring(model, batch, of_logits, runner.logits, target, foil, reading)
+        results = _Results(known, len(batch), measuring)
+        if of_logits:
+            calls = _run(runner, made, known, results, progress)
+        if of_trace:
+            found, clean = read_variants(
+                model, batch, known, of_trace, common, results.fail, progress
+            )
+            results.values |= found
+            read = len(of_trace) * (1 + sum(not variant.error for variant in known))
+    _tell(known, results)
+    return _dataset(
+        model, batch, made, known, measuring, results, clean, common, calls, read, peak.bytes
+    )
 
 
 class _Results:
@@ -167,6 +187,11 @@ def _run(
                     continue
                 bar.advance(task, len(pack))
                 waiting = rest
+    return calls
+
+
+def _tell(variants: list[Variant], results: _Results) -> None:
+    """Raise if all variants failed, warn if some did."""
     failed = [(v.name, e) for v, e in zip(variants, results.errors, strict=True) if e]
     if len(failed) == len(variants):
         raise InputError(f"all variants failed; the first, {failed[0][0]!r}: {failed[0][1]}")
@@ -176,7 +201,6 @@ def _run(
             f"{failed[0][1]}. See the result's coordinate 'error'.",
             stacklevel=3,
         )
-    return calls
 
 
 def _one_by_one(
@@ -204,17 +228,23 @@ def _dataset(
     variants: list[Variant],
     measuring: Measuring,
     results: _Results,
-    calls: int,
+    clean: dict[str, np.ndarray],
     base: tuple[Intervention, ...],
+    calls: int,
+    read: int,
+    peak: int,
 ) -> xarray.Dataset:
     import xarray as xr
 
-    clean = measuring(measuring.clean[None])
+    base_values = {name: v[0].numpy() for name, v in measuring(measuring.clean[None]).items()}
     data: dict[str, Any] = {}
     for name, values in results.values.items():
-        dims = ("variant", "example", "vocab")[: values.ndim]
+        further = (
+            ("vocab",) if name not in clean else (f"{name}_{i}" for i in range(values.ndim - 2))
+        )
+        dims = ("variant", "example", *further)[: values.ndim]
         data[name] = (dims, values)
-        data[f"base_{name}"] = (dims[1:], clean[name][0].numpy())
+        data[f"base_{name}"] = (dims[1:], {**base_values, **clean}[name])
     coords: dict[str, Any] = {
         "variant": [v.name for v in variants],
         "example": list(range(len(batch))),
@@ -224,16 +254,16 @@ def _dataset(
     }
     if batch.samples is not None:
         coords["image_id"] = ("example", [s.image_id for s in batch.samples])
+    forward = made.n_layers * made.length * made.examples
     attrs = {
         "model": model.name,
         "dtype": str(model.dtype).removeprefix("torch."),
         "attention": model.attn_implementation,
         "base": "; ".join(edit.describe() for edit in base) or "clean",
         "plan": str(made),
-        "token_layers": made.token_layers,
+        "token_layers": (made.token_layers if measuring.measures else forward) + read * forward,
         "naive_token_layers": made.naive_token_layers,
-        "forward_calls": calls,
+        "forward_calls": calls + read,
+        "peak_memory": peak,
     }
-    if torch.cuda.is_available():
-        attrs["peak_memory"] = torch.cuda.max_memory_allocated(model.device)
     return xr.Dataset(data, coords, attrs)

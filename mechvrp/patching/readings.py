@@ -1,0 +1,101 @@
+"""Measures that read the trace of each variant, beside those that read its logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mechvrp.errors import MechVRPError, ShapeError
+from mechvrp.patching.interventions import Intervention
+from mechvrp.patching.measures import Reading
+from mechvrp.patching.variants import Variant
+from mechvrp.tracing.tracer import Trace
+
+if TYPE_CHECKING:
+    from mechvrp.models import VLM, Batch
+
+__all__ = ["read_variants"]
+
+
+def read_variants(
+    model: VLM,
+    batch: Batch,
+    variants: Sequence[Variant],
+    readings: Mapping[str, Reading],
+    base: tuple[Intervention, ...],
+    fail: Callable[[int, str], None],
+    progress: bool,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Every reading of every variant [variant, example, ...] and of the base run [example, ...].
+
+    A whole forward for each variant and reading: what a function looks at is not known beforehand, so
+    nothing can be left out. Variants with an error keep NaN.
+
+    Raises:
+        ShapeError: a reading gives something else than a number (or an array) for each example.
+    """
+    from rich.progress import Progress
+
+    clean = {name: _read(model, batch, (), name, f, base) for name, f in readings.items()}
+    found = {
+        name: np.full((len(variants), *value.shape), np.nan, np.float32)
+        for name, value in clean.items()
+    }
+    with Progress(disable=not progress, transient=True) as bar:
+        task = bar.add_task("reading", total=len(variants) * len(readings))
+        for index, variant in enumerate(variants):
+            for name, function in readings.items():
+                bar.advance(task)
+                if variant.error or not np.isnan(found[name][index]).all():
+                    continue
+                try:
+                    value = _read(model, batch, variant.edits, name, function, base)
+                except MechVRPError as error:
+                    if isinstance(error, ShapeError):
+                        raise
+                    fail(index, f"{type(error).__name__}: {error}")
+                    continue
+                if value.shape != clean[name].shape:
+                    raise ShapeError(
+                        f"{name} gives {clean[name].shape} without edits and {value.shape} for variant "
+                        f"{variant.name!r}"
+                    )
+                if not np.isfinite(value).all():
+                    fail(index, f"NumericalError: {name} is NaN or infinite")
+                    continue
+                found[name][index] = value
+    return found, clean
+
+
+def _read(
+    model: VLM,
+    batch: Batch,
+    edits: tuple[Intervention, ...],
+    name: str,
+    function: Reading,
+    base: tuple[Intervention, ...],
+) -> np.ndarray:
+    with Trace(model, batch, options={"logits_to_keep": 1}) as t:
+        t.apply(*base, *edits)
+        value = function(t)
+        if isinstance(value, Tensor):
+            value = value.detach().clone()
+        kept = [value]
+        _save(kept)
+    value = kept[0]
+    if not isinstance(value, Tensor) or value.shape[:1] != (len(batch),):
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ShapeError(
+            f"{name} must give a tensor [{len(batch)} examples, ...] of the trace; got {shape}"
+        )
+    return value.to(device="cpu", dtype=torch.float32).numpy()
+
+
+def _save(kept: list[Any]) -> None:
+    import nnsight
+
+    nnsight.save(kept)
