@@ -362,10 +362,10 @@ def test_the_loss_beside_is_the_sight_phases_own():
     size = TRAINING_SIZES[int(rng.integers(len(TRAINING_SIZES)))]
     scenes = with_it._scenes(rng, "train", MINIATURE.language_batch, MINIATURE.wild)
     here = family.at(size)
-    features = here.features(
+    features, words = here.compared(
         with_it.model, here.pixels(with_it.processor, [render_pixels(s) for s in scenes])
     )
-    expected = 0.5 * with_it.matching(features, scenes).item()
+    expected = 0.5 * with_it.matching(features, scenes, words).item()
     assert losses[1] - losses[0] == pytest.approx(expected, rel=1e-4)
 
 

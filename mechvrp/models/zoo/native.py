@@ -9,6 +9,7 @@ import torch
 
 from mechvrp.data.digits import Part
 from mechvrp.data.scene_layout import Scene
+from mechvrp.data.scene_render import render_pixels
 from mechvrp.data.scene_sizes import OWN_SIZE
 from mechvrp.models.zoo.language import LanguagePhase
 from mechvrp.models.zoo.recipe import Recipe
@@ -34,10 +35,26 @@ def _drawn(rng: np.random.Generator) -> tuple[int, int]:
     return TRAINING_SIZES[int(rng.integers(len(TRAINING_SIZES)))]
 
 
+def _matching(processor: Any, model: Any, seed: int) -> SightLoss:
+    # Behind the decoder's first layer, in front of the norm of the second one's attention.
+    return SightLoss(processor, model.get_input_embeddings(), seed, cosine=True)
+
+
 class NativeSight(SightPhase):
-    """The sight phase, at several sizes; measured at the dataset's own."""
+    """The sight phase, at several sizes; measured at the dataset's own.
+
+    Image tokens get their places in the decoder's first layer, so words are compared with them behind
+    it as well: in questions, where they are asked for.
+    """
 
     family: Any
+
+    def _matching(self) -> SightLoss:
+        return _matching(self.processor, self.model, self.recipe.seed)
+
+    def _compared(self, scenes: list[Scene]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        pixels = self.family.pixels(self.processor, [render_pixels(s) for s in scenes])
+        return self.family.compared(self.model, pixels)  # type: ignore[no-any-return]
 
     def loss(self, rng: np.random.Generator) -> torch.Tensor:
         self.family = self.family.at(_drawn(rng))
@@ -59,15 +76,15 @@ class NativeLanguage(LanguagePhase):
     family: Any
 
     def __init__(self, recipe: Recipe, family: Any, model: Any, processor: Any) -> None:
-        self.matching = SightLoss(processor, model.get_input_embeddings(), recipe.seed)
+        self.matching = _matching(processor, model, recipe.seed)
         super().__init__(recipe, family, model, processor, {"heads": self.matching.heads})
-        self._behind: torch.Tensor | None = None
+        self._seen: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def loss(self, rng: np.random.Generator) -> torch.Tensor:
         self.family = self.family.at(_drawn(rng))
 
-        def keep(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
-            self._behind = output
+        def keep(_module: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+            self._seen = inputs[0], output
 
         handle = self.model.model.language_model.layers[0].register_forward_hook(keep)
         try:
@@ -76,8 +93,10 @@ class NativeLanguage(LanguagePhase):
             handle.remove()
 
     def beside(self, scenes: list[Scene]) -> torch.Tensor:
-        assert self._behind is not None  # the hook has seen the forward pass
-        loss: torch.Tensor = self.matching(self.family.on_grid(self._behind), scenes)
+        assert self._seen is not None  # the hook has seen the forward pass
+        embedded, behind = self._seen
+        words = self.family.words(self.model, embedded[:, : self.family.image_end])
+        loss: torch.Tensor = self.matching(self.family.on_grid(behind), scenes, words)
         return self.recipe.sight_share * loss
 
     def accuracy(self, count: int) -> dict[str, float]:

@@ -23,6 +23,7 @@ from mechvrp.models.zoo.recipe import Recipe, ZooFamily
 __all__ = ["SightHeads", "SightLoss", "SightPhase", "token_labels"]
 
 _NONE = 10  # the class of image tokens that lie under no digit
+_COSINE_SCALE = 2.5  # logarithm of a scale of 12; it is learned
 _PLACE_WEIGHT = 0.5  # of the loss on the place, which is learned in the first hundred steps
 
 
@@ -55,10 +56,15 @@ class SightLoss(torch.nn.Module):
         processor: its tokenizer knows the words.
         embeddings: the language model's word embeddings (not a part of this module).
         seed: of the heads.
+        cosine: compare directions, for where lengths mean nothing: a norm stands before the attention
+            that is to match image tokens with words.
     """
 
-    def __init__(self, processor: Any, embeddings: torch.nn.Module, seed: int) -> None:
+    def __init__(
+        self, processor: Any, embeddings: torch.nn.Module, seed: int, *, cosine: bool = False
+    ) -> None:
         super().__init__()
+        self.cosine = cosine
         # In a list: not a submodule, whose weights would be saved and trained twice.
         self._embeddings: list[Any] = [embeddings]
 
@@ -70,17 +76,31 @@ class SightLoss(torch.nn.Module):
             self.heads = SightHeads(self._embeddings[0].weight.shape[1])
         self.words = torch.tensor([token(word) for word in DIGIT_WORDS])
         self.places = torch.tensor([token(name) for row in CELL_NAMES for name in row])
+        if cosine:
+            torch.nn.init.constant_(self.heads.scale, _COSINE_SCALE)
 
-    def logits(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Digit logits ``[scenes, rows, columns, 11]`` and place logits ``[..., 9]``."""
-        embeddings = self._embeddings[0].weight
-        classes = torch.cat([embeddings[self.words], self.heads.paper[None]])
+    def logits(
+        self, features: torch.Tensor, words: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Digit logits ``[scenes, rows, columns, 11]`` and place logits ``[..., 9]``.
+
+        ``words`` ``[19, d_model]``: digits and places where features are compared with them; by default
+        their embeddings.
+        """
+        if words is None:
+            words = self._embeddings[0].weight[torch.cat([self.words, self.places])]
+        if self.cosine:
+            features, words = F.normalize(features, dim=-1), F.normalize(words, dim=-1)
+        digits, places = words[: len(self.words)], words[len(self.words) :]
+        classes = torch.cat([digits, self.heads.paper[None]])
         features = features * self.heads.scale.exp()
-        return features @ classes.T, features @ embeddings[self.places].T
+        return features @ classes.T, features @ places.T
 
-    def forward(self, features: torch.Tensor, scenes: list[Scene]) -> torch.Tensor:
+    def forward(
+        self, features: torch.Tensor, scenes: list[Scene], words: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """The loss of image tokens ``[scenes, rows, columns, d_model]``."""
-        digits, places = self.logits(features)
+        digits, places = self.logits(features, words)
         grid = (features.shape[1], features.shape[2])
         labels = torch.from_numpy(token_labels(scenes, grid))
         loss = F.cross_entropy(digits.flatten(0, 2), labels.flatten())
@@ -96,14 +116,18 @@ class SightPhase(Phase):
     name = "sight"
 
     def __init__(self, recipe: Recipe, family: ZooFamily, model: Any, processor: Any) -> None:
-        self.family, self.model, self.processor = family, model, processor
-        self.matching = SightLoss(processor, model.get_input_embeddings(), recipe.seed)
+        self.family, self.model, self.processor, self.recipe = family, model, processor, recipe
+        self.matching = self._matching()
         modules = {"model": model, "heads": self.matching.heads}
         super().__init__(recipe, modules, steps=recipe.sight_steps, rate=recipe.sight_lr)
 
-    def _features(self, scenes: list[Scene]) -> torch.Tensor:
+    def _matching(self) -> SightLoss:
+        return SightLoss(self.processor, self.model.get_input_embeddings(), self.recipe.seed)
+
+    def _compared(self, scenes: list[Scene]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Image tokens, and the words to compare them with if those are not the embeddings."""
         pixels = self.family.pixels(self.processor, [render_pixels(s) for s in scenes])
-        return self.family.features(self.model, pixels)
+        return self.family.features(self.model, pixels), None
 
     def _scenes(self, rng: np.random.Generator, part: Part, wild: float) -> list[Scene]:
         crowds = self.recipe.sight_crowds
@@ -114,7 +138,8 @@ class SightPhase(Phase):
 
     def loss(self, rng: np.random.Generator) -> torch.Tensor:
         scenes = self._scenes(rng, "train", self.recipe.wild)
-        loss: torch.Tensor = self.matching(self._features(scenes), scenes)
+        features, words = self._compared(scenes)
+        loss: torch.Tensor = self.matching(features, scenes, words)
         return loss
 
     @torch.no_grad()
@@ -123,7 +148,7 @@ class SightPhase(Phase):
         right = total = 0
         for batch in range(batches):
             scenes = self._scenes(step_rng(self.recipe.seed, "sight-check", batch), part, 1.0)
-            logits, _ = self.matching.logits(self._features(scenes))
+            logits, _ = self.matching.logits(*self._compared(scenes))
             labels = token_labels(scenes, self.family.grid)
             for i, scene in enumerate(scenes):
                 for digit in scene.digits:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -60,6 +60,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
+_FEW = 4  # images behind whose tokens words are looked at, a step
 _CAPTION_WEIGHT = 0.5  # as in tiny-llava: captions have many tokens, and are not the aim
 
 
@@ -74,7 +75,7 @@ class TinyQwen2VL:
     phases = (NativeSight, NativeLanguage)
     # As Qwen2-VL's own training does, the tower learns on with the decoder.
     recipe = Recipe(
-        sight_steps=1500, language_steps=2500, language_batch=24, tower_rate=0.3, sight_share=0.3
+        sight_steps=1200, language_steps=2500, language_batch=24, tower_rate=0.3, sight_share=0.3
     )
 
     def __init__(self, size: tuple[int, int] = (IMAGE_SIZE, IMAGE_SIZE)) -> None:
@@ -164,21 +165,56 @@ class TinyQwen2VL:
 
         Behind the layer, not in front of it, as only the decoder's positions tell a place.
         """
-        ids, positions = self._prefix(model)
-        merged = model.get_image_features(**pixels, return_dict=True).pooler_output
+        return self._behind_first(model, self._embedded(model, pixels))
+
+    def compared(
+        self, model: Any, pixels: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """``features``, and the words to compare them with (``words``)."""
+        embedded = self._embedded(model, pixels)
+        return self._behind_first(model, embedded), self.words(model, embedded)
+
+    def words(self, model: Any, embedded: torch.Tensor) -> torch.Tensor:
+        """Digits and places behind the decoder's first layer, ``[19, 96]``, where questions name them.
+
+        The second layer's attention matches image tokens with words as they are there.
+
+        Args:
+            embedded: what the decoder is given up to the last image token, ``[batch, pos, 96]``; the
+                mean over the first few images is taken.
+        """
+        asked = _asked(self.size)
         decoder = model.model.language_model
-        embedded = decoder.embed_tokens(ids).expand(len(merged), -1, -1)
+        few = embedded[:_FEW]
+        text = decoder.embed_tokens(asked.ids).expand(len(few), -1, -1)
+        hidden = torch.cat([few, text], dim=1)
+        rotary = decoder.rotary_emb(hidden, asked.positions[:, None])
+        hidden = decoder.layers[0](hidden, attention_mask=asked.mask, position_embeddings=rotary)
+        return hidden[:, asked.words].mean(0)
+
+    def _embedded(self, model: Any, pixels: dict[str, torch.Tensor]) -> torch.Tensor:
+        ids, _ = self._prefix(model)
+        merged = model.get_image_features(**pixels, return_dict=True).pooler_output
+        embedded = model.get_input_embeddings()(ids).expand(len(merged), -1, -1)
         image = ids == model.config.image_token_id
-        hidden = embedded.masked_scatter(image[None, :, None], torch.cat(tuple(merged)))
-        rotary = decoder.rotary_emb(hidden, positions[:, None])
-        hidden = decoder.layers[0](hidden, position_embeddings=rotary)
-        return self.on_grid(hidden)
+        return embedded.masked_scatter(image[None, :, None], torch.cat(tuple(merged)))
+
+    def _behind_first(self, model: Any, embedded: torch.Tensor) -> torch.Tensor:
+        _, positions = self._prefix(model)
+        decoder = model.model.language_model
+        rotary = decoder.rotary_emb(embedded, positions[:, None])
+        return self.on_grid(decoder.layers[0](embedded, position_embeddings=rotary))
 
     def on_grid(self, hidden: torch.Tensor) -> torch.Tensor:
         """Image tokens of hidden states ``[batch, pos, 96]``, ``[batch, rows, columns, 96]``."""
         ids = torch.tensor(_prefix_ids(self.size)[0])
         image = (ids == _processor().image_token_id).nonzero().flatten()
         return hidden[:, image].unflatten(1, self.grid)
+
+    @property
+    def image_end(self) -> int:
+        """How many positions there are up to the last image token."""
+        return len(_prefix_ids(self.size)[0]) - 1
 
     def tower(self, model: Any) -> torch.nn.Module:
         """Patches and blocks; the merger, Qwen2-VL's projector, learns on."""
@@ -276,6 +312,46 @@ def _branch(question: str, answer: str, task: str) -> Branch:
     start = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
     stop = start + ids[start:].index(tokenizer.eos_token_id) + 1  # the newline behind is not taught
     return Branch(ids[:stop], start, _CAPTION_WEIGHT if task == "caption" else 1.0)
+
+
+class _Asked(NamedTuple):
+    """One question about every digit and one about every place, behind an image's last token.
+
+    Attributes:
+        ids: ``[pos]`` behind the last image token.
+        positions: of the whole sequence, ``[3, pos]``.
+        mask: likewise, ``[1, 1, pos, pos]``.
+        words: where the digits and places stand in it, ``[19]``.
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    mask: torch.Tensor
+    words: torch.Tensor
+
+
+@lru_cache(maxsize=32)
+def _asked(size: tuple[int, int]) -> _Asked:
+    from mechvrp.data.digits import DIGIT_WORDS
+    from mechvrp.data.scene_layout import CELL_NAMES
+
+    named = [(f"Where is the {word}?", word) for word in DIGIT_WORDS]
+    named += [(f"What digit is at the {name}?", name) for row in CELL_NAMES for name in row]
+    questions = [Question(text, "yes", "vqa") for text, _ in named]
+    packed = TinyQwen2VL(size).pack(_processor(), [questions])
+    ids = packed.inputs["input_ids"][0]
+    before, (room, _) = len(_prefix_ids(size)[0]), _rooms()
+    found = []
+    for branch, (_, word) in enumerate(named):
+        (token,) = _processor().tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
+        start = before + branch * room
+        found.append(start + int((ids[start : start + room] == token).nonzero()[0]))
+    return _Asked(
+        ids[before - 1 :],
+        packed.inputs["position_ids"][:, 0],
+        packed.inputs["attention_mask"],
+        torch.tensor(found),
+    )
 
 
 @lru_cache(maxsize=1)
