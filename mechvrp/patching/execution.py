@@ -38,6 +38,8 @@ class _Layout:
         examples, length: of the batch.
         first: the first position that is there.
         cut: the site from which on nothing but the last position is needed.
+        mlp: the block whose attention is not run, -1 if there is none.
+        mlp_first: the first position at which its MLP is run.
     """
 
     mode: str
@@ -46,6 +48,8 @@ class _Layout:
     length: int
     first: int
     cut: Site
+    mlp: int = -1
+    mlp_first: int = 0
 
     @property
     def room(self) -> int:
@@ -55,13 +59,20 @@ class _Layout:
         """Where the chosen tokens of the variant in ``slot`` are, among ``total`` flat tokens."""
         if site.kind.where in ("vision", "projector"):
             return chosen.index + slot * (total // self.variants)
-        # Where only the last position's values are made, it is the one there is.
-        room = 1 if self.only_last(site) else self.room
+        room = self._room_at(site)
         position = chosen.position - (self.length - room)
         if self.mode == "branches":
             row = chosen.sample * self.variants * room
             return row + slot * room + position
         return (slot * self.examples + chosen.sample) * room + position
+
+    def _room_at(self, site: Site) -> int:
+        """How many positions there are at a site."""
+        if self.only_last(site):
+            return 1
+        if site.layer == self.mlp and site.component in ("resid_mid", "neurons", "mlp_out"):
+            return self.length - self.mlp_first
+        return self.room
 
     def only_last(self, site: Site) -> bool:
         """Whether the site's values are made of the last position alone: behind the last attention."""
@@ -112,12 +123,36 @@ class _LastOnly:
 
     def __call__(self, value: Tensor, model: VLM, batch: Batch) -> Tensor:
         if self.layout.mode == "branches":
-            return value.unflatten(1, (self.layout.variants, self.layout.room))[:, :, -1]
+            return value.unflatten(1, (self.layout.variants, -1))[:, :, -1]
         return value[:, -1:]
 
 
-def _cut(layout: _Layout) -> list[_LastOnly]:
-    return [] if layout.cut.component == "logits" else [_LastOnly(layout.cut, layout)]
+@dataclass(frozen=True, eq=False)
+class _Given:
+    """Puts a value that is known in a site's place (an ``Edit`` of ``Trace.apply``)."""
+
+    site: Site
+    value: Tensor
+
+    def check(self, model: VLM, batch: Batch) -> None:
+        """Nothing: it fits by construction."""
+
+    def __call__(self, value: Tensor, model: VLM, batch: Batch) -> Tensor:
+        return self.value
+
+
+@dataclass(frozen=True, eq=False)
+class _Joined:
+    """Puts positions in front that were not run (an ``Edit`` of ``Trace.apply``)."""
+
+    site: Site
+    before: Tensor
+
+    def check(self, model: VLM, batch: Batch) -> None:
+        """Nothing: it fits by construction."""
+
+    def __call__(self, value: Tensor, model: VLM, batch: Batch) -> Tensor:
+        return torch.cat([self.before, value], dim=1)
 
 
 @dataclass
@@ -137,8 +172,7 @@ class Runner:
     logits: Float[Tensor, "example d_vocab"] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._states: dict[int, Tensor] = {}
-        self._first = min((g.first for g in self._from_cache()), default=self.batch.tokens.length)
+        self._states: dict[Site, Tensor] = {}
         self._cache: Any = None
         self._features: Any = None
         self._clean()
@@ -146,21 +180,49 @@ class Runner:
     def _from_cache(self) -> list[Group]:
         return [g for g in self.plan.groups if g.mode in ("branches", "suffix")]
 
+    def _needed(self, group: Group) -> list[Site]:
+        """What of the clean run a group is run on from."""
+        if group.mlp_first < 0:
+            return [_entering(group.entry)]
+        return [Site("resid_mid", group.entry), Site("resid_post", group.entry)]
+
+    def _state(self, site: Site, layout: _Layout, first: int) -> Tensor:
+        """A clean state from a position on, once for each variant."""
+        state = self._states[site][:, first - self._starts[site] :]
+        n = layout.variants
+        return state.repeat(1, n, 1) if layout.mode == "branches" else state.repeat(n, 1, 1)
+
+    def _first_block(self, layout: _Layout, entry: int) -> tuple[Tensor, list[Any]]:
+        """What skipped blocks give, and edits by which the first block is as far as the plan says."""
+        if layout.mlp < 0:
+            last_only = [] if layout.cut.component == "logits" else [_LastOnly(layout.cut, layout)]
+            return self._state(_entering(entry), layout, layout.first), last_only
+        middle, end = Site("resid_mid", entry), Site("resid_post", entry)
+        after = self._state(end, layout, layout.first)
+        value = self._state(middle, layout, layout.mlp_first)
+        if entry == self.model.n_layers - 1:
+            return after, [_Given(middle, value), _LastOnly(middle, layout)]
+        edits: list[Any] = [_Given(middle, value), _LastOnly(layout.cut, layout)]
+        if layout.mlp_first > layout.first:
+            edits.append(_Joined(end, after[:, : layout.mlp_first - layout.first]))
+        return after, edits
+
     def _clean(self) -> None:
-        entries = {g.entry: 0 for g in self.plan.groups if g.mode == "resume"}
-        for group in self._from_cache():
-            entries[group.entry] = min(entries.get(group.entry, group.first), group.first)
+        kept: dict[Site, int] = {}  # from which position on
+        for group in self.plan.groups:
+            if group.mode in ("resume", "branches", "suffix"):
+                for site in self._needed(group):
+                    kept[site] = min(kept.get(site, group.first), group.first)
         cached = any(g.entry < self.model.n_layers for g in self._from_cache())
         options = {"logits_to_keep": 1, "use_cache": cached}
         with Trace(self.model, self.batch, options=options) as t:
             t.apply(*self.base)
-            for entry in sorted(entries):
-                site = Site("resid_pre", 0) if entry == 0 else Site("resid_post", entry - 1)
-                self._states[entry] = t[site][:, entries[entry] :].clone().save()
+            for site in sorted(kept, key=lambda s: s.order):
+                self._states[site] = t[site][:, kept[site] :].clone().save()
             logits = t.logits.save()
             if cached:
                 cache = self.model.envoy.output.past_key_values.save()
-        self._starts = entries
+        self._starts = kept
         self.logits = logits[:, -1].float()
         if cached:
             self._cache = cache
@@ -180,9 +242,9 @@ class Runner:
         depth = self.model.n_layers
         # Skipped blocks give whatever was kept of them.
         cut = Site("logits") if group.entry >= depth else Site("resid_mid", depth - 1)
-        layout = _Layout(
-            group.mode, len(variants), len(self.batch), self.batch.tokens.length, group.first, cut
-        )
+        sizes = (len(variants), len(self.batch), self.batch.tokens.length, group.first)
+        mlp = group.entry if group.mlp_first >= 0 else -1
+        layout = _Layout(group.mode, *sizes, cut, mlp, max(group.mlp_first, 0))
         if group.mode == "full":
             # From the beginning, so what every run has is made once more.
             variants = [replace(v, edits=(*self.base, *v.edits)) for v in variants]
@@ -215,21 +277,25 @@ class Runner:
     def _rows(self, layout: _Layout, edits: list[_PackedEdit], entry: int | None) -> Tensor:
         """Whole sequences, a row for each variant and example; from a block on, or from the start."""
         n = layout.variants
+        first: list[Any] = [_LastOnly(layout.cut, layout)]
         inputs = {k: _repeat(k, v, n) for k, v in self.batch.inputs.items()}
         options: dict[str, Any] = {"logits_to_keep": 1, "use_cache": False}
         if entry is not None:
             inputs.pop("pixel_values")
             options["mm_encoder_outputs"] = {"image": _repeated_features(self._features, n)}
-            state = self._states[entry][:, layout.first - self._starts[entry] :].repeat(n, 1, 1)
+            state, first = self._first_block(layout, entry)
             state, edits = self._split(edits, entry, state)
         rows = Batch(inputs, self.batch.tokens)
         blocks: Any = self.model.envoy.get(self.model.modules.layers)
+        attention = self._attention
         with Trace(self.model, rows, options=options) as t:
             for layer in range(entry or 0):
                 blocks[layer].skip(state)
             if entry == 0:
                 blocks[0].input = state  # with what every run has in front of the decoder
-            t.apply(*_cut(layout), *edits)
+            if layout.mlp >= 0:
+                attention(layout.mlp).skip((state, None))
+            t.apply(*first, *edits)
             logits = t.logits.save()
         return logits[:, -1].float().unflatten(0, (n, layout.examples))
 
@@ -237,8 +303,7 @@ class Runner:
         """Only positions from the first edited one on, over the clean run's keys and values."""
         n, room, first = layout.variants, layout.room, layout.first
         branches = layout.mode == "branches"
-        state = self._states[entry][:, first - self._starts[entry] :]
-        state = state.repeat(1, n, 1) if branches else state.repeat(n, 1, 1)
+        state, beginning = self._first_block(layout, entry)
         state, edits = self._split(edits, entry, state)
         ids, places = self.batch.inputs["input_ids"], self.batch.inputs["position_ids"]
         if branches:
@@ -254,17 +319,24 @@ class Runner:
             - 1,
         }
         blocks: Any = self.model.envoy.get(self.model.modules.layers)
+        attention = self._attention
         with Trace(self.model, Batch(inputs, self.batch.tokens), options=options) as t:
             for layer in range(entry):
                 blocks[layer].skip(state)
             if entry == 0:
                 blocks[0].input = state  # image tokens: their embeddings are not their ids'
-            t.apply(*_cut(layout), *edits)
+            if layout.mlp >= 0:
+                attention(layout.mlp).skip((state, None))
+            t.apply(*beginning, *edits)
             logits = t.logits.save()
         logits = logits.float()
         return (
             logits.transpose(0, 1) if branches else logits[:, -1].unflatten(0, (n, layout.examples))
         )
+
+    def _attention(self, layer: int) -> Any:
+        modules = self.model.modules
+        return self.model.envoy.get(f"{modules.layers}.{layer}.{modules.attn}")
 
     def _mask(self, layout: _Layout) -> Tensor:
         """Who sees whom, [row, 1, query, key]: the prefix, and of itself what lies before."""
@@ -305,6 +377,11 @@ class Runner:
                 layer.keys, layer.values = keys, values
             cache.layers.append(layer)
         return cache
+
+
+def _entering(entry: int) -> Site:
+    """What a block is given."""
+    return Site("resid_pre", 0) if entry == 0 else Site("resid_post", entry - 1)
 
 
 def _repeat(name: str, value: Tensor, times: int) -> Tensor:

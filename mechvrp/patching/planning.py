@@ -30,6 +30,8 @@ class Group:
             ``resume`` (rows of whole sequences from a block on) or ``full``.
         entry: the first block that is run; -1 for the whole model.
         first: the first position that is run.
+        mlp_first: the first position at which the entry block's MLP is run, where its attention is not
+            run at all, being as it was in the clean run; -1 where the whole block is.
         variants: indices into the sweep's variants.
         width: variants a pass.
     """
@@ -37,6 +39,7 @@ class Group:
     mode: Mode
     entry: int
     first: int
+    mlp_first: int
     variants: tuple[int, ...]
     width: int
 
@@ -79,13 +82,21 @@ class Plan:
         """
         total = float(self.n_layers * self.length * self.examples)
         for group in self.groups:
-            layers = self.n_layers - max(group.entry, 0)
-            if group.mode != "clean" and layers > 0:
-                positions = self.length - group.first
-                last = 1 + (positions - 1) * self.attention_share
-                whole = (layers - 1) * positions + last
-                total += whole * self.examples * len(group.variants)
+            if group.mode != "clean":
+                each = sum(
+                    self._block(group, layer) for layer in range(max(group.entry, 0), self.n_layers)
+                )
+                total += each * self.examples * len(group.variants)
         return total
+
+    def _block(self, group: Group, layer: int) -> float:
+        """Positions that go through a block, in units of its weights."""
+        attention = mlp = self.length - group.first
+        if group.mlp_first >= 0 and layer == group.entry:
+            attention, mlp = 0, self.length - group.mlp_first
+        if layer == self.n_layers - 1:
+            mlp = 1
+        return attention * self.attention_share + mlp * (1 - self.attention_share)
 
     @property
     def naive_token_layers(self) -> int:
@@ -105,9 +116,14 @@ class Plan:
             if group.mode == "full":
                 what += f", {group.width} rows an example a pass"
             elif group.mode != "clean":
+                start = (
+                    f"the MLP of block {group.entry}"
+                    if group.mlp_first >= 0
+                    else (f"block {group.entry}")
+                )
                 what += (
-                    f" from block {group.entry} over {self.length - group.first} of {self.length} "
-                    f"positions, {group.width} a pass"
+                    f" from {start} over {self.length - group.first} of {self.length} positions, "
+                    f"{group.width} a pass"
                 )
             if group.passes:
                 what += f", {group.passes} pass{'es' * (group.passes != 1)}"
@@ -141,7 +157,7 @@ def make_plan(model: VLM, batch: Batch, variants: Sequence[Variant], *, memory: 
     """
     why_not = can_split(model, batch)
     length, examples = batch.tokens.length, len(batch)
-    grouped: dict[tuple[Mode, int, int], list[int]] = defaultdict(list)
+    grouped: dict[tuple[Mode, int, int, int], list[int]] = defaultdict(list)
     for index, variant in enumerate(variants):
         if variant.error:
             continue
@@ -156,11 +172,14 @@ def make_plan(model: VLM, batch: Batch, variants: Sequence[Variant], *, memory: 
             mode, first = "resume", 0
         else:
             mode = "branches" if length - first <= _BRANCH else "suffix"
+        mlp_first = -1
+        if mode in ("resume", "branches", "suffix") and entry < model.n_layers and variant.mlp_only:
+            mlp_first = variant.first if mode == "resume" else first
         if not variant.edits:
-            mode, first = "clean", length
-        grouped[mode, entry, first].append(index)
+            mode, first, mlp_first = "clean", length, -1
+        grouped[mode, entry, first, mlp_first].append(index)
     groups = []
-    for (mode, entry, first), members in sorted(grouped.items(), key=lambda g: g[0][1:]):
+    for (mode, entry, first, mlp_first), members in sorted(grouped.items(), key=lambda g: g[0][1:]):
         # The MLP's neurons are a token's largest activations, a few of them alive at once; a row's
         # keys and values are copied for the layers that run.
         per_token = 4 * (6 * model.d_model + 4 * model.d_mlp)
@@ -171,7 +190,7 @@ def make_plan(model: VLM, batch: Batch, variants: Sequence[Variant], *, memory: 
         if mode == "suffix":
             cached = first * examples * 2 * model.n_kv_heads * model.d_head * 4
         width = max(1, min(len(members), memory // max(1, tokens * per_token + cached)))
-        groups.append(Group(mode, entry, first, tuple(members), int(width)))
+        groups.append(Group(mode, entry, first, mlp_first, tuple(members), int(width)))
     share = _attention_share(model)
     return Plan(tuple(groups), model.n_layers, length, examples, len(variants), share, why_not)
 

@@ -34,6 +34,7 @@ class Variant:
             beginning, since something in front of the decoder is edited.
         first: the first position of the padded sequence at which it can differ from the clean run.
         rows: whether it edits whole rows of attention weights.
+        mlp_only: whether the block ``entry`` computes what it computed up to the end of its attention.
         error: why it cannot be run, "" if it can.
     """
 
@@ -42,6 +43,7 @@ class Variant:
     entry: int = 0
     first: int = 0
     rows: bool = False
+    mlp_only: bool = False
     error: str = ""
 
     @property
@@ -81,7 +83,9 @@ def _variant(model: VLM, batch: Batch, name: Any, edits: tuple[Intervention, ...
             for edit in ordered:
                 first = min([first, *choose(edit, model, batch).position.tolist()])
         rows = any(edit.site.component == "pattern" for edit in ordered)
-        return Variant(name, ordered, entry, 0 if entry < 0 else first, rows)
+        middle = Site("resid_mid", min(max(entry, 0), model.n_layers - 1)).order
+        mlp_only = all(edit.site.check(model).order >= middle for edit in ordered)
+        return Variant(name, ordered, entry, 0 if entry < 0 else first, rows, mlp_only)
     except MechVRPError as error:
         return Variant(name, edits, error=f"{type(error).__name__}: {error}")
 

@@ -43,8 +43,9 @@ def _matching(processor: Any, model: Any, seed: int) -> SightLoss:
 class NativeSight(SightPhase):
     """The sight phase, at several sizes; measured at the dataset's own.
 
-    Image tokens get their places in the decoder's first layer, so words are compared with them behind
-    it as well: in questions, where they are asked for.
+    Image tokens get their places in the decoder's first layer. Behind it they are to point where the
+    embeddings of their words point, and words in questions still, too: so the second layer's attention
+    can match the one with the other.
     """
 
     family: Any

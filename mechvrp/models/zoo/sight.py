@@ -23,7 +23,7 @@ from mechvrp.models.zoo.recipe import Recipe, ZooFamily
 __all__ = ["SightHeads", "SightLoss", "SightPhase", "token_labels"]
 
 _NONE = 10  # the class of image tokens that lie under no digit
-_COSINE_SCALE = 2.5  # logarithm of a scale of 12; it is learned
+_COSINE_SCALE = 10.0  # a digit and a place share a token's direction: each has at most 7 of it
 _PLACE_WEIGHT = 0.5  # of the loss on the place, which is learned in the first hundred steps
 
 
@@ -56,8 +56,8 @@ class SightLoss(torch.nn.Module):
         processor: its tokenizer knows the words.
         embeddings: the language model's word embeddings (not a part of this module).
         seed: of the heads.
-        cosine: compare directions, for where lengths mean nothing: a norm stands before the attention
-            that is to match image tokens with words.
+        cosine: compare directions, at a fixed scale: a norm stands before the attention that is to match
+            image tokens with words, so lengths mean nothing to it, and angles must not be small.
     """
 
     def __init__(
@@ -77,37 +77,46 @@ class SightLoss(torch.nn.Module):
         self.words = torch.tensor([token(word) for word in DIGIT_WORDS])
         self.places = torch.tensor([token(name) for row in CELL_NAMES for name in row])
         if cosine:
-            torch.nn.init.constant_(self.heads.scale, _COSINE_SCALE)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                torch.nn.init.normal_(self.heads.paper)
 
-    def logits(
-        self, features: torch.Tensor, words: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Digit logits ``[scenes, rows, columns, 11]`` and place logits ``[..., 9]``.
-
-        ``words`` ``[19, d_model]``: digits and places where features are compared with them; by default
-        their embeddings.
-        """
-        if words is None:
-            words = self._embeddings[0].weight[torch.cat([self.words, self.places])]
+    def logits(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Digit logits ``[scenes, rows, columns, 11]`` and place logits ``[..., 9]``."""
+        embeddings = self._embeddings[0].weight
+        classes = torch.cat([embeddings[self.words], self.heads.paper[None]])
+        places = embeddings[self.places]
         if self.cosine:
-            features, words = F.normalize(features, dim=-1), F.normalize(words, dim=-1)
-        digits, places = words[: len(self.words)], words[len(self.words) :]
-        classes = torch.cat([digits, self.heads.paper[None]])
-        features = features * self.heads.scale.exp()
+            features, classes, places = (
+                F.normalize(x, dim=-1) for x in (features, classes, places)
+            )
+            features = features * _COSINE_SCALE
+        else:
+            features = features * self.heads.scale.exp()
         return features @ classes.T, features @ places.T
+
+    def drift(self, words: torch.Tensor) -> torch.Tensor:
+        """How far the directions of digits and places ``[19, d_model]`` are from their embeddings'."""
+        anchors = self._embeddings[0].weight[torch.cat([self.words, self.places])]
+        return (1 - F.cosine_similarity(words, anchors, dim=-1)).mean()
 
     def forward(
         self, features: torch.Tensor, scenes: list[Scene], words: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """The loss of image tokens ``[scenes, rows, columns, d_model]``."""
-        digits, places = self.logits(features, words)
+        """The loss of image tokens ``[scenes, rows, columns, d_model]``.
+
+        ``words``: the digits and places ``[19, d_model]`` where image tokens are compared with their
+        embeddings, if that is not where words are embedded: they are to stay what they were.
+        """
+        digits, places = self.logits(features)
         grid = (features.shape[1], features.shape[2])
         labels = torch.from_numpy(token_labels(scenes, grid))
         loss = F.cross_entropy(digits.flatten(0, 2), labels.flatten())
         rows, columns = (((torch.arange(n) + 0.5) * IMAGE_SIZE / n // CELL).long() for n in grid)
         cells = (rows[:, None] * GRID + columns[None, :]).expand(len(scenes), -1, -1)
         place = F.cross_entropy(places.flatten(0, 2), cells.flatten())
-        return loss + _PLACE_WEIGHT * place
+        total = loss + _PLACE_WEIGHT * place
+        return total if words is None else total + self.drift(words)
 
 
 class SightPhase(Phase):
@@ -125,7 +134,7 @@ class SightPhase(Phase):
         return SightLoss(self.processor, self.model.get_input_embeddings(), self.recipe.seed)
 
     def _compared(self, scenes: list[Scene]) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Image tokens, and the words to compare them with if those are not the embeddings."""
+        """Image tokens, and words where they are compared if that is not where words are embedded."""
         pixels = self.family.pixels(self.processor, [render_pixels(s) for s in scenes])
         return self.family.features(self.model, pixels), None
 
@@ -148,7 +157,7 @@ class SightPhase(Phase):
         right = total = 0
         for batch in range(batches):
             scenes = self._scenes(step_rng(self.recipe.seed, "sight-check", batch), part, 1.0)
-            logits, _ = self.matching.logits(*self._compared(scenes))
+            logits, _ = self.matching.logits(self._compared(scenes)[0])
             labels = token_labels(scenes, self.family.grid)
             for i, scene in enumerate(scenes):
                 for digit in scene.digits:

@@ -170,7 +170,7 @@ class TinyQwen2VL:
     def compared(
         self, model: Any, pixels: dict[str, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """``features``, and the words to compare them with (``words``)."""
+        """``features``, and ``words``."""
         embedded = self._embedded(model, pixels)
         return self._behind_first(model, embedded), self.words(model, embedded)
 

@@ -1,0 +1,289 @@
+"""Sweeps against one forward a variant: nnsight's loop, plain hooks, TransformerLens.
+
+A peer's time is the mean over some of the variants, spread over the layers, times their number: whole
+loops would take hours. Each of those is compared with the sweep's logits before anything is timed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+import mechvrp
+from benchmarks import models, peers
+from benchmarks.table import Row
+from mechvrp.patching import attribution_patching, replace
+from mechvrp.patching.grids import answers_of, values_of
+from mechvrp.tracing import Site
+
+__all__ = ["matmul_rate", "rows"]
+
+_KS = (1, 2, 4, 8, 16, 32, 64, 128)
+_SAMPLED = 4  # variants a peer is timed on
+_QUIET: dict[str, Any] = {"progress": False}
+
+
+def rows(shape: models.Shape, *, examples: int = 4) -> list[Row]:
+    """All rows of one model."""
+    fresh = models.built(shape)  # never wrapped, for plain hooks: before its first forward
+    model = mechvrp.load(models.built(shape))
+    warm, batch = (models.batch(model, shape, examples, seed) for seed in (1, 2))
+    causal = model.family.attention == "causal"
+    title = f"{shape.name}-shaped, {_millions(fresh)} M weights, {shape.tokens} tokens"
+    found = [_arithmetic(model, warm, batch, title)] if causal else []
+    found += _neurons(model, fresh, warm, batch, "last", title)
+    found += _neurons(model, fresh, warm, batch, "all", title)
+    one = [models.batch(model, shape, 1, seed) for seed in (3, 4, 5, 6)]
+    return found + _grid(model, one, shape, title)
+
+
+def _millions(model: Any) -> int:
+    return round(sum(p.numel() for p in model.parameters()) / 1e6)
+
+
+def timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    value = function()
+    return time.perf_counter() - start, value
+
+
+def matmul_rate(size: int = 2048, repeats: int = 5) -> float:
+    """Floating-point operations a second of a large matrix product, the best of some."""
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    a @ b
+    return 2 * size**3 / min(timed(lambda: a @ b)[0] for _ in range(repeats))
+
+
+def _variants(
+    model: mechvrp.VLM, positions: str, ks: tuple[int, ...]
+) -> list[tuple[int, list[int]]]:
+    generator = torch.Generator().manual_seed(7)
+    order = torch.randperm(model.d_mlp, generator=generator).tolist()
+    return [(layer, sorted(order[:k])) for layer in range(model.n_layers) for k in ks]
+
+
+def _neurons(
+    model: mechvrp.VLM,
+    fresh: Any,
+    warm: mechvrp.Batch,
+    batch: mechvrp.Batch,
+    positions: str,
+    title: str,
+) -> list[Row]:
+    """Zeroed neurons: all layers by values of k."""
+    last = positions == "last"
+    chosen = _variants(model, positions, _KS if last else _KS[-2:])
+    edits = [
+        mechvrp.zero("neurons", layer=layer, units=units, positions=positions)
+        for layer, units in chosen
+    ]
+    where = slice(-1, None) if last else slice(None)
+    step = max(1, len(chosen) // _SAMPLED)
+    some = list(range(step // 2, len(chosen), step))
+    few = [(*chosen[i], where) for i in some]
+    others = {
+        "the nnsight loop": peers.nnsight_loop(model, batch),
+        "plain hooks": peers.hooks(fresh, batch),
+    }
+    if model.family.name == "llava":
+        others["TransformerLens"] = peers.transformer_lens(models.built(models.SHAPES["llava"]), batch) if (
+            model.d_model == models.SHAPES["llava"].width
+        ) else peers.transformer_lens(fresh, batch)  # fmt: skip
+    mechvrp.sweep(model, warm, edits[:: max(1, len(edits) // 4)], "logits", **_QUIET)
+    seconds, result = timed(lambda: mechvrp.sweep(model, batch, edits, "logits", **_QUIET))
+    ours = torch.from_numpy(result["logits"].values)[some]
+    made = mechvrp.plan(model, batch, edits)
+    allowed = made.naive_token_layers / made.token_layers
+    what = f"zeroing neurons at {'the last position' if last else 'all positions'}"
+    detail = f"{title}, batch {len(batch)}, {len(edits)} variants"
+    found = []
+    forward = 0.0
+    for name, run in others.items():
+        run(few[:1])
+        each, theirs = timed(lambda run=run: run(few))
+        each /= len(few)
+        worst = float((ours - theirs.float()).abs().max() / theirs.float().abs().max())
+        assert worst < 1e-5, f"{name} differs by {worst:.2g} of the largest logit"
+        if name == "plain hooks":
+            forward = each
+        ratio = each * len(edits) / seconds
+        least = None
+        if name == "the nnsight loop" and last and made.why_not == "":
+            least = 0.7 * len(edits)
+        elif name == "the nnsight loop" and not last:
+            least = 0.9 * allowed
+        found.append(
+            Row(
+                f"{what}, against {name}",
+                ratio,
+                "x",
+                least,
+                detail=f"{detail}; {seconds:.3g} s against {each * len(edits):.4g} s ({len(few)} of "
+                f"them run); exactness allows {allowed:.3g}x",
+            )
+        )
+    if last and made.why_not == "":
+        alone, _ = timed(lambda: mechvrp.sweep(model, batch, [[]], "logits", **_QUIET))
+        further = max(seconds - alone, 1e-9) / len(edits)
+        found.append(
+            Row(
+                f"{what}: a further variant against a forward",
+                forward / further,
+                "x",
+                300,
+                detail=f"{detail}; {1e3 * further:.3g} ms against {forward:.3g} s",
+            )
+        )
+    least_layers = least_token_layers(model, batch, edits)
+    found.append(
+        Row(
+            f"{what}: token-layers against the least that exactness allows",
+            made.token_layers / least_layers,
+            "x",
+            most=1.15,
+            detail=f"{detail}; {made.token_layers:,.0f} against {least_layers:,.0f}",
+        )
+    )
+    return found
+
+
+def least_token_layers(model: mechvrp.VLM, batch: mechvrp.Batch, edits: list[Any]) -> float:
+    """Token-layers that no exact run of these ablations of neurons can do without.
+
+    In the edited layer attention is as it was, and MLPs are run at edited positions only; behind it
+    everything changes from the first edited position on (everywhere under prefix attention); in the last
+    layer only the last position needs its query and MLP, others keys and values. Shares are of weights.
+    """
+    block = model.model.get_submodule(f"{model.modules.layers}.0")
+    sizes = {name: p.numel() for name, p in block.named_parameters()}
+    whole = sum(sizes.values())
+    attention = sum(n for name, n in sizes.items() if name.startswith("self_attn")) / whole
+    keys = sum(n for name, n in sizes.items() if ".k_proj." in name or ".v_proj." in name) / whole
+    length, examples, depth = batch.tokens.length, len(batch), model.n_layers
+    total = float(depth * length * examples)
+    for edit in edits:
+        edited = torch.cat(batch.tokens.resolve(edit.positions))
+        first = int(edited.min()) if model.family.attention == "causal" else 0
+        behind = length - first
+        layer = edit.site.layer or 0
+        at_layer = (1 - attention) * (len(edited) if layer < depth - 1 else examples)
+        blocks = depth - 1 - layer
+        rest = 0.0
+        if blocks:
+            rest = examples * ((blocks - 1) * behind + 1 + (behind - 1) * keys)
+        total += at_layer + rest
+    return total
+
+
+def _arithmetic(model: mechvrp.VLM, warm: mechvrp.Batch, batch: mechvrp.Batch, title: str) -> Row:
+    """How much of a matrix product's rate a sweep of whole rows has."""
+    edits = [mechvrp.zero("resid_pre", layer=1, positions=[4 + i], units=[0]) for i in range(4)]
+    mechvrp.sweep(model, warm, edits, "logits", **_QUIET)
+    rate = matmul_rate()
+    clean, _ = timed(lambda: mechvrp.sweep(model, batch, [[]], "logits", **_QUIET))
+    seconds, result = timed(lambda: mechvrp.sweep(model, batch, edits, "logits", **_QUIET))
+    weights = sum(
+        p.numel() for p in model.model.get_submodule(f"{model.modules.layers}.0").parameters()
+    )
+    per_forward = model.n_layers * batch.tokens.length * len(batch)
+    layers = result.attrs["token_layers"] - per_forward
+    context = batch.tokens.length / 2  # causal, on average
+    each = 2 * weights + 4 * context * model.n_heads * model.d_head
+    achieved = layers * each / (seconds - clean)
+    return Row(
+        "arithmetic rate of a sweep against a large matrix product",
+        achieved / rate,
+        "of it",
+        detail=f"{title}; {achieved / 1e9:.3g} of {rate / 1e9:.3g} GFLOP/s, edits at four positions of "
+        "block 1, the clean pass left out",
+    )
+
+
+def _grid(
+    model: mechvrp.VLM, batches: list[mechvrp.Batch], shape: models.Shape, title: str
+) -> list[Row]:
+    """Restoring states of a clean run in a corrupted one: layers by image rows and text tokens."""
+    warm_clean, warm_bad, clean, corrupted = batches
+    places: list[Any] = [[(r, c) for c in range(shape.side)] for r in range(shape.side)]
+    text = list(range(4)) + list(range(4 + shape.image_tokens, shape.tokens))
+    places += [[i] for i in text if i > 0]
+    causal = model.family.attention == "causal"
+
+    def restored(source: mechvrp.Batch, layers: range) -> list[Any]:
+        sites = [Site("resid_post", layer) for layer in layers]
+        values, _ = values_of(model, source, sites)
+        return [replace(site, values[site], positions=p) for site in sites for p in places]
+
+    layers = range(model.n_layers)
+    few_places = restored(warm_clean, range(model.n_layers - 1, model.n_layers))
+    mechvrp.sweep(model, warm_bad, few_places[::7], "logits", **_QUIET)
+
+    answers = answers_of(model, clean).tolist()
+    asked: dict[str, Any] = {"measure": ["logits", "logit_diff"], "target": answers, **_QUIET}
+
+    def grid() -> Any:
+        edits = restored(clean, layers)
+        return edits, mechvrp.sweep(model, corrupted, edits, **asked)
+
+    seconds, (edits, result) = timed(grid)
+    made = mechvrp.plan(model, corrupted, edits)
+    step = max(1, len(edits) // (2 * _SAMPLED))
+    some = list(range(step // 2, len(edits), step))
+
+    def loop() -> torch.Tensor:
+        found = []
+        for i in some:
+            layer, place = divmod(i, len(places))
+            at = torch.cat(corrupted.tokens.resolve(places[place]))
+            value = edits[i].value
+            with (
+                torch.no_grad(),
+                model.envoy.trace(**corrupted.inputs, use_cache=False, logits_to_keep=1),
+            ):
+                block = model.envoy.model.language_model.layers[layer]
+                state = block.output.clone()
+                state[:, at] = value[:, at]
+                block.output = state
+                logits = model.envoy.output.logits[:, -1].save()
+            found.append(logits)
+        return torch.stack(found)
+
+    each, theirs = timed(loop)
+    each /= len(some)
+    ours = torch.from_numpy(result["logits"].values)[some]
+    worst = float((ours - theirs.float()).abs().max() / theirs.float().abs().max())
+    assert worst < 1e-5, f"the loop differs by {worst:.2g} of the largest logit"
+    naive = each * len(edits)
+    what = "causal-trace grid (layers x image rows and text tokens)"
+    detail = f"{title}, batch 1, {len(edits)} cells"
+    found = [
+        Row(
+            f"{what}, against the nnsight loop",
+            naive / seconds,
+            "x",
+            6 if causal else 2,
+            detail=f"{detail}; {seconds:.3g} s against {naive:.4g} s ({len(some)} of them run); "
+            f"exactness allows {made.naive_token_layers / made.token_layers:.3g}x",
+        )
+    ]
+    options: dict[str, Any] = {"positions": places}
+    attribution_patching(model, warm_clean, warm_bad, **options)
+    fast, estimate = timed(lambda: attribution_patching(model, clean, corrupted, **options))
+    exact = (result["logit_diff"] - result["base_logit_diff"]).mean("example").values
+    from scipy.stats import spearmanr
+
+    rank = spearmanr(estimate.estimates["resid_post"].mean("example").values.ravel(), exact)
+    found.append(
+        Row(
+            "attribution patching of the same grid, against the nnsight loop of exact patches",
+            naive / fast,
+            "x",
+            50,
+            detail=f"{detail}; {fast:.3g} s; rank correlation with the exact grid "
+            f"{rank.statistic:.2f} (random weights)",
+        )
+    )
+    return found
