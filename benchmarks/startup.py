@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from benchmarks.table import Row
 from benchmarks.timing import python_seconds
 
 __all__ = ["rows"]
 
 
-def rows() -> list[tuple[str, float, str]]:
-    """(what, value, unit)."""
+def rows() -> list[Row]:
+    """What the command line and imports cost."""
     bare = python_seconds(["-c", "pass"])
     light = python_seconds(["-c", "import mechvrp"])
     torch = python_seconds(["-c", "import torch"])
     help_ = python_seconds(["-m", "mechvrp", "--help"])
     return [
-        ("`import mechvrp`, beyond starting Python", light - bare, "s"),
-        ("`import torch`, beyond starting Python", torch - bare, "s"),
-        ("`mechvrp --help`, whole process", help_, "s"),
+        Row("`import mechvrp`, beyond starting Python", light - bare, "s"),
+        Row("`import torch`, beyond starting Python", torch - bare, "s"),
+        Row("`mechvrp --help`, whole process", help_, "s"),
     ]

@@ -89,9 +89,7 @@ def _neurons(
         "plain hooks": peers.hooks(fresh, batch),
     }
     if model.family.name == "llava":
-        others["TransformerLens"] = peers.transformer_lens(models.built(models.SHAPES["llava"]), batch) if (
-            model.d_model == models.SHAPES["llava"].width
-        ) else peers.transformer_lens(fresh, batch)  # fmt: skip
+        others["TransformerLens"] = peers.transformer_lens(fresh, batch)
     mechvrp.sweep(model, warm, edits[:: max(1, len(edits) // 4)], "logits", **_QUIET)
     seconds, result = timed(lambda: mechvrp.sweep(model, batch, edits, "logits", **_QUIET))
     ours = torch.from_numpy(result["logits"].values)[some]

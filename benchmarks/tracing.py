@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 
 import mechvrp
+from benchmarks.table import Row
 from benchmarks.timing import interleaved
 
 __all__ = ["rows"]
 
 
-def rows() -> list[tuple[str, float, str]]:
-    """(what, value, unit), on tiny-llava with a batch of one and of eight."""
+def rows() -> list[Row]:
+    """On tiny-llava with a batch of one and of eight."""
     fresh = mechvrp.load("tiny-llava")  # never wrapped: a plain forward without nnsight
     model = mechvrp.load("tiny-llava")
     samples = mechvrp.data.load("scenes", limit=16)
@@ -34,7 +35,7 @@ def rows() -> list[tuple[str, float, str]]:
         seconds = interleaved({"plain": plain, "traced": traced}, 40)
         extra = seconds["traced"] - seconds["plain"]
         found += [
-            (f"plain forward, batch {size}", 1e3 * seconds["plain"], "ms"),
-            (f"trace with no edits, beyond it, batch {size}", 1e3 * extra, "ms"),
+            Row(f"plain forward, batch {size}", 1e3 * seconds["plain"], "ms"),
+            Row(f"trace with no edits, beyond it, batch {size}", 1e3 * extra, "ms", most=1.0),
         ]
     return found

@@ -194,10 +194,6 @@ def test_shipped_cards_are_what_the_command_writes(name):
     assert (folder(name) / "README.md").read_text() == card_text(training, figures)
 
 
-# What a shipped checkpoint is known to miss; its card says so too. To be emptied by better training.
-MISSED = {"tiny-paligemma": ["identification: at least 85%"]}
-
-
 @pytest.mark.parametrize("name", names())
 def test_shipped_checkpoints_reach_their_floors(name):
     """Measured here, on a few scenes of another seed (so within 10 points), and read from the card."""
@@ -211,7 +207,7 @@ def test_shipped_checkpoints_reach_their_floors(name):
         assert shares[task] >= floor - 0.1, (task, shares)
     _, figures = read_evaluation(name)
     unmet = [row["what"] for row in figures["requirements"] if not row["met"]]
-    assert [what for what in unmet if "of one family" not in what] == MISSED.get(name, [])
+    assert [what for what in unmet if "of one family" not in what] == []
 
 
 def test_what_one_family_must_show_one_family_shows():
