@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -52,3 +53,19 @@ def test_make_targets_and_files_that_are_named_exist(name):
         assert (ROOT / path).exists(), path
     for path in re.findall(r"\]\(([\w./-]+)\)", text):
         assert (ROOT / path).exists(), path
+
+
+def test_the_hallucination_is_traced_to_a_digit(tmp_path, capsys):
+    spec = importlib.util.spec_from_file_location("hallucination", ROOT / "docs/hallucination.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    script.DRAWS = 5
+    page = tmp_path / "page.html"
+    script.main(out=page, images=5, seed=0)
+    told = capsys.readouterr().out
+    assert "Right: no." in told
+    text = page.read_text()
+    assert text.count("Plotly.newPlot") == 3
+    for step in ("Causal trace", "Attention:", "Blanking the", "Neurons at", "Zeroing the"):
+        assert step in told, step
+        assert step in text, step

@@ -5,6 +5,7 @@ from mechvrp.patching.attention_edges import knockout as knockout
 from mechvrp.patching.attribution import Attribution as Attribution
 from mechvrp.patching.attribution import attribution_patching as attribution_patching
 from mechvrp.patching.causal import causal_trace as causal_trace
+from mechvrp.patching.causal import patch_effects as patch_effects
 from mechvrp.patching.gaussian import Noise as Noise
 from mechvrp.patching.gaussian import noise as noise
 from mechvrp.patching.grids import activation_patching as activation_patching
@@ -56,6 +57,7 @@ __all__ = [
     "masked_pixels",
     "mean",
     "noise",
+    "patch_effects",
     "path_patching",
     "plan",
     "replace",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
     from mechvrp.models.tokens import Positions
 
-__all__ = ["causal_trace", "window_around"]
+__all__ = ["causal_trace", "patch_effects", "window_around"]
 
 _RESTORED = ("resid_post", "attn_out", "mlp_out")
 
@@ -127,6 +127,30 @@ def causal_trace(
         "sigma": sigma if isinstance(corrupt, str) else float("nan"),
     }
     return _effects(restored, clean, corrupted, groups, chosen, places, attrs, n_resamples, seed)
+
+
+def patch_effects(traced: xarray.Dataset) -> xarray.DataArray:
+    """A trace's indirect effects of single image patches, [layer, row, col].
+
+    Raises:
+        InputError: the trace's cells do not cover the image's grid, one patch each.
+    """
+    image = traced.sel(position=(traced["row"] >= 0).values)
+    rows, cols = (
+        int(image[name].max()) + 1 if image.sizes["position"] else 0 for name in ("row", "col")
+    )
+    if image.sizes["position"] != rows * cols or not rows:
+        raise InputError(
+            f"{image.sizes['position']} of the trace's cells are on the image, which is no whole grid; "
+            "leave 'positions' out of causal_trace to trace every patch"
+        )
+    return (
+        image["indirect"]
+        .assign_coords(row=("position", image["row"].values), col=("position", image["col"].values))
+        .set_index(position=["row", "col"])
+        .unstack("position")
+        .transpose("layer", "row", "col")
+    )
 
 
 def window_around(layer: int, window: int, n_layers: int) -> range:

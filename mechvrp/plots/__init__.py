@@ -6,6 +6,9 @@ from mechvrp.plots.dots import task_accuracy as task_accuracy
 from mechvrp.plots.models import ablations_by_model as ablations_by_model
 from mechvrp.plots.models import accuracy_by_model as accuracy_by_model
 from mechvrp.plots.models import layers_by_model as layers_by_model
+from mechvrp.plots.patching import effects_over_image as effects_over_image
+from mechvrp.plots.patching import knockouts_by_layer as knockouts_by_layer
+from mechvrp.plots.patching import verified_patches as verified_patches
 from mechvrp.plots.sweeps import layer_sweep as layer_sweep
 from mechvrp.plots.theme import TEMPLATE as TEMPLATE
 
@@ -15,7 +18,10 @@ __all__ = [
     "ablations_by_model",
     "accuracy_by_model",
     "baseline_comparison",
+    "effects_over_image",
+    "knockouts_by_layer",
     "layer_sweep",
     "layers_by_model",
     "task_accuracy",
+    "verified_patches",
 ]
