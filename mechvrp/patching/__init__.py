@@ -6,6 +6,7 @@ from mechvrp.patching.attribution import Attribution as Attribution
 from mechvrp.patching.attribution import attribution_patching as attribution_patching
 from mechvrp.patching.causal import causal_trace as causal_trace
 from mechvrp.patching.causal import patch_effects as patch_effects
+from mechvrp.patching.corruptions import corrupted_batch as corrupted_batch
 from mechvrp.patching.gaussian import Noise as Noise
 from mechvrp.patching.gaussian import noise as noise
 from mechvrp.patching.grids import activation_patching as activation_patching
@@ -52,6 +53,7 @@ __all__ = [
     "attention_knockout",
     "attribution_patching",
     "causal_trace",
+    "corrupted_batch",
     "knockout",
     "mask_image_patches",
     "masked_pixels",

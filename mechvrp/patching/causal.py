@@ -59,7 +59,8 @@ def causal_trace(
         batch: the clean samples.
         corrupt: ``"image"`` (noise on the projected image features), a word or other positions of the
             question (noise on their embeddings), or a batch of the same samples corrupted in any other
-            way (another picture, a blurred one), aligned with this one; then there is one draw.
+            way (``corrupted_batch`` swaps, blurs or masks pictures), aligned with this one; then there is
+            one draw.
         sigma: standard deviation of the noise, in units of the standard deviation of the values it is
             added to.
         draws: independent draws of the noise; effects are averaged over them.
