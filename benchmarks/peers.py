@@ -11,19 +11,21 @@ import torch
 import mechvrp
 from mechvrp.tracing import Site
 
-__all__ = ["Ablation", "hooks", "nnsight_loop", "transformer_lens"]
+__all__ = ["Ablation", "Peer", "hooks", "nnsight_loop", "transformer_lens"]
 
 #: A layer, its neurons, and at which positions they are zeroed.
 Ablation = tuple[int, list[int], slice]
 
 
-def nnsight_loop(
-    model: mechvrp.VLM, batch: mechvrp.Batch
-) -> Callable[[list[Ablation]], torch.Tensor]:
+#: Runs some variants on a batch, one after the other: last-position logits [variant, example, d_vocab].
+Peer = Callable[[mechvrp.Batch, list[Ablation]], torch.Tensor]
+
+
+def nnsight_loop(model: mechvrp.VLM) -> Peer:
     """One bare nnsight trace a variant, as its tutorials write it."""
     envoy = model.envoy
 
-    def run(variants: list[Ablation]) -> torch.Tensor:
+    def run(batch: mechvrp.Batch, variants: list[Ablation]) -> torch.Tensor:
         found = []
         for layer, units, where in variants:
             with torch.no_grad(), envoy.trace(**batch.inputs, use_cache=False, logits_to_keep=1):
@@ -38,10 +40,10 @@ def nnsight_loop(
     return run
 
 
-def hooks(hf: Any, batch: mechvrp.Batch) -> Callable[[list[Ablation]], torch.Tensor]:
+def hooks(hf: Any) -> Peer:
     """Plain PyTorch hooks on an unwrapped model."""
 
-    def run(variants: list[Ablation]) -> torch.Tensor:
+    def run(batch: mechvrp.Batch, variants: list[Ablation]) -> torch.Tensor:
         found = []
         for layer, units, where in variants:
 
@@ -65,21 +67,17 @@ def hooks(hf: Any, batch: mechvrp.Batch) -> Callable[[list[Ablation]], torch.Ten
     return run
 
 
-def transformer_lens(hf: Any, batch: mechvrp.Batch) -> Callable[[list[Ablation]], torch.Tensor]:
+def transformer_lens(hf: Any) -> Peer:
     """``run_with_hooks`` on TransformerLens's bridge, built from a copy (it replaces modules)."""
     from transformer_lens.model_bridge import sources
 
     bridge = sources.build_bridge_from_module(
         copy.deepcopy(hf), type(hf).__name__, hf_config=hf.config
     )
-    inputs = {
-        k: v
-        for k, v in batch.inputs.items()
-        if k not in ("input_ids", "attention_mask", "position_ids")
-    }
 
-    def run(variants: list[Ablation]) -> torch.Tensor:
+    def run(batch: mechvrp.Batch, variants: list[Ablation]) -> torch.Tensor:
         found = []
+        inputs = {"pixel_values": batch.inputs["pixel_values"]}
         for layer, units, where in variants:
 
             def edit(value: torch.Tensor, hook: Any, units: Any = units, where: Any = where) -> Any:
