@@ -16,7 +16,7 @@ import mechvrp
 from benchmarks import models, peers
 from benchmarks.table import Row
 from mechvrp.patching import attribution_patching, replace
-from mechvrp.patching.grids import answers_of, values_of
+from mechvrp.patching.grids import values_of
 from mechvrp.tracing import Site
 
 __all__ = ["matmul_rate", "rows"]
@@ -221,7 +221,7 @@ def _grid(
     few_places = restored(warm_clean, range(model.n_layers - 1, model.n_layers))
     mechvrp.sweep(model, warm_bad, few_places[::7], "logits", **_QUIET)
 
-    answers = answers_of(model, clean).tolist()
+    answers = values_of(model, clean, [])[1].argmax(-1).tolist()
     asked: dict[str, Any] = {"measure": ["logits", "logit_diff"], "target": answers, **_QUIET}
 
     def grid() -> Any:

@@ -11,7 +11,13 @@ from mechvrp.errors import InputError
 if TYPE_CHECKING:
     from mechvrp.models import Batch
 
-__all__ = ["check_aligned"]
+__all__ = ["check_aligned", "check_direction"]
+
+
+def check_direction(direction: str) -> None:
+    """Raise ``InputError`` unless it is one."""
+    if direction not in ("denoise", "noise"):
+        raise InputError(f"direction is 'denoise' or 'noise'; got {direction!r}")
 
 
 def check_aligned(first: Batch, second: Batch) -> None:

@@ -19,14 +19,16 @@ import torch
 from torch import Tensor
 
 from mechvrp.errors import InputError, NumericalError
-from mechvrp.patching.alignment import check_aligned
+from mechvrp.models.tokens import integers
+from mechvrp.patching.alignment import check_aligned, check_direction
+from mechvrp.patching.changes import mean_changes
+from mechvrp.patching.grids import values_of
 from mechvrp.patching.interventions import Edits
-from mechvrp.patching.measures import Measuring, one_measure
+from mechvrp.patching.measures import Measuring, fixed_target, one_measure, towards
 from mechvrp.patching.places import Over, grid_layers, labelled_axes, places_of
 from mechvrp.patching.replacing import replace
 from mechvrp.patching.selection import flat, select
 from mechvrp.patching.sweeping import MEMORY, sweep
-from mechvrp.statistics import group_means
 from mechvrp.tracing.sites import Site
 from mechvrp.tracing.tracer import Trace
 
@@ -55,6 +57,7 @@ class Attribution:
     estimates: xarray.Dataset
     _model: VLM = field(repr=False)
     _batch: Batch = field(repr=False)
+    _clean: Batch = field(repr=False)
     _values: dict[Site, Tensor] = field(repr=False)
     _places: dict[Any, dict[str, Any]] = field(repr=False)
     _measuring: dict[str, Any] = field(repr=False)
@@ -90,22 +93,20 @@ class Attribution:
         found = sweep(
             self._model, self._batch, variants, measure, memory=memory, progress=progress, **options
         )
-        name, _ = one_measure(measure, "verify")
+        (name,) = measure
         exact = found[name].values - found[f"base_{name}"].values
         rows = {
             "component": [cells[i][0].component for i in largest],
             "layer": [cells[i][0].layer for i in largest],
             "place": [cells[i][1] for i in largest],
         }
-        samples = self._batch.samples
-        groups = None if samples is None else [s.image_id for s in samples]
         for title, values in (("estimate", estimates[largest]), ("exact", exact)):
-            rows[title] = list(values.mean(-1))
-            low = high = np.full(len(values), np.nan)
-            if len(set(groups) if groups is not None else values.T) > 1:
-                means = group_means(values.T, groups, seed=seed)
-                low, high = means.low, means.high
-            rows[f"{title}_low"], rows[f"{title}_high"] = list(low), list(high)
+            mean, low, high = mean_changes(values, self._clean, n_resamples=2000, seed=seed)
+            rows[title], rows[f"{title}_low"], rows[f"{title}_high"] = (
+                list(mean),
+                list(low),
+                list(high),
+            )
         table = pd.DataFrame(rows)
         table.attrs["spearman"] = (
             float(spearmanr(table["estimate"], table["exact"]).statistic) if top > 1 else np.nan
@@ -165,30 +166,39 @@ def attribution_patching(
         NumericalError: a gradient is NaN or infinite.
     """
     check_aligned(clean, corrupted)
+    check_direction(direction)
+    (steps,) = integers("steps", steps)
     if steps < 1:
         raise InputError(f"steps must be at least 1; got {steps}")
-    name, chosen = one_measure(measure, "attribution patching", of_logits=True)
-    if not callable(chosen) and chosen not in _SMOOTH:
+    name, given = one_measure(measure, "attribution patching", of_logits=True)
+    if given == "kl" and direction == "noise" and steps == 1:
+        raise InputError(
+            "the divergence from the clean run has no slope at the clean run: give steps of more than 1, "
+            "or denoise"
+        )
+    if not callable(given) and given not in _SMOOTH:
         raise InputError(
             f"attribution takes one measure that has a gradient ({', '.join(_SMOOTH)}, or a function); "
             f"got {measure!r}"
         )
     components = [component] if isinstance(component, str) else list(component)
+    if not components or len(set(components)) != len(components):
+        raise InputError(f"components must be given once each, and at least one; got {component!r}")
     sites = [site for c in components for site in grid_layers(model, c, layers)]
     into, source = (corrupted, clean) if direction == "denoise" else (clean, corrupted)
     n_units = _widths(model, components, over)
     if over == "unit" and units is None:
         units = range(n_units)
-    places = places_of(model, into, components[0], over, positions, units)
+    for one in components:
+        places = places_of(model, into, one, over, positions, units)
 
     first = Site("resid_pre", 0)
-    values, source_logits = _forward(model, source, {*sites, first})
-    current, into_logits = _forward(model, into, {*sites, first})
-    ids = target
-    if isinstance(target, str) and target == "own":
-        own = source_logits if direction == "denoise" else into_logits
-        ids = own.argmax(-1).tolist()
-    measuring = Measuring(model, into, {name: chosen}, into_logits, ids, foil)
+    values, source_logits = values_of(model, source, [*sites, first])
+    current, into_logits = values_of(model, into, [*sites, first])
+    clean_logits = source_logits if direction == "denoise" else into_logits
+    ids = fixed_target(model, clean, clean_logits, target)
+    chosen = towards(measure, "attribution patching", clean_logits, of_logits=True)
+    measuring = Measuring(model, into, chosen, into_logits, ids, foil)
 
     gradients = [torch.zeros_like(values[site]) for site in sites]
     for step in range(steps):
@@ -215,8 +225,8 @@ def attribution_patching(
         "measure": name,
     }
     data = _labelled(estimates, components, list(places), over, unpatched, reached, attrs)
-    options = {"measure": measure, "target": ids, "foil": foil}
-    return Attribution(data, model, into, values, places, options)
+    options = {"measure": chosen, "target": ids, "foil": foil}
+    return Attribution(data, model, into, clean, values, places, options)
 
 
 def _widths(model: VLM, components: Sequence[str], over: Over) -> int:
@@ -232,6 +242,8 @@ def _widths(model: VLM, components: Sequence[str], over: Over) -> int:
     for component in components:
         kind = Site(component, 0).kind
         heads = model.n_kv_heads if component in ("k", "v") else model.n_heads
+        if over == "head" and not kind.by_head:
+            heads = 0
         widths[component] = heads if over == "head" else sizes.get(kind.dims[-1], 0)
     if len(set(widths.values())) != 1:
         raise InputError(
@@ -239,16 +251,6 @@ def _widths(model: VLM, components: Sequence[str], over: Over) -> int:
             "attribution each"
         )
     return next(iter(widths.values()))
-
-
-def _forward(model: VLM, batch: Batch, sites: set[Site]) -> tuple[dict[Site, Tensor], Tensor]:
-    import nnsight
-
-    ordered = sorted(sites, key=lambda site: site.order)
-    with Trace(model, batch, options={"logits_to_keep": 1}) as t:
-        kept = nnsight.save([t[site].clone() for site in ordered])
-        logits = t.logits.save()
-    return dict(zip(ordered, kept, strict=True)), logits[:, -1].float()
 
 
 def _gradients(

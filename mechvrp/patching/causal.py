@@ -12,8 +12,8 @@ from mechvrp.patching.alignment import check_aligned
 from mechvrp.patching.gaussian import noise
 from mechvrp.patching.grids import values_of
 from mechvrp.patching.interventions import Edits
-from mechvrp.patching.measures import one_measure
-from mechvrp.patching.places import shared_grid
+from mechvrp.patching.measures import fixed_target, one_measure, towards
+from mechvrp.patching.places import chosen_layers, listed, shared_grid
 from mechvrp.patching.replacing import replace
 from mechvrp.patching.sweeping import MEMORY, sweep
 from mechvrp.statistics import group_means
@@ -90,13 +90,15 @@ def causal_trace(
         raise InputError(
             f"window and draws must be at least 1 and sigma above 0; got {window}, {draws}, {sigma}"
         )
-    name, _ = one_measure(measure, "causal_trace")
-    chosen = list(range(model.n_layers)) if layers is None else [int(i) for i in layers]
+    one_measure(measure, "causal_trace")
+    chosen = chosen_layers(model, layers)
     windows = {layer: window_around(layer, window, model.n_layers) for layer in chosen}
-    places = _cells(batch) if positions is None else list(positions)
+    places = _cells(batch) if positions is None else listed(positions)
     sites = [Site(component, layer) for layer in sorted({i for w in windows.values() for i in w})]
-    values, own = values_of(model, batch, sites)
-    ids = own.tolist() if isinstance(target, str) and target == "own" else target
+    values, logits = values_of(model, batch, sites)
+    measured = towards(measure, "causal_trace", logits)
+    (name,) = measured
+    ids = fixed_target(model, batch, logits, target)
     variants: list[Edits] = [
         [
             replace(Site(component, i), values[Site(component, i)], positions=place)
@@ -109,11 +111,11 @@ def causal_trace(
     runs = []
     if isinstance(corrupt, str):
         for base in _noises(model, batch, corrupt, sigma, draws, seed):
-            runs.append(sweep(model, batch, variants, measure, base=base, **options))
+            runs.append(sweep(model, batch, variants, measured, base=base, **options))
     else:
         check_aligned(batch, corrupt)
-        runs.append(sweep(model, corrupt, variants, measure, **options))
-    clean = sweep(model, batch, [[]], measure, **options)[f"base_{name}"].values
+        runs.append(sweep(model, corrupt, variants, measured, **options))
+    clean = sweep(model, batch, [[]], measured, **options)[f"base_{name}"].values
     shape = (len(chosen), len(places), len(batch))
     restored = np.mean([run[name].values for run in runs], axis=0).reshape(shape)
     corrupted = np.mean([run[f"base_{name}"].values for run in runs], axis=0)
@@ -124,6 +126,7 @@ def causal_trace(
         "component": component,
         "window": window,
         "draws": len(runs),
+        "grid": _grid(batch),
         "seed": seed,
         "sigma": sigma if isinstance(corrupt, str) else float("nan"),
     }
@@ -137,10 +140,9 @@ def patch_effects(traced: xarray.Dataset) -> xarray.DataArray:
         InputError: the trace's cells do not cover the image's grid, one patch each.
     """
     image = traced.sel(position=(traced["row"] >= 0).values)
-    rows, cols = (
-        int(image[name].max()) + 1 if image.sizes["position"] else 0 for name in ("row", "col")
-    )
-    if image.sizes["position"] != rows * cols or not rows:
+    rows, cols = traced.attrs["grid"]
+    cells = set(zip(image["row"].values.tolist(), image["col"].values.tolist(), strict=True))
+    if not rows * cols == len(cells) == image.sizes["position"] or not rows:
         raise InputError(
             f"{image.sizes['position']} of the trace's cells are on the image, which is no whole grid; "
             "leave 'positions' out of causal_trace to trace every patch"
@@ -162,6 +164,19 @@ def window_around(layer: int, window: int, n_layers: int) -> range:
         raise InputError(f"layers run from 0 to {n_layers - 1}; got {layer}")
     first = max(0, layer - (window - 1) // 2)
     return range(first, min(n_layers, layer + window // 2 + 1))
+
+
+def _grid(batch: Batch) -> tuple[int, int]:
+    """The grid that all samples share, (0, 0) if they share none."""
+    grids = {shape for tokens in batch.tokens.images for shape in tokens.shapes}
+    return grids.pop() if len(grids) == 1 else (0, 0)
+
+
+def _patch(place: Any) -> tuple[int, int]:
+    """Row and column of a cell that is one image patch, (-1, -1) of any other."""
+    if isinstance(place, (list, tuple)) and len(place) == 1 and isinstance(place[0], tuple):
+        return place[0]
+    return -1, -1
 
 
 def _cells(batch: Batch) -> list[Any]:
@@ -195,8 +210,8 @@ def _effects(
     import xarray as xr
 
     labels = [str(p[0]) if isinstance(p, list) and len(p) == 1 else str(p) for p in places]
-    rows = [p[0][0] if isinstance(p, list) and isinstance(p[0], tuple) else -1 for p in places]
-    cols = [p[0][1] if isinstance(p, list) and isinstance(p[0], tuple) else -1 for p in places]
+    single = [_patch(p) for p in places]
+    rows, cols = [p[0] for p in single], [p[1] for p in single]
     dims = ("layer", "position")
     data: dict[str, Any] = {
         "restored": ((*dims, "example"), restored),
@@ -213,11 +228,13 @@ def _effects(
             indirect.mean(-1) / total if total else indirect.mean(-1) * np.nan,
         )
     n_groups = len(set(groups)) if groups is not None else len(clean)
+    low = high = np.full(indirect.shape[:-1], np.nan)
     if n_groups > 1:
         found = group_means(
             np.moveaxis(indirect, -1, 0), groups, n_resamples=n_resamples, seed=seed
         )
-        data["indirect_low"], data["indirect_high"] = (dims, found.low), (dims, found.high)
+        low, high = found.low, found.high
+    data["indirect_low"], data["indirect_high"] = (dims, low), (dims, high)
     coords = {
         "layer": layers,
         "position": labels,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from mechvrp.errors import InputError, ShapeError, UnavailableError
-from mechvrp.patching.masking import Fill, masked_pixels
+from mechvrp.patching.masking import Fill, checked_masks, masked_pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -109,16 +109,11 @@ def _partners(samples: Sequence[Sample], rng: np.random.Generator) -> list[Sampl
 
 
 def _masks(batch: Batch, masks: Sequence[np.ndarray] | None) -> list[np.ndarray]:
-    shapes = [tokens.shapes for tokens in batch.tokens.images]
-    if any(len(s) != 1 for s in shapes):
+    if masks is not None:
+        return checked_masks(batch, masks)
+    if any(len(tokens.shapes) != 1 for tokens in batch.tokens.images):
         raise UnavailableError("pictures are corrupted of samples with one image each")
-    if masks is None:
-        return [np.ones(s[0], dtype=bool) for s in shapes]
-    given = [np.asarray(m) for m in masks]
-    for i, (mask, shape) in enumerate(zip(given, shapes, strict=True)):
-        if mask.shape != shape[0]:
-            raise ShapeError(f"sample {i} has {shape[0]} patches and a mask of shape {mask.shape}")
-    return given
+    return [np.ones(tokens.shapes[0], dtype=bool) for tokens in batch.tokens.images]
 
 
 def _blurred(image: Image, mask: np.ndarray, radius: float) -> Image:

@@ -101,7 +101,10 @@ class _PackedEdit:
             else:
                 chosen = choose(edit, model, self.batch)
             if self.layout.only_last(self.site):
+                edit.require(chosen, model, self.batch)  # what is left out must not hide an error
                 chosen = chosen.where(chosen.position == self.layout.length - 1)
+                if not len(chosen):
+                    continue
             at = self.layout.index(slot, chosen, len(tokens), self.site).to(value.device)
             tokens[at] = edit.tokens(tokens[at], chosen, model, self.batch)
         return unflat(self.site, tokens, value)

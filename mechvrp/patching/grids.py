@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from torch import Tensor
 
-from mechvrp.patching.alignment import check_aligned
+from mechvrp.patching.alignment import check_aligned, check_direction
 from mechvrp.patching.interventions import Edits
-from mechvrp.patching.measures import one_measure
+from mechvrp.patching.measures import fixed_target, one_measure, towards
 from mechvrp.patching.places import Over, grid_layers, labelled_axes, places_of
 from mechvrp.patching.replacing import replace
 from mechvrp.patching.sweeping import MEMORY, sweep
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
     from mechvrp.models.tokens import Positions
 
-__all__ = ["activation_patching", "answers_of", "values_of"]
+__all__ = ["activation_patching", "values_of"]
 
 
 def activation_patching(
@@ -62,8 +62,8 @@ def activation_patching(
         layers: by default all.
         units: with ``over="unit"``.
         direction: see above.
-        measure, target, foil, memory, progress: as ``sweep``; the target ``"own"`` is the clean run's
-            answer.
+        measure, target, foil, memory, progress: as ``sweep``; the targets ``"own"`` and ``"right"`` are the
+            clean samples', and ``kl`` is taken to the clean run.
 
     Returns:
         ``value`` [layer, ..., example], the measure of the patched run; ``effect``, the same as a share of
@@ -74,39 +74,37 @@ def activation_patching(
         InputError: batches that are not aligned, or a combination that means nothing.
     """
     check_aligned(clean, corrupted)
-    name, _ = one_measure(measure, "activation patching")
+    check_direction(direction)
+    one_measure(measure, "activation patching")
     into, source = (corrupted, clean) if direction == "denoise" else (clean, corrupted)
     sites = grid_layers(model, component, layers)
     places = places_of(model, into, component, over, positions, units)
-    values, answers = values_of(model, source, sites)
+    values, reached = values_of(model, source, sites)
+    logits = reached if direction == "denoise" else values_of(model, clean, [])[1]
+    chosen = towards(measure, "activation patching", logits)
     variants: dict[Any, Edits] = {
         (site.layer, place): replace(site, values[site], **options)
         for site in sites
         for place, options in places.items()
     }
-    if isinstance(target, str) and target == "own":
-        target = (answers if direction == "denoise" else answers_of(model, clean)).tolist()
+    target = fixed_target(model, clean, logits, target)
     options_: dict[str, Any] = {"target": target, "foil": foil, "progress": progress}
-    found = sweep(model, into, list(variants.values()), measure, memory=memory, **options_)
-    other = sweep(model, source, [[]], measure, memory=memory, **options_)
+    found = sweep(model, into, list(variants.values()), chosen, memory=memory, **options_)
+    other = sweep(model, source, [[]], chosen, memory=memory, **options_)
+    (name,) = chosen
     layers = [site.layer or 0 for site in sites]
     return _labelled(found, other, name, layers, list(places), over, direction)
 
 
 def values_of(model: VLM, batch: Batch, sites: Sequence[Site]) -> tuple[dict[Site, Tensor], Tensor]:
-    """The whole values of some sites, and the greedy first token [example], from one forward."""
+    """The whole values of some sites, and last-position logits [example, d_vocab], from one forward."""
     import nnsight
 
     ordered = sorted(set(sites), key=lambda site: site.order)
     with Trace(model, batch, options={"logits_to_keep": 1}) as t:
         kept = nnsight.save([t[site].clone() for site in ordered])
         logits = t.logits.save()
-    return dict(zip(ordered, kept, strict=True)), logits[:, -1].argmax(-1)
-
-
-def answers_of(model: VLM, batch: Batch) -> Tensor:
-    """The greedy first token of each sample, [example]."""
-    return values_of(model, batch, [])[1]
+    return dict(zip(ordered, kept, strict=True)), logits[:, -1].float()
 
 
 def _labelled(

@@ -111,6 +111,9 @@ class Intervention(ABC):
     ) -> Tensor:
         """New values of the chosen tokens; what ``units`` and ``heads`` leave out is put back."""
 
+    def require(self, chosen: Selected, model: VLM, batch: Batch) -> None:  # noqa: B027 (most need nothing)
+        """Raise if the edit of these tokens cannot be made, without making it."""
+
     def tokens(
         self, old: Float[Tensor, "token ..."], chosen: Selected, model: VLM, batch: Batch
     ) -> Float[Tensor, "token ..."]:

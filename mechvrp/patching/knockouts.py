@@ -11,6 +11,7 @@ from mechvrp.patching.causal import window_around
 from mechvrp.patching.changes import mean_changes
 from mechvrp.patching.interventions import Edits
 from mechvrp.patching.measures import one_measure
+from mechvrp.patching.places import chosen_layers
 from mechvrp.patching.sweeping import MEMORY, sweep
 
 if TYPE_CHECKING:
@@ -70,17 +71,26 @@ def attention_knockout(
     import xarray as xr
 
     edges = EDGES if edges is None else edges
-    name, _ = one_measure(measure, "attention_knockout")
+    name, chosen_measure = one_measure(measure, "attention_knockout")
     if not edges:
         raise InputError("attention_knockout takes at least one edge; none was given")
-    chosen = list(range(model.n_layers)) if layers is None else [int(i) for i in layers]
+    chosen = chosen_layers(model, layers)
+    for title, (query, key) in edges.items():
+        _check_edge(model, batch, title, query, key)
     variants: list[Edits] = [
         knockout(list(window_around(layer, window, model.n_layers)), query=query, key=key)
         for query, key in edges.values()
         for layer in chosen
     ]
     found = sweep(
-        model, batch, variants, measure, target=target, foil=foil, memory=memory, progress=progress
+        model,
+        batch,
+        variants,
+        {name: chosen_measure},
+        target=target,
+        foil=foil,
+        memory=memory,
+        progress=progress,
     )
     if failed := [str(e) for e in found["error"].values if e]:
         raise InputError(f"{len(failed)} of {len(variants)} knockouts cannot be made: {failed[0]}")
@@ -99,3 +109,15 @@ def attention_knockout(
         {"edge": list(edges), "layer": chosen, "example": found["example"].values},
         {**found.attrs, "measure": name, "window": window, "seed": seed},
     )
+
+
+def _check_edge(model: VLM, batch: Batch, title: str, query: Positions, key: Positions) -> None:
+    """Raise ``InputError`` if there is nothing to cut: a null result of no meaning."""
+    if model.family.attention != "causal":
+        return
+    pairs = zip(batch.tokens.resolve(query), batch.tokens.resolve(key), strict=True)
+    if not any(len(q) and len(k) and int(k.min()) <= int(q.max()) for q, k in pairs):
+        raise InputError(
+            f"edge {title!r}: under causal attention no position of {query!r} sees one of {key!r}; the "
+            "first names who looks, the second who is looked at"
+        )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mechvrp.errors import InputError, NumericalError, ShapeError, UnavailableError
 from mechvrp.models import Batch
+from mechvrp.models.tokens import integers
 from mechvrp.patching.changes import mean_changes
 from mechvrp.patching.measures import Measuring, one_measure
 from mechvrp.patching.replacing import replace
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from mechvrp.models import VLM
 
-__all__ = ["mask_image_patches", "masked_pixels"]
+__all__ = ["check_fill", "checked_masks", "mask_image_patches", "masked_pixels"]
 
 Fill = Literal["mean", "zero"]
 
@@ -54,7 +55,7 @@ def mask_image_patches(
         batch: samples of one image each.
         scores: of each sample's patches, on its own grid: attention maps (``mean_map``), a patch's effect
             in a causal trace, any. Among equal scores a seeded draw decides.
-        fraction: of the patches that are dropped, above 0 and below 1; at least one is.
+        fraction: of the patches that are dropped, above 0 and below 1; at least one is, and one is not.
         at: ``"projected"``: image tokens behind the projector; or ``"pixels"``: the processor's pixels, so
             that the tower does not see them either.
         fill: what stands there instead: the image's own mean (of its tokens, or of its pixels by
@@ -76,6 +77,8 @@ def mask_image_patches(
     import xarray as xr
 
     name, chosen = one_measure(measure, "mask_image_patches", of_logits=True)
+    check_fill(fill)
+    (draws,) = integers("draws", draws)
     if not 0 < fraction < 1 or draws < 1 or at not in ("projected", "pixels"):
         raise InputError(
             "fraction must be between 0 and 1, draws at least 1, at 'projected' or 'pixels'; got "
@@ -145,18 +148,48 @@ def masked_pixels(
         masks: True where a patch is to go, on each sample's own grid.
         fill: the image's mean by channel, or zero: the processor's mean colour.
     """
+    check_fill(fill)
+    masks = checked_masks(batch, masks)
     pixels = batch.inputs["pixel_values"].clone()
     grids = model.family.grids(model.model, dict(batch.inputs))
     for i, (grid, mask) in enumerate(zip(grids, masks, strict=True)):
         if mask.shape != (grid.rows, grid.cols):
             raise ShapeError(
-                f"sample {i} has {grid.rows} x {grid.cols} patches and a mask of shape {mask.shape}"
+                f"sample {i} has {grid.rows} x {grid.cols} patches of pixels and a mask of shape "
+                f"{mask.shape}"
             )
         patches = model.family.patch_pixels(model.model, dict(batch.inputs), pixels, i)
         mean = patches.mean((0, 1, 3, 4))
         value = mean if fill == "mean" else torch.zeros_like(mean)
         patches[torch.from_numpy(mask).to(pixels.device)] = value[:, None, None]
     return changed(batch, inputs={**batch.inputs, "pixel_values": pixels})
+
+
+def check_fill(fill: str) -> None:
+    """Raise ``InputError`` unless it is one."""
+    if fill not in ("mean", "zero"):
+        raise InputError(f"fill is 'mean' or 'zero'; got {fill!r}")
+
+
+def checked_masks(batch: Batch, masks: Sequence[Any]) -> list[np.ndarray]:
+    """One mask of booleans for each sample, on its own grid.
+
+    Raises:
+        ShapeError: another number, shape or kind (numbers could be indices).
+        UnavailableError: a sample has several images.
+    """
+    given = [np.asarray(mask) for mask in masks]
+    if len(given) != len(batch):
+        raise ShapeError(f"{len(given)} masks were given for {len(batch)} samples")
+    for i, (mask, tokens) in enumerate(zip(given, batch.tokens.images, strict=True)):
+        if len(tokens.shapes) != 1:
+            raise UnavailableError(f"sample {i} has {len(tokens.shapes)} images; masks are of one")
+        if mask.shape != tokens.shapes[0] or mask.dtype != bool:
+            raise ShapeError(
+                f"sample {i} has {tokens.shapes[0]} patches, and its mask is {mask.dtype} of shape "
+                f"{mask.shape}; give booleans, True where a patch goes"
+            )
+    return given
 
 
 def _checked(i: int, score: Any, batch: Batch) -> np.ndarray:
@@ -179,7 +212,7 @@ def _checked(i: int, score: Any, batch: Batch) -> np.ndarray:
 
 def _drop(score: np.ndarray, kind: str, fraction: float, rng: np.random.Generator) -> np.ndarray:
     """True where a patch goes."""
-    n = max(1, round(fraction * score.size))
+    n = min(max(1, round(fraction * score.size)), score.size - 1)
     lottery = rng.permutation(score.size)
     key = {"top": -score.ravel(), "bottom": score.ravel(), "random": np.zeros(score.size)}[kind]
     mask = np.zeros(score.size, dtype=bool)

@@ -26,9 +26,14 @@ __all__ = [
     "Target",
     "as_measures",
     "first_tokens",
+    "fixed_target",
     "one_measure",
     "split_measures",
+    "towards",
 ]
+
+#: Coordinates of a sweep's result, which no measure can be called.
+_TAKEN = ("variant", "example", "vocab", "description", "error", "target", "image_id")
 
 #: A named measure, or a function of logits [variant, example, d_vocab] and clean logits
 #: [example, d_vocab] that gives [variant, example].
@@ -196,6 +201,10 @@ def as_measures(given: Any) -> dict[str, Measure]:
         if not callable(measure) and measure not in MEASURES:
             known = "; ".join(f"{key}: {words}" for key, words in MEASURES.items())
             raise InputError(f"no measure {measure!r}. There are {known}; or give a function")
+        if name in _TAKEN or str(name).startswith("base_"):
+            raise InputError(
+                f"{name!r} is a name that results use themselves; call the measure another"
+            )
         if name in found:
             raise InputError(f"two measures are called {name!r}; give a mapping with their names")
         found[str(name)] = measure
@@ -208,17 +217,67 @@ def split_measures(
     measures: Mapping[str, Any],
 ) -> tuple[dict[str, Measure], dict[str, Reading]]:
     """Measures of logits, and functions of one argument: of the trace."""
-    readings = {name: m for name, m in measures.items() if callable(m) and _arguments(m) == 1}
+    readings = {name: m for name, m in measures.items() if callable(m) and _arguments(name, m) == 1}
     return {name: m for name, m in measures.items() if name not in readings}, readings
 
 
-def _arguments(function: Any) -> int:
+def _arguments(name: str, function: Any) -> int:
+    """1 for a function of the trace, 2 for one of logits and clean logits."""
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = list(inspect.signature(function).parameters.values())
     except ValueError:  # builtins without a signature
-        return 2
+        parameters = []
     plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(p.kind in plain and p.default is inspect.Parameter.empty for p in parameters)
+    positional = [p for p in parameters if p.kind in plain]
+    needed = [p for p in positional if p.default is inspect.Parameter.empty]
+    other = [
+        p for p in parameters if p.kind not in plain and p.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    clear = len(needed) == len(positional) and not any(
+        p.default is inspect.Parameter.empty for p in other
+    )
+    if not clear or len(positional) not in (1, 2):
+        raise InputError(
+            f"the measure {name!r} must take one argument (the trace) or two (logits and clean logits), "
+            f"without defaults; it takes {[str(p) for p in parameters]}. functools.partial or a lambda "
+            "fixes others"
+        )
+    return len(positional)
+
+
+def fixed_target(
+    model: VLM, batch: Batch, logits: Float[Tensor, "example d_vocab"], target: Any
+) -> Any:
+    """The target tokens of a comparison of runs, decided once: by the clean run.
+
+    Args:
+        model, batch: the clean samples.
+        logits: of their clean run.
+        target: as ``sweep``.
+    """
+    if isinstance(target, str) and target == "own":
+        return logits.argmax(-1).tolist()
+    if isinstance(target, str) and target == "right":
+        return first_tokens(model, batch, logits).tolist()
+    return target
+
+
+def towards(
+    measure: Any, method: str, clean: Float[Tensor, "example d_vocab"], *, of_logits: bool = False
+) -> dict[str, Any]:
+    """The one measure of a method that compares runs, by name; ``kl`` is taken to the clean run.
+
+    (In a sweep of the corrupted batch it would be the divergence from the corrupted run.)
+    """
+    name, chosen = one_measure(measure, method, of_logits=of_logits)
+    if chosen != "kl" or callable(chosen):
+        return {name: chosen}
+
+    def kl(logits: Tensor, _: Tensor) -> Tensor:
+        reference = clean.to(logits).log_softmax(-1)
+        return (reference.exp() * (reference - logits.log_softmax(-1))).sum(-1)
+
+    return {name: kl}
 
 
 def one_measure(measure: Any, method: str, *, of_logits: bool = False) -> tuple[str, Any]:
@@ -235,9 +294,23 @@ def one_measure(measure: Any, method: str, *, of_logits: bool = False) -> tuple[
     measures = as_measures(measure)
     if len(measures) != 1:
         raise InputError(f"{method} takes one measure; got {measure!r}")
-    (found,) = measures.items()
-    if of_logits and split_measures(measures)[1]:
+    ((name, found),) = measures.items()
+    if not callable(found) and found == "logits":
+        raise InputError(f"{method} measures one number an example; 'logits' are d_vocab of them")
+    if not split_measures(measures)[1]:
+        return name, found
+    if of_logits:
         raise InputError(
-            f"{method} takes a measure of logits; {found[0]!r} is a function of one argument, of a trace"
+            f"{method} takes a measure of logits; {name!r} is a function of one argument, of a trace"
         )
-    return found
+    reading: Any = found
+
+    def number(t: Trace) -> Tensor:
+        value: Tensor = reading(t)
+        if isinstance(value, Tensor) and value.ndim != 1:
+            raise ShapeError(
+                f"{method} measures one number an example; {name!r} gives {tuple(value.shape)}"
+            )
+        return value
+
+    return name, number

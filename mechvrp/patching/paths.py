@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from mechvrp.errors import InputError, SiteError
-from mechvrp.patching.alignment import check_aligned
+from mechvrp.patching.alignment import check_aligned, check_direction
 from mechvrp.patching.changes import mean_changes
 from mechvrp.patching.grids import values_of
 from mechvrp.patching.interventions import Edits, Intervention, flatten, zero
-from mechvrp.patching.measures import Measuring, one_measure
+from mechvrp.patching.measures import Measuring, fixed_target, one_measure, towards
 from mechvrp.patching.replacing import replace
 from mechvrp.patching.sweeping import MEMORY, sweep
 from mechvrp.tracing.sites import Site
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Node", "path_patching"]
 
+_LOGITS = "logits of the unpatched run"  # no name that a user would give a measure
 _ATTENTION = ("q", "k", "v", "z", "attn_out")
 _MLP = ("neurons", "mlp_out")
 
@@ -114,17 +115,22 @@ def path_patching(
     import xarray as xr
 
     check_aligned(clean, corrupted)
-    name, chosen = one_measure(measure, "path patching", of_logits=True)
+    check_direction(direction)
+    one_measure(measure, "path patching", of_logits=True)
+    senders = _nodes(senders)
     into, source = (corrupted, clean) if direction == "denoise" else (clean, corrupted)
-    groups = [[r] if isinstance(r, Node) else list(r) for r in receivers]
+    given = [receivers] if isinstance(receivers, (Node, str)) else receivers
+    groups = [_nodes(r) for r in given]
     pairs = _checked(model, into, senders, groups)
 
     frozen = [Site(c, i) for i in range(model.n_layers) for c in ("attn_out", "mlp_out")]
     starts = [Site("resid_pre", i) for i in range(model.n_layers)]
-    held, own_answers = values_of(model, into, [*frozen, *starts])
+    held, own_logits = values_of(model, into, [*frozen, *starts])
     wanted = [Site.parse(node.site).check(model) for node in senders]
-    values, other_answers = values_of(model, source, wanted)
-    answers = own_answers if direction == "noise" else other_answers
+    values, other_logits = values_of(model, source, wanted)
+    logits_of_clean = own_logits if direction == "noise" else other_logits
+    ids = fixed_target(model, clean, logits_of_clean, target)
+    chosen = towards(measure, "path patching", logits_of_clean, of_logits=True)
 
     variants: dict[tuple[int, int], Edits] = {}
     direct: dict[tuple[int, int], Tensor] = {}
@@ -137,23 +143,23 @@ def path_patching(
                 direct[s, r] = received[_site(model, groups[r][0])][:, -1].float()
             else:
                 variants[s, r] = [node.edit(received[_site(model, node)]) for node in groups[r]]
-    ids: Any = answers.tolist() if isinstance(target, str) and target == "own" else target
     options: dict[str, Any] = {"target": ids, "foil": foil, "progress": progress}
-    both = {name: chosen, "logits": "logits"}
+    (name,) = chosen
+    both = {**chosen, _LOGITS: "logits"}
     found = sweep(model, into, list(variants.values()) or [[]], both, memory=memory, **options)
     unpatched = found[f"base_{name}"].values
     value = np.full((len(senders), len(groups), len(into)), np.nan)
     for (s, r), row in zip(variants, found[name].values, strict=False):
         value[s, r] = row
     if direct:
-        base = torch.from_numpy(found["base_logits"].values)
-        measuring = Measuring(model, into, {name: chosen}, base, ids, foil)
+        base = torch.from_numpy(found[f"base_{_LOGITS}"].values)
+        measuring = Measuring(model, into, chosen, base, ids, foil)
         for (s, r), logits in direct.items():
             value[s, r] = measuring(logits.cpu()[None])[name][0].numpy()
     change, low, high = (np.full(value.shape[:2], np.nan) for _ in range(3))
     where = tuple(np.array(sorted(pairs)).T)
     change[where], low[where], high[where] = mean_changes(
-        value[where] - unpatched, into, n_resamples=n_resamples, seed=seed
+        value[where] - unpatched, clean, n_resamples=n_resamples, seed=seed
     )
     dims = ("sender", "receiver")
     return xr.Dataset(
@@ -171,6 +177,18 @@ def path_patching(
         },
         {"model": model.name, "measure": name, "direction": direction, "seed": seed},
     )
+
+
+def _nodes(given: Any) -> list[Node]:
+    """Nodes from one or several of them, or of names of sites."""
+    many = [given] if isinstance(given, (Node, str, Site)) else list(given)
+    found = [Node(node) if isinstance(node, (str, Site)) else node for node in many]
+    for node in found:
+        if not isinstance(node, Node):
+            raise InputError(
+                f"ends of paths are mechvrp.patching.Node(...) or hook names; got {node!r}"
+            )
+    return found
 
 
 def _site(model: VLM, node: Node) -> Site:
@@ -195,6 +213,10 @@ def _checked(
                 raise SiteError(
                     f"{node} cannot receive: receivers are q, k, v, z, attn_out, neurons, mlp_out and "
                     "logits"
+                )
+            if component == "logits" and node != Node(node.site):
+                raise SiteError(
+                    f"{node}: the logits that are measured are the last position's, all of them"
                 )
             if component == "logits" and len(group) > 1:
                 raise SiteError("the direct way to the logits is a receiver of its own")

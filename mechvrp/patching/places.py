@@ -8,12 +8,23 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mechvrp.errors import InputError, SiteError
+from mechvrp.models.tokens import integers
+from mechvrp.patching.interventions import flatten, zero
 from mechvrp.tracing.sites import COMPONENTS, Site
 
 if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
 
-__all__ = ["Over", "grid_layers", "label", "labelled_axes", "places_of", "shared_grid"]
+__all__ = [
+    "Over",
+    "chosen_layers",
+    "grid_layers",
+    "label",
+    "labelled_axes",
+    "listed",
+    "places_of",
+    "shared_grid",
+]
 
 Over = Literal["position", "head", "patch", "unit"]
 
@@ -26,8 +37,17 @@ def grid_layers(model: VLM, component: str, layers: Sequence[int] | None) -> lis
     """
     if component not in COMPONENTS or COMPONENTS[component].where != "block":
         raise SiteError(f"a grid of patches takes a component of the blocks; got {component!r}")
-    chosen = range(model.n_layers) if layers is None else [int(i) for i in layers]
-    return [Site(component, layer).check(model) for layer in chosen]
+    return [Site(component, layer).check(model) for layer in chosen_layers(model, layers)]
+
+
+def chosen_layers(model: VLM, layers: Any) -> list[int]:
+    """Layers counted from 0, by default all (raises ``SiteError``: none, one twice, or out of range)."""
+    if layers is None:
+        return list(range(model.n_layers))
+    found = [Site("resid_post", i).check(model).layer or 0 for i in integers("layers", layers)]
+    if not found or len(set(found)) != len(found):
+        raise SiteError(f"layers must be given once each, and at least one; got {layers!r}")
+    return found
 
 
 def shared_grid(batch: Batch) -> tuple[int, int]:
@@ -51,12 +71,13 @@ def places_of(
     """What is patched by itself within a layer: its label, and the edit's arguments."""
     if over == "position":
         shortest = int(batch.tokens.attention_mask.sum(-1).min())
-        chosen = list(range(-shortest, 0)) if positions is None else positions
-        chosen = [chosen] if isinstance(chosen, (str, int)) else list(chosen)
+        chosen = list(range(-shortest, 0)) if positions is None else listed(positions)
         return {label(p): {"positions": p} for p in chosen}
+    if component == "pattern":
+        raise InputError(f"attention weights are patched by position, not over={over!r}")
     positions = "last" if positions is None else positions
     if over == "head":
-        if not COMPONENTS[component].by_head or component == "pattern":
+        if not COMPONENTS[component].by_head:
             raise InputError(f"{component} has no heads to patch; use 'z', 'q', 'k' or 'v'")
         n = model.n_kv_heads if component in ("k", "v") else model.n_heads
         return {head: {"positions": positions, "heads": head} for head in range(n)}
@@ -64,10 +85,29 @@ def places_of(
         rows, cols = shared_grid(batch)
         return {(r, c): {"positions": [(r, c)]} for r in range(rows) for c in range(cols)}
     if over == "unit":
-        if not units:
+        chosen_units = () if units is None else integers("units", units)
+        if not chosen_units:
             raise InputError("over='unit' needs units")
-        return {int(unit): {"positions": positions, "units": int(unit)} for unit in units}
+        for edit in flatten(zero(Site(component, 0), units=list(chosen_units))):
+            edit.check(model, batch)
+        return {unit: {"positions": positions, "units": unit} for unit in chosen_units}
     raise InputError(f"over is 'position', 'head', 'patch' or 'unit'; got {over!r}")
+
+
+def listed(positions: Any) -> list[Any]:
+    """Positions that are cells of their own, one (a word, a number) or several; numbers as ``int``.
+
+    Raises:
+        InputError: there is none.
+    """
+    if hasattr(positions, "tolist"):
+        positions = positions.tolist()
+    if isinstance(positions, (str, int)):
+        return [positions]
+    found = [p.item() if hasattr(p, "item") and not getattr(p, "ndim", 0) else p for p in positions]
+    if not found:
+        raise InputError("a grid needs at least one position; none was given")
+    return found
 
 
 def label(position: Any) -> Any:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import nnsight
 import numpy as np
 import torch
 from torch import Tensor
 
-from mechvrp.errors import MechVRPError, ShapeError
+from mechvrp.errors import InputError, MechVRPError, ShapeError
 from mechvrp.patching.interventions import Intervention
 from mechvrp.patching.measures import Reading
 from mechvrp.patching.variants import Variant
@@ -50,7 +51,7 @@ def read_variants(
         for index, variant in enumerate(variants):
             for name, function in readings.items():
                 bar.advance(task)
-                if variant.error or not np.isnan(found[name][index]).all():
+                if variant.error:
                     continue
                 try:
                     value = _read(model, batch, variant.edits, name, function, base)
@@ -58,7 +59,7 @@ def read_variants(
                     if isinstance(error, ShapeError):
                         raise
                     fail(index, f"{type(error).__name__}: {error}")
-                    continue
+                    break
                 if value.shape != clean[name].shape:
                     raise ShapeError(
                         f"{name} gives {clean[name].shape} without edits and {value.shape} for variant "
@@ -66,8 +67,13 @@ def read_variants(
                     )
                 if not np.isfinite(value).all():
                     fail(index, f"NumericalError: {name} is NaN or infinite")
-                    continue
+                    break
                 found[name][index] = value
+            else:
+                continue
+            for values in found.values():  # a failed variant has no values at all
+                values[index] = np.nan
+            bar.update(task, completed=(index + 1) * len(readings))
     return found, clean
 
 
@@ -79,23 +85,20 @@ def _read(
     function: Reading,
     base: tuple[Intervention, ...],
 ) -> np.ndarray:
-    with Trace(model, batch, options={"logits_to_keep": 1}) as t:
+    kept: list[Any] = []
+    with Trace(model, batch) as t:
+        nnsight.save(kept)
         t.apply(*base, *edits)
         value = function(t)
-        if isinstance(value, Tensor):
-            value = value.detach().clone()
-        kept = [value]
-        _save(kept)
-    value = kept[0]
+        kept.append(value.detach().clone() if isinstance(value, Tensor) else value)
+    if not kept:
+        raise InputError(
+            f"{name} stopped the trace; a measure returns its value and lets the run end"
+        )
+    (value,) = kept
     if not isinstance(value, Tensor) or value.shape[:1] != (len(batch),):
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ShapeError(
             f"{name} must give a tensor [{len(batch)} examples, ...] of the trace; got {shape}"
         )
     return value.to(device="cpu", dtype=torch.float32).numpy()
-
-
-def _save(kept: list[Any]) -> None:
-    import nnsight
-
-    nnsight.save(kept)

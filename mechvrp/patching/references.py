@@ -81,6 +81,14 @@ class Mean(_Referring):
         means = self._of(self.site.check(model))
         if self.pooled:
             return means[None].to(old).expand(old.shape)
+        self.require(chosen, model, batch)
+        names = _names(chosen.place, chosen.patch)
+        return torch.stack([means[name] for name in names]).to(old)
+
+    def require(self, chosen: Selected, model: VLM, batch: Batch) -> None:
+        if self.pooled:
+            return
+        means = self._of(self.site.check(model))
         names = _names(chosen.place, chosen.patch)
         absent = next((name for name in names if name not in means), None)
         if absent is not None:
@@ -88,7 +96,6 @@ class Mean(_Referring):
                 f"no sample of the reference has a {_word(absent)} at {self.site}; cache them with the "
                 "same positions, or use pooled=True"
             )
-        return torch.stack([means[name] for name in names]).to(old)
 
     def _of(self, site: Site) -> dict[Any, Tensor]:
         if not self._means:
@@ -129,6 +136,13 @@ class Resample(_Referring):
 
     def edit(self, old: Tensor, chosen: Selected, model: VLM, batch: Batch) -> Tensor:
         site = self.site.check(model)
+        return self.over.flat(site)[self._wanted(site, chosen, batch)].to(old)
+
+    def require(self, chosen: Selected, model: VLM, batch: Batch) -> None:
+        self._wanted(self.site.check(model), chosen, batch)
+
+    def _wanted(self, site: Site, chosen: Selected, batch: Batch) -> list[int]:
+        """The reference's row for each token."""
         if not self._places:
             rows = self.over.rows(site)
             names = _names(rows.position, rows.patch)
@@ -146,7 +160,7 @@ class Resample(_Referring):
                     "all samples have (e.g. 'last', 'image'), from samples with the same image grid"
                 )
             wanted.append(self._places[donor, name])
-        return self.over.flat(site)[wanted].to(old)
+        return wanted
 
     def check(self, model: VLM, batch: Batch) -> None:
         super().check(model, batch)

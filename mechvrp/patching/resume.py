@@ -73,7 +73,10 @@ class Resumed:
                 later.append(edit)
         blocks: Any = self.model.envoy.get(self.model.modules.layers)
         depth = self.site.layer or 0
-        with Trace(self.model, self.batch, options=self._options) as t:
+        options = dict(self._options)
+        if any(edit.site.component == "logits" for edit in later):
+            options.pop("logits_to_keep")  # its positions are those of the whole prompt
+        with Trace(self.model, self.batch, options=options) as t:
             for layer in range(depth + 1):
                 blocks[layer].skip(state)
             t.apply(*later)

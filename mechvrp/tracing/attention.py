@@ -103,15 +103,16 @@ class Inputs:
         return (keys <= at[..., None] + self.key.shape[2] - self.query.shape[2])[:, None]
 
     def _softmax(self, query: Tensor, key: Tensor, seen: Tensor | None) -> Tensor:
-        """Weights [batch, head, row, key], as transformers' eager attention computes them."""
+        """Weights [batch, head, row, key], in the model's dtype."""
         group = query.shape[1] // key.shape[1]
-        scores = query.unflatten(1, (-1, group)) @ key[:, :, None].transpose(-1, -2)
+        # In float32 as SDPA does, whatever the model computes in.
+        scores = query.float().unflatten(1, (-1, group)) @ key.float()[:, :, None].transpose(-1, -2)
         scores = scores.flatten(1, 2) * self.scaling
         if seen is not None and seen.dtype == torch.bool:
             scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
         elif seen is not None:
             scores = scores + seen
-        return scores.softmax(-1, dtype=torch.float32).to(query.dtype)
+        return scores.softmax(-1).to(query.dtype)
 
     def mixed(self, weights: Float[Tensor, "batch head query key"]) -> Tensor:
         """What a layer's heads make of such weights, [batch, query, head, d_head]."""

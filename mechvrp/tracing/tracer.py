@@ -95,7 +95,9 @@ class Trace(InterleavingTracer):
         self.grad = grad
         self._pending: list[Edit] = []
         self._reached: Site | None = None
+        # A value that was made for the block, and its version as the model has it (-1: not its own).
         self._lent: tuple[Site, Tensor] | None = None
+        self._version = -1
 
     # ---- sites ------------------------------------------------------------------------------
 
@@ -201,13 +203,15 @@ class Trace(InterleavingTracer):
             return self._lent[1]
         value = access.read(self.vlm, site)
         if access.is_made(self.vlm, site):
-            self._lent = (site, value)
+            if torch.is_grad_enabled():
+                value = value.clone()  # the softmax's own output must stay for its gradient
+            self._lent, self._version = (site, value), value._version
         return value
 
     def put(self, site: Site, value: Tensor) -> None:
         """Assign to the site that was read last, neither checked nor copied."""
         if access.is_made(self.vlm, site):
-            self._lent = (site, value)
+            self._lent, self._version = (site, value), -1
         else:
             access.write(self.vlm, site, value)
 
@@ -215,7 +219,9 @@ class Trace(InterleavingTracer):
         """Give the model the value that was lent to the block, when the trace leaves its site."""
         if self._lent is not None and self._lent[0] != going_to:
             (site, value), self._lent = self._lent, None
-            access.write(self.vlm, site, value)
+            # One that was only looked at is left to the model's own attention; in a graph it must not.
+            if value._version != self._version or value.requires_grad:
+                access.write(self.vlm, site, value)
 
     def _finish(self) -> None:
         self._flush()

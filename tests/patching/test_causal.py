@@ -123,7 +123,7 @@ def test_a_corrupted_batch_is_activation_patching(traced):
         ({"component": "neurons"}, "component is one of"),
         ({"window": 0}, "window and draws"),
         ({"sigma": 0.0}, "sigma above 0"),
-        ({"layers": [7]}, "layers run from 0"),
+        ({"layers": [7]}, "0 to 2"),
     ],
 )
 def test_bad_traces_are_refused(traced, options, match):

@@ -85,7 +85,7 @@ def test_unusable_corruptions_are_refused(run):
         corrupted_batch(model, batch, "shake")
     with pytest.raises(InputError, match="no other picture"):
         corrupted_batch(model, model.encode(batch.samples[:1]), "swap")
-    with pytest.raises(ShapeError, match="a mask of shape"):
+    with pytest.raises(ShapeError, match="its mask is bool of shape"):
         corrupted_batch(model, batch, "blur", masks=[np.ones((1, 1), bool)] * 4)
     with pytest.raises(InputError, match="radius"):
         corrupted_batch(model, batch, "blur", radius=0)

@@ -168,7 +168,7 @@ def test_unusable_masks_are_refused(model, batch):
         mask_image_patches(model, batch, good, fraction=1.0)
     with pytest.raises(InputError, match="one measure"):
         mask_image_patches(model, batch, good, measure=["kl", "logit"])
-    with pytest.raises(ShapeError, match="a mask of shape"):
+    with pytest.raises(ShapeError, match="its mask is bool of shape"):
         masked_pixels(model, batch, [m.astype(bool) for m in bad])
 
 

@@ -192,3 +192,46 @@ def test_other_implementations_are_refused():
                     use(t)
     finally:
         config._attn_implementation = before
+
+
+def test_a_pattern_that_was_only_read_leaves_the_model_s_own_attention(models):
+    sdpa, _ = models
+    batch = sdpa.encode(tiny.samples(), instruction="")
+    with mechvrp.trace(sdpa, batch) as t:
+        before = t.logits.save()
+    with mechvrp.trace(sdpa, batch) as t:
+        t.pattern[1].save()
+        after = t.logits.save()
+    assert torch.equal(before, after)
+
+
+def test_gradients_flow_through_edited_patterns(models):
+    sdpa, eager = models
+    found = []
+    for model in (sdpa, eager):
+        batch = model.encode(tiny.samples()[:1], instruction="")
+        with mechvrp.trace(model, batch, grad=True) as t:
+            value = t.resid_pre[1]
+            t.pattern[1] = t.pattern[1] * 0.5
+            logits = t.logits.save()
+            kept = value.save()
+        (gradient,) = torch.autograd.grad(logits[0, -1, 5], kept)
+        found.append(gradient)
+    assert found[0].abs().max() > 0
+    assert torch.allclose(*found, atol=1e-5 * float(found[1].abs().max()))
+    batch = sdpa.encode(tiny.samples()[:1], instruction="")
+    with mechvrp.trace(sdpa, batch, grad=True) as t:
+        value = t.resid_pre[1].save()
+        t.pattern[1][:, 0] = 0
+        logits = t.logits.save()
+    assert torch.autograd.grad(logits[0, -1, 5], value)[0].isfinite().all()
+
+
+def test_weights_in_bfloat16_are_those_of_float32_rounded():
+    torch.manual_seed(1)
+    query, key = (3 * torch.randn(1, 2, 40, 16) for _ in range(2))
+    low = Inputs(query.bfloat16(), key.bfloat16(), key.bfloat16(), None, 0.25, True)
+    exact = Inputs(
+        query.bfloat16().float(), key.bfloat16().float(), key.bfloat16().float(), None, 0.25, True
+    )
+    assert torch.equal(low.weights(), exact.weights().bfloat16())
