@@ -1,0 +1,34 @@
+"""The benchmarks run, at sizes at which their figures mean nothing, and their comparisons hold."""
+
+import pytest
+
+from benchmarks import attention, models, sweeping
+from benchmarks.table import Row, markdown
+
+
+@pytest.mark.parametrize("name", list(models.SHAPES))
+def test_sweeps_are_compared_with_their_peers(name):
+    """``rows`` itself asserts that every peer gives the sweep's logits."""
+    rows = sweeping.rows(models.SHAPES[name].smaller(), examples=2)
+    told = " ".join(row.what for row in rows)
+    for part in ("last position", "all positions", "plain hooks", "grid", "attribution"):
+        assert part in told
+    assert ("TransformerLens" in told) is (name == "llava")
+    assert all(row.value > 0 for row in rows if row.unit == "x")
+    least = [row for row in rows if "the least that exactness allows" in row.what]
+    assert len(least) == 3
+    assert all(row.value >= 0.999 for row in least)
+
+
+def test_attention_rows_are_measured():
+    time, memory = attention.rows(models.SHAPES["llava"].smaller(), repeats=1)
+    assert time.unit == "%"
+    assert memory.value >= 0
+
+
+def test_a_row_knows_whether_it_reached_its_goal():
+    assert Row("a", 2.0, "x", least=1.5).reached
+    assert not Row("a", 2.0, "x", most=1.5).reached
+    assert Row("a", 2.0, "x").reached is None
+    lines = markdown([Row("a", 2.0, "x", least=3, detail="d")])
+    assert lines[-1] == "| a | 2 x | at least 3 x: **missed** | d |"
