@@ -42,9 +42,11 @@ _PARTICULARS = {
     ),
     "tiny-qwen2-vl": (
         "Its tower knows no absolute places, so image tokens are matched with words behind the decoder's "
-        "first layer, which learns in the first phase too; the first phase's loss stays, with weight "
-        "{sight_share}, in the second, where the tower learns on at {tower_rate} times the rate. Every "
-        "step draws an image size, 48x48 in half of them."
+        "first layer, which learns in the first phase too: by direction, and a question's words are to "
+        "keep the directions of their embeddings there. The first phase's loss stays, with weight "
+        "{sight_share}, in the second, where the tower learns on at {tower_rate} times the rate. Each head "
+        "of the tower starts by looking at one neighbour of a patch. Every step draws an image size, 48x48 "
+        "in half of them."
     ),
 }
 
