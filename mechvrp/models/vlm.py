@@ -107,13 +107,22 @@ class VLM:
         """The bare nnsight envoy over ``model``, for everything mechvrp has no name for."""
         from nnsight import NNsight
 
-        envoy = NNsight(self.model)
-        # Sites between a block's modules (resid_mid, pattern) are operations of its forward, which
-        # nnsight must have instrumented before that forward starts. Inert outside a trace.
-        for layer in range(self.n_layers):
+        return NNsight(self.model)
+
+    def instrument(self, layer: int) -> None:
+        """Let nnsight see the operations inside a block's own forward, and its attention's.
+
+        Sites between a block's modules (``resid_mid``, ``pattern``) are such operations. It must be done
+        before that forward starts, costs every later trace a little, and is inert outside of one.
+        """
+        if layer not in self._instrumented:
             for path in ("", f".{self.modules.attn}"):
-                _ = envoy.get(f"{self.modules.layers}.{layer}{path}").source
-        return envoy
+                _ = self.envoy.get(f"{self.modules.layers}.{layer}{path}").source
+            self._instrumented.add(layer)
+
+    @cached_property
+    def _instrumented(self) -> set[int]:
+        return set()
 
     # ---- encoding ---------------------------------------------------------------------------
 

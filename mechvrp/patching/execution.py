@@ -253,6 +253,8 @@ class Runner:
             variants = [replace(v, edits=(*self.base, *v.edits)) for v in variants]
             return self._rows(layout, self._packed(variants, layout), None)
         edits = self._packed(variants, layout)
+        if layout.mlp >= 0:  # its attention is skipped, by which the block has started
+            self.model.instrument(layout.mlp)
         if group.mode == "resume":
             return self._rows(layout, edits, group.entry)
         return self._behind(layout, edits, group.entry)

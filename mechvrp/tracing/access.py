@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mechvrp.errors import ShapeError, UnavailableError
 from mechvrp.tracing.attention import inputs_of, replaced_output
+from mechvrp.tracing.sites import COMPONENTS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -118,6 +119,7 @@ def _attention(model: VLM, site: Site) -> Any:
 def attention_rows(model: VLM, site: Site, sample: Tensor, position: Tensor) -> Tensor:
     """``pattern`` of some queries only, [row, head, key]; to read, not to edit."""
     check_available(model, site)
+    _arrive(model, site)
     if model.attn_implementation == "eager":
         return read(model, site)[sample.to(model.device), :, position.to(model.device)]
     return inputs_of(_attention(model, site), site).rows(sample, position)
@@ -138,12 +140,23 @@ def _write_pattern(model: VLM, site: Site, value: Tensor) -> None:
         attention.output = replaced_output(inputs_of(attention, site), value)
 
 
+#: The last step of a block that is, or is followed by, an operation of the block's own forward.
+_INSIDE = COMPONENTS["resid_mid"].step
+
+
+def _arrive(model: VLM, site: Site) -> None:
+    """See to it that operations inside a block can be reached, before the model gets there."""
+    if site.kind.where == "block" and site.kind.step <= _INSIDE:
+        model.instrument(site.layer or 0)
+
+
 def _heads(model: VLM, flat: Tensor) -> Tensor:
     return flat.unflatten(-1, (-1, model.d_head))
 
 
 def read(model: VLM, site: Site) -> Tensor:
     """The value of a checked site, waiting until the model reaches it."""
+    _arrive(model, site)
     m = model.modules
     match site.component:
         case "embed":
@@ -179,6 +192,7 @@ def read(model: VLM, site: Site) -> Tensor:
 
 def write(model: VLM, site: Site, value: Tensor) -> None:
     """Replace the value of a checked site."""
+    _arrive(model, site)
     m = model.modules
     match site.component:
         case "embed":
