@@ -6,9 +6,10 @@ import json
 import os
 import platform
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -42,9 +43,11 @@ def main(
     quick: Annotated[
         bool, typer.Option(help="Tiny shapes and no files: does everything run?")
     ] = False,
-    only: Annotated[str, typer.Option(help="Only sections whose title contains this.")] = "",
+    only: Annotated[
+        str, typer.Option(help="Only sections whose title contains this; the others' figures stay.")
+    ] = "",
 ) -> None:
-    """Measure what mechvrp claims, as ratios in one run (about a quarter of an hour on two cores)."""
+    """Measure what mechvrp claims, as ratios in one run (about twenty minutes on two cores)."""
     shapes = {k: s.smaller() for k, s in SHAPES.items()} if quick else SHAPES
     sections: dict[str, Callable[[], list[Row]]] = {
         "Start-up": startup.rows,
@@ -56,32 +59,37 @@ def main(
         "Attention rows": lambda: attention.rows(shapes["llava"]),
         "Attribution patching on the embedded models": attribution.rows,
     }
-    machine = _machine()
-    lines = [
-        "# Benchmarks",
-        "",
-        "Written by `make bench`. Ratios of times taken in one run on the same weights and inputs, whose",
-        "results are compared before anything is timed; each warms up on another batch than it times.",
-        "",
-        ", ".join(f"{k} {v}" for k, v in machine.items()),
-        "",
-    ]
-    records = {}
+    kept = HERE / "results.json"
+    known = json.loads(kept.read_text()) if kept.exists() and only else {}
+    results = {title: known[title] for title in sections if title in known}
     for title, run in sections.items():
         if only not in title:
             continue
+        machine = _machine()
         rows = run()
         for row in rows:
             print(f"{title}: {row.what}: {row.value:.3g} {row.unit} {row.detail}", flush=True)
-        lines += [f"## {title}", "", *markdown(rows), ""]
-        records[title] = [row.record() for row in rows]
-    if quick or only:
-        print("\n".join(lines))
-        return
-    (HERE / "RESULTS.md").write_text("\n".join(lines))
-    (HERE / "results.json").write_text(
-        json.dumps({"machine": machine, "results": records}, indent=1) + "\n"
-    )
+        results[title] = {"machine": machine, "rows": [asdict(row) for row in rows]}
+        if not quick:
+            kept.write_text(json.dumps(results, indent=1) + "\n")
+            (HERE / "RESULTS.md").write_text(
+                _page({t: results[t] for t in sections if t in results})
+            )
+
+
+def _page(results: dict[str, Any]) -> str:
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `make bench`. A section is one run: ratios of times on the same weights and inputs, whose",
+        "results are compared before anything is timed; each warms up on another batch than it times.",
+        "",
+    ]
+    for title, section in results.items():
+        machine = ", ".join(f"{k} {v}" for k, v in section["machine"].items())
+        rows = [Row(**row) for row in section["rows"]]
+        lines += [f"## {title}", "", *markdown(rows), "", f"On {machine}.", ""]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

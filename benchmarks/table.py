@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 __all__ = ["Row", "markdown"]
 
@@ -32,9 +31,6 @@ class Row:
             return None
         above = self.least is None or self.value >= self.least
         return above and (self.most is None or self.value <= self.most)
-
-    def record(self) -> dict[str, Any]:
-        return {**asdict(self), "reached": self.reached}
 
 
 def markdown(rows: list[Row]) -> list[str]:
