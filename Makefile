@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := runs/demo
-MODELS := tiny-llava tiny-paligemma
+MODELS := tiny-llava tiny-paligemma tiny-qwen2-vl
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
