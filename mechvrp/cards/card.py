@@ -15,13 +15,13 @@ __all__ = ["FAMILY_NAMES", "card_text"]
 _ARCHITECTURES = {
     "tiny-llava": (
         "LlavaForConditionalGeneration",
-        "CLIP tower, trained before the language model answers anything and then frozen; two-layer MLP "
-        "projector; Llama decoder with a causal mask",
+        "CLIP tower, trained against the decoder's word embeddings before the decoder answers anything and "
+        "then frozen; two-layer MLP projector; Llama decoder with a causal mask",
     ),
     "tiny-paligemma": (
         "PaliGemmaForConditionalGeneration",
-        "SigLIP tower, linear projector, Gemma decoder whose prompt is a prefix that looks at itself "
-        "in both directions",
+        "SigLIP tower, trained and frozen in the same way as tiny-llava's; linear projector; Gemma decoder "
+        "whose prompt is a prefix that looks at itself in both directions",
     ),
     "tiny-qwen2-vl": (
         "Qwen2VLForConditionalGeneration",
@@ -45,8 +45,8 @@ _PARTICULARS = {
         "first layer, which learns in the first phase too: by direction, and a question's words are to "
         "keep the directions of their embeddings there. The first phase's loss stays, with weight "
         "{sight_share}, in the second, where the tower learns on at {tower_rate} times the rate. Each head "
-        "of the tower starts by looking at one neighbour of a patch. Every step draws an image size, 48x48 "
-        "in half of them."
+        "of the tower starts by looking mostly towards one neighbour of a patch. Every step draws an image "
+        "size, 48x48 in half of them."
     ),
 }
 

@@ -45,7 +45,7 @@ CELL_NAMES = (
     ("bottom left", "bottom centre", "bottom right"),
 )
 
-# How many digits a scene holds, and how often. Training scenes hold six at most, and a model trained
+# How many digits a scene holds, and how often. Training asks about scenes of six at most, and a model trained
 # on them has never had to count further: asked about seven or eight it answers "six", and is sure
 # of it. Evaluation scenes go beyond on purpose. Errors on what training did not cover, with no
 # doubt in the answer's probability, are the ones that reliability is about.

@@ -132,6 +132,10 @@ def _main(
     """Accuracy of an embedded checkpoint by task and split, on digits it was not trained on."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
+    if name not in names() and not Path(name).is_dir():
+        raise typer.BadParameter(
+            f"no folder {name!r}, and the embedded models are {', '.join(names())}"
+        )
     path = folder(name) if name in names() else Path(name)
     model = AutoModelForImageTextToText.from_pretrained(path).eval()
     processor = AutoProcessor.from_pretrained(path)

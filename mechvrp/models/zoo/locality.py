@@ -12,7 +12,9 @@ __all__ = ["OFFSETS", "start_local"]
 OFFSETS = ((-1.0, -1.0), (-1.0, 1.0), (1.0, -1.0), (1.0, 1.0))
 """Rows and columns away, in patches, of what each of four heads looks at first."""
 
-_SHARPNESS = 2.0  # logits between the place looked at and the patches around it, about
+# With frequencies of 1, 0.4, 0.16, ... the place looked at has a lead of about 1.1 logits on the patches
+# beside it and 2.2 on those at its corners.
+_SHARPNESS = 2.0
 
 
 @torch.no_grad()
@@ -23,7 +25,7 @@ def start_local(
     offsets: Sequence[tuple[float, float]] = OFFSETS,
     sharpness: float = _SHARPNESS,
 ) -> None:
-    """Give every head of a Qwen2-VL vision tower a place beside each patch to look at first.
+    """Give every head of a Qwen2-VL vision tower a place beside each patch to look at most at first.
 
     Rotary positions make a score of query and key biases alone: a sum of cosines of the distance
     between patch and place. Four heads that look at four neighbours are a convolution, and strokes

@@ -16,8 +16,7 @@ def start_matching(layers: Iterable[Any]) -> None:
 
     Then a token attends to those with a similar residual stream: "seven" in a question to image
     tokens that the first phase has brought near the word "seven". Looking a digit up by its name
-    is a step towards polls, places and relations. (In tiny-llava polls were answered as well after
-    200 steps as after 400 from random keys.) The product of query and key weights being near a
+    is a step towards polls, places and relations. The product of query and key weights being near a
     multiple of the identity is what Trockman and Kolter (2023, arXiv 2305.09828) found in trained
     transformers and start from.
 

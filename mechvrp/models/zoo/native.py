@@ -70,8 +70,8 @@ class NativeLanguage(LanguagePhase):
     """The language phase, at several sizes; measured at the dataset's own.
 
     The tower learns on, and so does the decoder's first layer, which tells image tokens their
-    places. Without a word about digits both forget them within a few hundred steps (the early loss is
-    all captions and counts): naming falls from 74 to 17 percent. So the first phase's loss stays.
+    places. Without a word about digits both forget them within a few hundred steps, the early loss being
+    all captions and counts. So the first phase's loss stays.
     """
 
     family: Any

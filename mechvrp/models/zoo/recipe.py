@@ -71,7 +71,7 @@ class ZooFamily(Protocol):
     """One architecture: how to build it and how to write its sequences.
 
     A family may also bring ``phases``, its own versions of the recipe's two phases; ``recipe``, its
-    own numbers; and ``further(model, processor, n_images=...)``, measurements of its own.
+    own numbers; and ``further(model, processor, n_images=..., seed=...)``, measurements of its own.
     """
 
     name: str

@@ -1,7 +1,8 @@
 """``tiny-qwen2-vl``: ``Qwen2VLForConditionalGeneration``: native resolution, merger, M-RoPE.
 
-Images keep their size: a 48x48 scene is 8x8 tokens, one of 84x84 pixels 14x14, and any size and
-aspect ratio between is as welcome. The tower knows patches by their distance from each other only,
+Images keep their size: a 48x48 scene is 8x8 tokens, one of 84x84 pixels 14x14. Sizes between are as
+welcome (sides are rounded to multiples of six pixels); shapes longer than those it was trained on
+are not. The tower knows patches by their distance from each other only,
 so where a token is in the image comes from the decoder's rotary positions: temporal, height and
 width.
 """
@@ -235,9 +236,9 @@ class TinyQwen2VL:
         packed.inputs["position_ids"] = positions[:, None].expand(-1, len(rows), -1)
         return packed
 
-    def further(self, model: Any, processor: Any, *, n_images: int) -> dict[str, Any]:
+    def further(self, model: Any, processor: Any, *, n_images: int, seed: int) -> dict[str, Any]:
         """What the closing measurement adds: accuracy at every image size of training."""
-        return {"by_size": measure_sizes(model, processor, n_images=n_images)}
+        return {"by_size": measure_sizes(model, processor, n_images=n_images, seed=seed)}
 
     def _prefix(self, model: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids ``[prefix]`` and positions ``[3, prefix]`` up to the last image token."""

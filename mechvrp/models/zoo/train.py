@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from mechvrp.errors import MechVRPError
 from mechvrp.models.zoo.evaluate import measure, report
 from mechvrp.models.zoo.recipe import Recipe, ZooFamily
 from mechvrp.models.zoo.tiny_llava import TinyLlava
@@ -71,7 +72,7 @@ def _status(name: str, state: dict[str, Any], loss: float) -> str:
 
 def _main(
     name: Annotated[str, typer.Argument(help=f"Which family: {', '.join(FAMILIES)}.")],
-    seed: Annotated[int, typer.Option(help="Of weights and data.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights and data.")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write; by default work/out/NAME-seedSEED.")
     ] = None,
@@ -80,27 +81,31 @@ def _main(
         typer.Option(help="Folder of checkpoints; a run that was stopped continues from there."),
     ] = Path("work/zoo"),
     sight_steps: Annotated[
-        int | None, typer.Option(help="Steps of the vision phase; by default the family's.")
+        int | None, typer.Option(min=1, help="Steps of the vision phase; by default the family's.")
     ] = None,
     language_steps: Annotated[
-        int | None, typer.Option(help="Steps of the language phase; by default the family's.")
+        int | None,
+        typer.Option(min=1, help="Steps of the language phase; by default the family's."),
     ] = None,
     stop_after: Annotated[
         int | None, typer.Option(help="Stop after this many steps, with a checkpoint.")
     ] = None,
-    n_images: Annotated[int, typer.Option(help="Scenes of the closing measurement.")] = 500,
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    n_images: Annotated[int, typer.Option(min=5, help="Scenes of the closing measurement.")] = 500,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
     note: Annotated[
         list[str] | None, typer.Option(help="A remark for the model card; may be repeated.")
     ] = None,
     fresh: Annotated[bool, typer.Option(help="Throw an earlier checkpoint away.")] = False,
 ) -> None:
-    """Train an embedded vision-language model on the digit scenes.
+    """Train an embedded vision-language model on the digit scenes: about an hour on two CPU cores.
 
-    Vision tower and projector first learn to name the digit under every image token; then the
-    language model learns to answer, from scenes of one or two digits to six. Writes an
-    ordinary Hugging Face folder with training.json, the record of the run and its measured
+    Vision tower and projector first learn to name the digit under every image token. Then the language
+    model learns to answer, with questions about one or two digits at first and about six at most.
+
+    Writes an ordinary Hugging Face folder with training.json, the record of the run and its measured
     accuracy. Interrupt it at will: the same command continues from its last checkpoint.
+
+    Example: python -m mechvrp.models.zoo.train tiny-llava --seed 1 --out my-tiny-llava
     """
     from rich.progress import (
         BarColumn,
@@ -149,11 +154,14 @@ def _main(
     figures = measure(trained.model, trained.processor, n_images=n_images, seed=_SCENES)
     if hasattr(family, "further"):
         few = max(1, n_images // 5)
-        figures |= family.further(trained.model, trained.processor, n_images=few)
+        figures |= family.further(trained.model, trained.processor, n_images=few, seed=_SCENES)
     write_folder(trained, target, figures, threads, note or [])
     typer.echo(report(figures))
     typer.echo(f"written to {target}")
 
 
 if __name__ == "__main__":
-    typer.run(_main)
+    try:
+        typer.run(_main)
+    except MechVRPError as error:
+        raise SystemExit(f"error: {error}") from None
