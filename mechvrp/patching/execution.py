@@ -16,9 +16,9 @@ from torch import Tensor
 
 from mechvrp.models import Batch
 from mechvrp.patching.interventions import Intervention
+from mechvrp.patching.layout import Given, Joined, LastOnly, Layout, PackedEdit
 from mechvrp.patching.planning import Group, Plan
-from mechvrp.patching.selection import Selected, flat, select, unflat
-from mechvrp.patching.variants import Variant, choose
+from mechvrp.patching.variants import Variant
 from mechvrp.tracing.sites import Site
 from mechvrp.tracing.tracer import Trace
 
@@ -26,136 +26,6 @@ if TYPE_CHECKING:
     from mechvrp.models import VLM
 
 __all__ = ["Runner"]
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """How a mode lays out the tokens of its variants.
-
-    Attributes:
-        mode: of the group.
-        variants: how many there are in the pass.
-        examples, length: of the batch.
-        first: the first position that is there.
-        cut: the site from which on nothing but the last position is needed.
-        mlp: the block whose attention is not run, -1 if there is none.
-        mlp_first: the first position at which its MLP is run.
-    """
-
-    mode: str
-    variants: int
-    examples: int
-    length: int
-    first: int
-    cut: Site
-    mlp: int = -1
-    mlp_first: int = 0
-
-    @property
-    def room(self) -> int:
-        return self.length - self.first
-
-    def index(self, slot: int, chosen: Selected, total: int, site: Site) -> Tensor:
-        """Where the chosen tokens of the variant in ``slot`` are, among ``total`` flat tokens."""
-        if site.kind.where in ("vision", "projector"):
-            return chosen.index + slot * (total // self.variants)
-        room = self._room_at(site)
-        position = chosen.position - (self.length - room)
-        if self.mode == "branches":
-            row = chosen.sample * self.variants * room
-            return row + slot * room + position
-        return (slot * self.examples + chosen.sample) * room + position
-
-    def _room_at(self, site: Site) -> int:
-        """How many positions there are at a site."""
-        if self.only_last(site):
-            return 1
-        if site.layer == self.mlp and site.component in ("resid_mid", "neurons", "mlp_out"):
-            return self.length - self.mlp_first
-        return self.room
-
-    def only_last(self, site: Site) -> bool:
-        """Whether the site's values are made of the last position alone: behind the last attention."""
-        return site.order >= self.cut.order
-
-
-@dataclass(frozen=True, eq=False)
-class _PackedEdit:
-    """The edits of all variants of a pass at one site (an ``Edit`` of ``Trace.apply``)."""
-
-    site: Site
-    parts: tuple[tuple[int, Intervention], ...]
-    layout: _Layout
-    batch: Batch
-
-    def check(self, model: VLM, batch: Batch) -> None:
-        """Nothing: its interventions were checked when the variants were."""
-
-    def __call__(self, value: Tensor, model: VLM, batch: Batch) -> Tensor:
-        tokens = flat(self.site, value).clone()
-        for slot, edit in self.parts:
-            if self.site.kind.where == "vision":
-                # The tower's layout is its own: one variant's share of it, as if alone.
-                share = value[: len(value) // self.layout.variants]
-                chosen = select(self.site, edit.positions, share, model, self.batch)
-            else:
-                chosen = choose(edit, model, self.batch)
-            if self.layout.only_last(self.site):
-                edit.require(chosen, model, self.batch)  # what is left out must not hide an error
-                chosen = chosen.where(chosen.position == self.layout.length - 1)
-                if not len(chosen):
-                    continue
-            at = self.layout.index(slot, chosen, len(tokens), self.site).to(value.device)
-            tokens[at] = edit.tokens(tokens[at], chosen, model, self.batch)
-        return unflat(self.site, tokens, value)
-
-
-@dataclass(frozen=True, eq=False)
-class _LastOnly:
-    """Drops all but the last position of each sequence (an ``Edit`` of ``Trace.apply``).
-
-    Behind the attention of the last block every position is on its own, and only the last one's logits
-    are wanted: the others' MLP need not be run.
-    """
-
-    site: Site
-    layout: _Layout
-
-    def check(self, model: VLM, batch: Batch) -> None:
-        """Nothing: it fits by construction."""
-
-    def __call__(self, value: Tensor, model: VLM, batch: Batch) -> Tensor:
-        if self.layout.mode == "branches":
-            return value.unflatten(1, (self.layout.variants, -1))[:, :, -1]
-        return value[:, -1:]
-
-
-@dataclass(frozen=True, eq=False)
-class _Given:
-    """Puts a value that is known in a site's place (an ``Edit`` of ``Trace.apply``)."""
-
-    site: Site
-    value: Tensor
-
-    def check(self, model: VLM, batch: Batch) -> None:
-        """Nothing: it fits by construction."""
-
-    def __call__(self, value: Tensor, model: VLM, batch: Batch) -> Tensor:
-        return self.value
-
-
-@dataclass(frozen=True, eq=False)
-class _Joined:
-    """Puts positions in front that were not run (an ``Edit`` of ``Trace.apply``)."""
-
-    site: Site
-    before: Tensor
-
-    def check(self, model: VLM, batch: Batch) -> None:
-        """Nothing: it fits by construction."""
-
-    def __call__(self, value: Tensor, model: VLM, batch: Batch) -> Tensor:
-        return torch.cat([self.before, value], dim=1)
 
 
 @dataclass
@@ -189,25 +59,25 @@ class Runner:
             return [_entering(group.entry)]
         return [Site("resid_mid", group.entry), Site("resid_post", group.entry)]
 
-    def _state(self, site: Site, layout: _Layout, first: int) -> Tensor:
+    def _state(self, site: Site, layout: Layout, first: int) -> Tensor:
         """A clean state from a position on, once for each variant."""
         state = self._states[site][:, first - self._starts[site] :]
         n = layout.variants
         return state.repeat(1, n, 1) if layout.mode == "branches" else state.repeat(n, 1, 1)
 
-    def _first_block(self, layout: _Layout, entry: int) -> tuple[Tensor, list[Any]]:
+    def _first_block(self, layout: Layout, entry: int) -> tuple[Tensor, list[Any]]:
         """What skipped blocks give, and edits by which the first block is as far as the plan says."""
         if layout.mlp < 0:
-            last_only = [] if layout.cut.component == "logits" else [_LastOnly(layout.cut, layout)]
+            last_only = [] if layout.cut.component == "logits" else [LastOnly(layout.cut, layout)]
             return self._state(_entering(entry), layout, layout.first), last_only
         middle, end = Site("resid_mid", entry), Site("resid_post", entry)
         after = self._state(end, layout, layout.first)
         value = self._state(middle, layout, layout.mlp_first)
         if entry == self.model.n_layers - 1:
-            return after, [_Given(middle, value), _LastOnly(middle, layout)]
-        edits: list[Any] = [_Given(middle, value), _LastOnly(layout.cut, layout)]
+            return after, [Given(middle, value), LastOnly(middle, layout)]
+        edits: list[Any] = [Given(middle, value), LastOnly(layout.cut, layout)]
         if layout.mlp_first > layout.first:
-            edits.append(_Joined(end, after[:, : layout.mlp_first - layout.first]))
+            edits.append(Joined(end, after[:, : layout.mlp_first - layout.first]))
         return after, edits
 
     def _clean(self) -> None:
@@ -247,7 +117,7 @@ class Runner:
         cut = Site("logits") if group.entry >= depth else Site("resid_mid", depth - 1)
         sizes = (len(variants), len(self.batch), self.batch.tokens.length, group.first)
         mlp = group.entry if group.mlp_first >= 0 else -1
-        layout = _Layout(group.mode, *sizes, cut, mlp, max(group.mlp_first, 0))
+        layout = Layout(group.mode, *sizes, cut, mlp, max(group.mlp_first, 0))
         if group.mode == "full":
             # From the beginning, so what every run has is made once more.
             variants = [replace(v, edits=(*self.base, *v.edits)) for v in variants]
@@ -259,17 +129,17 @@ class Runner:
             return self._rows(layout, edits, group.entry)
         return self._behind(layout, edits, group.entry)
 
-    def _packed(self, variants: Sequence[Variant], layout: _Layout) -> list[_PackedEdit]:
+    def _packed(self, variants: Sequence[Variant], layout: Layout) -> list[PackedEdit]:
         by_site: dict[Site, list[tuple[int, Intervention]]] = {}
         for slot, variant in enumerate(variants):
             for edit in variant.edits:
                 by_site.setdefault(edit.site.check(self.model), []).append((slot, edit))
         ordered = sorted(by_site.items(), key=lambda item: item[0].order)
-        return [_PackedEdit(site, tuple(parts), layout, self.batch) for site, parts in ordered]
+        return [PackedEdit(site, tuple(parts), layout, self.batch) for site, parts in ordered]
 
     def _split(
-        self, edits: list[_PackedEdit], entry: int, state: Tensor
-    ) -> tuple[Tensor, list[_PackedEdit]]:
+        self, edits: list[PackedEdit], entry: int, state: Tensor
+    ) -> tuple[Tensor, list[PackedEdit]]:
         """The state behind the last skipped block with the edits that belong to it, and the rest."""
         later = []
         for edit in edits:
@@ -279,10 +149,10 @@ class Runner:
                 later.append(edit)
         return state, later
 
-    def _rows(self, layout: _Layout, edits: list[_PackedEdit], entry: int | None) -> Tensor:
+    def _rows(self, layout: Layout, edits: list[PackedEdit], entry: int | None) -> Tensor:
         """Whole sequences, a row for each variant and example; from a block on, or from the start."""
         n = layout.variants
-        first: list[Any] = [_LastOnly(layout.cut, layout)]
+        first: list[Any] = [LastOnly(layout.cut, layout)]
         inputs = {k: _repeat(k, v, n) for k, v in self.batch.inputs.items()}
         options: dict[str, Any] = {"logits_to_keep": 1, "use_cache": False}
         if entry is not None:
@@ -304,7 +174,7 @@ class Runner:
             logits = t.logits.save()
         return logits[:, -1].float().unflatten(0, (n, layout.examples))
 
-    def _behind(self, layout: _Layout, edits: list[_PackedEdit], entry: int) -> Tensor:
+    def _behind(self, layout: Layout, edits: list[PackedEdit], entry: int) -> Tensor:
         """Only positions from the first edited one on, over the clean run's keys and values."""
         n, room, first = layout.variants, layout.room, layout.first
         branches = layout.mode == "branches"
@@ -343,7 +213,7 @@ class Runner:
         modules = self.model.modules
         return self.model.envoy.get(f"{modules.layers}.{layer}.{modules.attn}")
 
-    def _mask(self, layout: _Layout) -> Tensor:
+    def _mask(self, layout: Layout) -> Tensor:
         """Who sees whom, [row, 1, query, key]: the prefix, and of itself what lies before."""
         real = self.batch.tokens.attention_mask.to(self.model.device)
         room, n = layout.room, layout.variants
@@ -365,7 +235,7 @@ class Runner:
             ]
         return visible[:, None]
 
-    def _prefix(self, layout: _Layout, entry: int) -> Any:
+    def _prefix(self, layout: Layout, entry: int) -> Any:
         """The clean keys and values before the first position, for the layers that run; no copy."""
         from transformers import DynamicCache
         from transformers.cache_utils import DynamicLayer
