@@ -17,7 +17,13 @@ from torch import Tensor
 from mechvrp.models import Batch
 from mechvrp.patching.interventions import Intervention
 from mechvrp.patching.layout import Given, Joined, LastOnly, Layout, PackedEdit
-from mechvrp.patching.planning import Group, Plan
+from mechvrp.patching.planning import Group, Plan, Start, start_of
+from mechvrp.patching.shared_prefix import (
+    Narrowed,
+    PrefixCache,
+    prefix_length,
+    shared_inputs,
+)
 from mechvrp.patching.variants import Variant
 from mechvrp.tracing.sites import Site
 from mechvrp.tracing.tracer import Trace
@@ -26,6 +32,9 @@ if TYPE_CHECKING:
     from mechvrp.models import VLM
 
 __all__ = ["Runner"]
+
+#: Modes that run on from the clean run's keys and values.
+_SHARING = ("branches", "suffix")
 
 
 @dataclass
@@ -50,43 +59,29 @@ class Runner:
         self._features: Any = None
         self._clean()
 
-    def _from_cache(self) -> list[Group]:
-        return [g for g in self.plan.groups if g.mode in ("branches", "suffix")]
+    def _needed(self, group: Group) -> list[tuple[Site, int]]:
+        """What of the clean run a group is run on from, and from which position."""
+        found = [(s.site, max(s.mlp_first, s.first)) for s in group.starts]
+        if group.mode == "resume":  # what stands before the first position whose MLP is run
+            found += [(Site("resid_post", s.entry), 0) for s in group.starts if s.mlp_first >= 0]
+        return found
 
-    def _needed(self, group: Group) -> list[Site]:
-        """What of the clean run a group is run on from."""
-        if group.mlp_first < 0:
-            return [_entering(group.entry)]
-        return [Site("resid_mid", group.entry), Site("resid_post", group.entry)]
-
-    def _state(self, site: Site, layout: Layout, first: int) -> Tensor:
-        """A clean state from a position on, once for each variant."""
-        state = self._states[site][:, first - self._starts[site] :]
-        n = layout.variants
-        return state.repeat(1, n, 1) if layout.mode == "branches" else state.repeat(n, 1, 1)
-
-    def _first_block(self, layout: Layout, entry: int) -> tuple[Tensor, list[Any]]:
-        """What skipped blocks give, and edits by which the first block is as far as the plan says."""
-        if layout.mlp < 0:
-            last_only = [] if layout.cut.component == "logits" else [LastOnly(layout.cut, layout)]
-            return self._state(_entering(entry), layout, layout.first), last_only
-        middle, end = Site("resid_mid", entry), Site("resid_post", entry)
-        after = self._state(end, layout, layout.first)
-        value = self._state(middle, layout, layout.mlp_first)
-        if entry == self.model.n_layers - 1:
-            return after, [Given(middle, value), LastOnly(middle, layout)]
-        edits: list[Any] = [Given(middle, value), LastOnly(layout.cut, layout)]
-        if layout.mlp_first > layout.first:
-            edits.append(Joined(end, after[:, : layout.mlp_first - layout.first]))
-        return after, edits
+    def _state(self, site: Site, first: int) -> Tensor:
+        """A clean state from a position on."""
+        return self._states[site][:, first - self._kept[site] :]
 
     def _clean(self) -> None:
         kept: dict[Site, int] = {}  # from which position on
         for group in self.plan.groups:
-            if group.mode in ("resume", "branches", "suffix"):
-                for site in self._needed(group):
-                    kept[site] = min(kept.get(site, group.first), group.first)
-        cached = any(g.entry < self.model.n_layers for g in self._from_cache())
+            if group.mode in ("resume", *_SHARING):
+                for site, first in self._needed(group):
+                    kept[site] = min(kept.get(site, first), first)
+        cached = any(
+            start.entry < self.model.n_layers
+            for group in self.plan.groups
+            if group.mode in _SHARING
+            for start in group.starts
+        )
         options = {"logits_to_keep": 1, "use_cache": cached}
         with Trace(self.model, self.batch, options=options) as t:
             t.apply(*self.base)
@@ -95,7 +90,7 @@ class Runner:
             logits = t.logits.save()
             if cached:
                 cache = self.model.envoy.output.past_key_values.save()
-        self._starts = kept
+        self._kept = kept
         self.logits = logits[:, -1].float()
         if cached:
             self._cache = cache
@@ -112,22 +107,22 @@ class Runner:
         self, group: Group, variants: Sequence[Variant]
     ) -> Float[Tensor, "variant example d_vocab"]:
         """Last-position logits of some variants of a group, float32."""
-        depth = self.model.n_layers
-        # Skipped blocks give whatever was kept of them.
-        cut = Site("logits") if group.entry >= depth else Site("resid_mid", depth - 1)
-        sizes = (len(variants), len(self.batch), self.batch.tokens.length, group.first)
-        mlp = group.entry if group.mlp_first >= 0 else -1
-        layout = Layout(group.mode, *sizes, cut, mlp, max(group.mlp_first, 0))
+        length = self.batch.tokens.length
+        starts = tuple(start_of(group.mode, v, self.model.n_layers, length) for v in variants)
+        cut = Site("resid_mid", self.model.n_layers - 1)
+        if group.mode == "resume" and starts[0].entry >= self.model.n_layers:
+            cut = Site("logits")  # skipped blocks give whole sequences
+        layout = Layout(group.mode, starts, len(self.batch), length, cut)
         if group.mode == "full":
             # From the beginning, so what every run has is made once more.
             variants = [replace(v, edits=(*self.base, *v.edits)) for v in variants]
             return self._rows(layout, self._packed(variants, layout), None)
         edits = self._packed(variants, layout)
-        if layout.mlp >= 0:  # its attention is skipped, by which the block has started
-            self.model.instrument(layout.mlp)
+        if starts[0].mlp_first >= 0:  # its attention is skipped, by which the block has started
+            self.model.instrument(starts[0].entry)
         if group.mode == "resume":
-            return self._rows(layout, edits, group.entry)
-        return self._behind(layout, edits, group.entry)
+            return self._rows(layout, edits, starts[0])
+        return self._behind(layout, edits)
 
     def _packed(self, variants: Sequence[Variant], layout: Layout) -> list[PackedEdit]:
         by_site: dict[Site, list[tuple[int, Intervention]]] = {}
@@ -149,50 +144,68 @@ class Runner:
                 later.append(edit)
         return state, later
 
-    def _rows(self, layout: Layout, edits: list[PackedEdit], entry: int | None) -> Tensor:
-        """Whole sequences, a row for each variant and example; from a block on, or from the start."""
+    def _rows(self, layout: Layout, edits: list[PackedEdit], start: Start | None) -> Tensor:
+        """Whole sequences, a row for each variant and example; from a block on, or from the first."""
         n = layout.variants
-        first: list[Any] = [LastOnly(layout.cut, layout)]
+        beginning: list[Any] = [LastOnly(layout.cut, layout)]
         inputs = {k: _repeat(k, v, n) for k, v in self.batch.inputs.items()}
         options: dict[str, Any] = {"logits_to_keep": 1, "use_cache": False}
-        if entry is not None:
+        entry = start.entry if start is not None else 0
+        if start is not None:
             inputs.pop("pixel_values")
             options["mm_encoder_outputs"] = {"image": _repeated_features(self._features, n)}
-            state, first = self._first_block(layout, entry)
+            state, beginning = self._resumed(layout, start)
             state, edits = self._split(edits, entry, state)
         rows = Batch(inputs, self.batch.tokens)
         blocks: Any = self.model.envoy.get(self.model.modules.layers)
         attention = self._attention
         with Trace(self.model, rows, options=options) as t:
-            for layer in range(entry or 0):
+            for layer in range(entry):
                 blocks[layer].skip(state)
-            if entry == 0:
+            if start is not None and entry == 0:
                 blocks[0].input = state  # with what every run has in front of the decoder
-            if layout.mlp >= 0:
-                attention(layout.mlp).skip((state, None))
-            t.apply(*first, *edits)
+            if start is not None and start.mlp_first >= 0:
+                attention(entry).skip((state, None))
+            t.apply(*beginning, *edits)
             logits = t.logits.save()
         return logits[:, -1].float().unflatten(0, (n, layout.examples))
 
-    def _behind(self, layout: Layout, edits: list[PackedEdit], entry: int) -> Tensor:
+    def _resumed(self, layout: Layout, start: Start) -> tuple[Tensor, list[Any]]:
+        """What skipped blocks give to whole sequences, and edits that begin the first block."""
+        n, depth = layout.variants, self.model.n_layers
+        if start.mlp_first < 0:
+            last = [] if layout.cut.component == "logits" else [LastOnly(layout.cut, layout)]
+            return self._state(start.site, 0).repeat(n, 1, 1), last
+        end = Site("resid_post", start.entry)
+        after = self._state(end, 0).repeat(n, 1, 1)
+        middle = Given(start.site, self._state(start.site, start.mlp_first).repeat(n, 1, 1))
+        edits: list[Any] = [middle, LastOnly(layout.cut, layout)]
+        if start.mlp_first > 0 and start.entry < depth - 1:
+            edits.append(Joined(end, after[:, : start.mlp_first], dim=1, in_front=True))
+        return after, edits
+
+    def _behind(self, layout: Layout, edits: list[PackedEdit]) -> Tensor:
         """Only positions from the first edited one on, over the clean run's keys and values."""
-        n, room, first = layout.variants, layout.room, layout.first
-        branches = layout.mode == "branches"
-        state, beginning = self._first_block(layout, entry)
-        state, edits = self._split(edits, entry, state)
-        ids, places = self.batch.inputs["input_ids"], self.batch.inputs["position_ids"]
-        if branches:
-            ids, places = ids[:, first:].repeat(1, n), torch.cat([places[..., first:]] * n, dim=-1)
+        first, branches = layout.starts[0], layout.mode == "branches"
+        entry, depth = first.entry, self.model.n_layers
+        begun = {start.site: self._begun(layout, start.site) for start in layout.starts}
+        state = begun.pop(first.site)
+        beginning: list[Any] = [
+            Narrowed(Site("resid_pre", layer), layout)
+            for layer in range(entry, depth)
+            if 0 < layout.present(Site("resid_pre", layer)) < layout.variants
+        ]
+        if first.mlp_first >= 0:
+            beginning.append(Given(first.site, state))
         else:
-            ids, places = ids[:, first:].repeat(n, 1), torch.cat([places[..., first:]] * n, dim=-2)
-        inputs = {"input_ids": ids, "position_ids": places, "attention_mask": self._mask(layout)}
-        kept = room if layout.cut.component == "logits" else 1
-        options = {
-            "past_key_values": self._prefix(layout, entry),
-            "use_cache": True,
-            "logits_to_keep": (torch.arange(n if branches else 1, device=ids.device) + 1) * kept
-            - 1,
-        }
+            state, edits = self._split(edits, entry, state)
+        if first.site.order < layout.cut.order:
+            beginning.append(LastOnly(layout.cut, layout))
+        beginning += [Joined(site, value, 1 if branches else 0) for site, value in begun.items()]
+        inputs = shared_inputs(self.model, self.batch, layout)
+        options: dict[str, Any] = {"use_cache": True}
+        if entry < depth:
+            options["past_key_values"] = PrefixCache(self._cache, prefix_length(layout), entry)
         blocks: Any = self.model.envoy.get(self.model.modules.layers)
         attention = self._attention
         with Trace(self.model, Batch(inputs, self.batch.tokens), options=options) as t:
@@ -200,63 +213,25 @@ class Runner:
                 blocks[layer].skip(state)
             if entry == 0:
                 blocks[0].input = state  # image tokens: their embeddings are not their ids'
-            if layout.mlp >= 0:
-                attention(layout.mlp).skip((state, None))
+            if first.mlp_first >= 0:
+                attention(entry).skip((state, None))
             t.apply(*beginning, *edits)
             logits = t.logits.save()
         logits = logits.float()
-        return (
-            logits.transpose(0, 1) if branches else logits[:, -1].unflatten(0, (n, layout.examples))
-        )
+        if branches:
+            return logits.transpose(0, 1)
+        return logits[:, -1].unflatten(0, (layout.variants, layout.examples))
+
+    def _begun(self, layout: Layout, site: Site) -> Tensor:
+        """Clean states of the variants that begin at a site, side by side as the mode has them."""
+        parts = [self._state(site, s.first) for s in layout.starts if s.site == site]
+        if layout.only_last(site):
+            parts = [part[:, -1:] for part in parts]
+        return torch.cat(parts, dim=1 if layout.mode == "branches" else 0)
 
     def _attention(self, layer: int) -> Any:
         modules = self.model.modules
         return self.model.envoy.get(f"{modules.layers}.{layer}.{modules.attn}")
-
-    def _mask(self, layout: Layout) -> Tensor:
-        """Who sees whom, [row, 1, query, key]: the prefix, and of itself what lies before."""
-        real = self.batch.tokens.attention_mask.to(self.model.device)
-        room, n = layout.room, layout.variants
-        own = torch.ones(room, room, dtype=torch.bool, device=real.device).tril()
-        behind = own[None] & real[:, None, layout.first :]
-        prefix = real[:, None, : layout.first].expand(-1, room, -1)
-        if layout.mode == "branches":
-            same = torch.eye(n, dtype=torch.bool, device=real.device)
-            apart = torch.kron(same, torch.ones(room, room, dtype=torch.bool, device=real.device))
-            visible = torch.cat([prefix.repeat(1, n, 1), behind.repeat(1, n, n) & apart], dim=-1)
-        else:
-            visible = torch.cat([prefix, behind], dim=-1).repeat(n, 1, 1)
-        # A query that is padding itself must see something, or its softmax is NaN.
-        visible = visible | ~visible.any(-1, keepdim=True)
-        if self.model.attn_implementation == "eager":
-            low = torch.finfo(self.model.dtype).min
-            return torch.zeros_like(visible, dtype=self.model.dtype).masked_fill(~visible, low)[
-                :, None
-            ]
-        return visible[:, None]
-
-    def _prefix(self, layout: Layout, entry: int) -> Any:
-        """The clean keys and values before the first position, for the layers that run; no copy."""
-        from transformers import DynamicCache
-        from transformers.cache_utils import DynamicLayer
-
-        cache = DynamicCache()
-        for index in range(self.model.n_layers):
-            layer = DynamicLayer()
-            if index >= entry:
-                source = self._cache.layers[index]
-                keys, values = (x[:, :, : layout.first] for x in (source.keys, source.values))
-                if layout.mode == "suffix":
-                    keys, values = (x.repeat(layout.variants, 1, 1, 1) for x in (keys, values))
-                layer.lazy_initialization(keys, values)
-                layer.keys, layer.values = keys, values
-            cache.layers.append(layer)
-        return cache
-
-
-def _entering(entry: int) -> Site:
-    """What a block is given."""
-    return Site("resid_pre", 0) if entry == 0 else Site("resid_post", entry - 1)
 
 
 def _repeat(name: str, value: Tensor, times: int) -> Tensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from mechvrp.patching.interventions import Intervention
+from mechvrp.patching.planning import Start
 from mechvrp.patching.selection import Selected, flat, select, unflat
 from mechvrp.patching.variants import choose
 from mechvrp.tracing.sites import Site
@@ -16,10 +18,10 @@ from mechvrp.tracing.sites import Site
 if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
 
-__all__ = ["Given", "Joined", "LastOnly", "Layout", "PackedEdit"]
+__all__ = ["Fitting", "Given", "Joined", "LastOnly", "Layout", "PackedEdit"]
 
 
-class _Fitting:
+class Fitting:
     """An ``Edit`` of ``Trace.apply`` that fits by construction, or was checked with its variant."""
 
     def check(self, model: VLM, batch: Batch) -> None:
@@ -32,53 +34,71 @@ class Layout:
 
     Attributes:
         mode: of the group.
-        variants: how many there are in the pass.
+        starts: where each variant of the pass begins, those that begin first in front.
         examples, length: of the batch.
-        first: the first position that is there.
         cut: the site from which on nothing but the last position is needed.
-        mlp: the block whose attention is not run, -1 if there is none.
-        mlp_first: the first position at which its MLP is run.
     """
 
     mode: str
-    variants: int
+    starts: tuple[Start, ...]
     examples: int
     length: int
-    first: int
     cut: Site
-    mlp: int = -1
-    mlp_first: int = 0
 
     @property
-    def room(self) -> int:
-        return self.length - self.first
+    def variants(self) -> int:
+        return len(self.starts)
+
+    @property
+    def rooms(self) -> list[int]:
+        """How many positions each variant runs."""
+        return [self.length - start.first for start in self.starts]
+
+    def present(self, site: Site) -> int:
+        """How many variants have begun when a site of the decoder is computed."""
+        if self.mode in ("resume", "full"):
+            return self.variants
+        return sum(start.site.order <= site.order for start in self.starts)
 
     def index(self, slot: int, chosen: Selected, total: int, site: Site) -> Tensor:
         """Where the chosen tokens of the variant in ``slot`` are, among ``total`` flat tokens."""
         if site.kind.where in ("vision", "projector"):
             return chosen.index + slot * (total // self.variants)
-        room = self._room_at(site)
+        room = self._room_at(site, slot)
         position = chosen.position - (self.length - room)
         if self.mode == "branches":
-            row = chosen.sample * self.variants * room
-            return row + slot * room + position
+            rooms = [self._room_at(site, other) for other in range(self.present(site))]
+            return chosen.sample * sum(rooms) + sum(rooms[:slot]) + position
         return (slot * self.examples + chosen.sample) * room + position
 
-    def _room_at(self, site: Site) -> int:
-        """How many positions there are at a site."""
+    def _room_at(self, site: Site, slot: int) -> int:
+        """How many of a variant's positions there are at a site."""
+        start = self.starts[slot]
         if self.only_last(site):
             return 1
-        if site.layer == self.mlp and site.component in ("resid_mid", "neurons", "mlp_out"):
-            return self.length - self.mlp_first
-        return self.room
+        if (
+            start.mlp_first >= 0
+            and site.layer == start.entry
+            and site.component in ("resid_mid", "neurons", "mlp_out")
+        ):
+            return self.length - start.mlp_first
+        return self.length - start.first
 
     def only_last(self, site: Site) -> bool:
         """Whether the site's values are made of the last position alone: behind the last attention."""
         return site.order >= self.cut.order
 
+    def last(self, value: Tensor, site: Site) -> Tensor:
+        """The last position of each variant that came through the attention before ``site``."""
+        if self.mode != "branches":
+            return value[:, -1:]
+        here = sum(start.site.order < site.order for start in self.starts)
+        ends = torch.tensor(list(accumulate(self.rooms[:here])), device=value.device) - 1
+        return value[:, ends]
+
 
 @dataclass(frozen=True, eq=False)
-class PackedEdit(_Fitting):
+class PackedEdit(Fitting):
     """The edits of all variants of a pass at one site (an ``Edit`` of ``Trace.apply``)."""
 
     site: Site
@@ -106,7 +126,7 @@ class PackedEdit(_Fitting):
 
 
 @dataclass(frozen=True, eq=False)
-class LastOnly(_Fitting):
+class LastOnly(Fitting):
     """Drops all but the last position of each sequence (an ``Edit`` of ``Trace.apply``).
 
     Behind the attention of the last block every position is on its own, and only the last one's logits
@@ -117,13 +137,11 @@ class LastOnly(_Fitting):
     layout: Layout
 
     def __call__(self, value: Tensor, model: VLM, batch: Batch) -> Tensor:
-        if self.layout.mode == "branches":
-            return value.unflatten(1, (self.layout.variants, -1))[:, :, -1]
-        return value[:, -1:]
+        return self.layout.last(value, self.site)
 
 
 @dataclass(frozen=True, eq=False)
-class Given(_Fitting):
+class Given(Fitting):
     """Puts a value that is known in a site's place (an ``Edit`` of ``Trace.apply``)."""
 
     site: Site
@@ -134,11 +152,14 @@ class Given(_Fitting):
 
 
 @dataclass(frozen=True, eq=False)
-class Joined(_Fitting):
-    """Puts positions in front that were not run (an ``Edit`` of ``Trace.apply``)."""
+class Joined(Fitting):
+    """Puts what was not run beside what was, in front or behind (an ``Edit`` of ``Trace.apply``)."""
 
     site: Site
-    before: Tensor
+    other: Tensor
+    dim: int
+    in_front: bool = False
 
     def __call__(self, value: Tensor, model: VLM, batch: Batch) -> Tensor:
-        return torch.cat([self.before, value], dim=1)
+        parts = [self.other, value] if self.in_front else [value, self.other]
+        return torch.cat(parts, dim=self.dim)

@@ -5,19 +5,46 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mechvrp.patching.variants import Variant
+from mechvrp.tracing.sites import Site
 
 if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
 
-__all__ = ["Group", "Mode", "Plan", "can_split", "make_plan"]
+__all__ = ["Group", "Mode", "Plan", "Start", "can_split", "make_plan", "start_of"]
 
 Mode = Literal["clean", "branches", "suffix", "resume", "full"]
 
-#: A branch is worth its mask up to so many tokens; longer ones are rows of their own.
-_BRANCH = 16
+#: Tokens up to this share of the sequence are branches of a row; longer ones are rows of their own, since
+#: branches pay for attention to one another, though it is masked.
+_BRANCH = 1 / 8
+#: Branches of a row: up to the sequence's length, or so many tokens.
+_ROW = 512
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a variant's own run begins.
+
+    Attributes:
+        entry: the first block that is run; -1 for the whole model, ``n_layers`` for none.
+        first: the first position that is run.
+        mlp_first: the first position at which the entry block's MLP is run, where its attention is not
+            run at all, being as it was in the clean run; -1 where the whole block is.
+    """
+
+    entry: int
+    first: int
+    mlp_first: int = -1
+
+    @property
+    def site(self) -> Site:
+        """Whose clean value the run is begun with."""
+        if self.mlp_first >= 0:
+            return Site("resid_mid", self.entry)
+        return Site("resid_pre", 0) if self.entry == 0 else Site("resid_post", self.entry - 1)
 
 
 @dataclass(frozen=True)
@@ -27,20 +54,16 @@ class Group:
     Attributes:
         mode: ``clean`` (nothing but the logits differs), ``branches`` (variants are parallel tokens
             behind a shared prefix), ``suffix`` (rows over the clean run's key/value cache),
-            ``resume`` (rows of whole sequences from a block on) or ``full``.
-        entry: the first block that is run; -1 for the whole model.
-        first: the first position that is run.
-        mlp_first: the first position at which the entry block's MLP is run, where its attention is not
-            run at all, being as it was in the clean run; -1 where the whole block is.
-        variants: indices into the sweep's variants.
+            ``resume`` (rows of whole sequences from a block on) or ``full``. Of the second and the
+            third, variants of one pass join it where each one begins.
+        variants: indices into the sweep's variants, those that begin first in front.
+        starts: where each begins.
         width: variants a pass.
     """
 
     mode: Mode
-    entry: int
-    first: int
-    mlp_first: int
     variants: tuple[int, ...]
+    starts: tuple[Start, ...]
     width: int
 
     @property
@@ -83,17 +106,16 @@ class Plan:
         total = float(self.n_layers * self.length * self.examples)
         for group in self.groups:
             if group.mode != "clean":
-                each = sum(
-                    self._block(group, layer) for layer in range(max(group.entry, 0), self.n_layers)
-                )
-                total += each * self.examples * len(group.variants)
+                for start in group.starts:
+                    layers = range(max(start.entry, 0), self.n_layers)
+                    total += self.examples * sum(self._block(start, layer) for layer in layers)
         return total
 
-    def _block(self, group: Group, layer: int) -> float:
+    def _block(self, start: Start, layer: int) -> float:
         """Positions that go through a block, in units of its weights."""
-        attention = mlp = self.length - group.first
-        if group.mlp_first >= 0 and layer == group.entry:
-            attention, mlp = 0, self.length - group.mlp_first
+        attention = mlp = self.length - start.first
+        if start.mlp_first >= 0 and layer == start.entry:
+            attention, mlp = 0, self.length - start.mlp_first
         if layer == self.n_layers - 1:
             mlp = 1
         return attention * self.attention_share + mlp * (1 - self.attention_share)
@@ -116,14 +138,16 @@ class Plan:
             if group.mode == "full":
                 what += f", {group.width} rows an example a pass"
             elif group.mode != "clean":
-                start = (
-                    f"the MLP of block {group.entry}"
-                    if group.mlp_first >= 0
-                    else (f"block {group.entry}")
-                )
+                blocks = sorted({start.entry for start in group.starts})
+                begin = f"block {blocks[0]}"
+                if len(blocks) > 1:
+                    begin = f"blocks {blocks[0]} to {blocks[-1]}"
+                if all(start.mlp_first >= 0 for start in group.starts):
+                    begin = f"the MLP of {begin}"
+                rooms = sorted({self.length - start.first for start in group.starts})
+                tokens = f"{rooms[0]}" if len(rooms) == 1 else f"{rooms[0]} to {rooms[-1]}"
                 what += (
-                    f" from {start} over {self.length - group.first} of {self.length} positions, "
-                    f"{group.width} a pass"
+                    f" from {begin} over {tokens} of {self.length} positions, {group.width} a pass"
                 )
             if group.passes:
                 what += f", {group.passes} pass{'es' * (group.passes != 1)}"
@@ -157,42 +181,67 @@ def make_plan(model: VLM, batch: Batch, variants: Sequence[Variant], *, memory: 
     """
     why_not = can_split(model, batch)
     length, examples = batch.tokens.length, len(batch)
-    grouped: dict[tuple[Mode, int, int, int], list[int]] = defaultdict(list)
+    grouped: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    starts: dict[int, Start] = {}
     for index, variant in enumerate(variants):
         if variant.error:
             continue
-        entry, first = variant.entry, variant.first
-        mode: Mode
-        if entry < 0:
-            mode, first = "full", 0
-        elif entry >= model.n_layers and first >= length - 1:
-            # Only the last position's logits can differ: a norm and an unembedding remain.
-            mode, first = "branches" if not why_not else "resume", length - 1 if not why_not else 0
-        elif why_not or variant.rows or first == 0:
-            mode, first = "resume", 0
-        else:
-            mode = "branches" if length - first <= _BRANCH else "suffix"
-        mlp_first = -1
-        if mode in ("resume", "branches", "suffix") and entry < model.n_layers and variant.mlp_only:
-            mlp_first = variant.first if mode == "resume" else first
-        if not variant.edits:
-            mode, first, mlp_first = "clean", length, -1
-        grouped[mode, entry, first, mlp_first].append(index)
+        mode = _mode(variant, model.n_layers, length, why_not)
+        start = starts[index] = start_of(mode, variant, model.n_layers, length)
+        room = length - start.first
+        key: tuple[Any, ...] = (start,)  # rows of whole sequences begin together
+        if mode == "branches":
+            key = (2 ** (room - 1).bit_length(),)  # of about the same length
+        elif mode == "suffix":
+            key = (start.first,)
+        grouped[(mode, *key)].append(index)
     groups = []
-    for (mode, entry, first, mlp_first), members in sorted(grouped.items(), key=lambda g: g[0][1:]):
+    for (mode, *_), members in grouped.items():
+        members.sort(key=lambda i: starts[i].site.order if mode in ("branches", "suffix") else i)
+        begun = tuple(starts[i] for i in members)
         # The MLP's neurons are a token's largest activations, a few of them alive at once; a row's
-        # keys and values are copied for the layers that run.
+        # keys and values are copied, one layer after the other.
         per_token = 4 * (6 * model.d_model + 4 * model.d_mlp)
-        tokens = (length - first) * examples
+        first = min(start.first for start in begun)
+        room = length - first
         if any(variants[i].rows for i in members):
             per_token += 4 * 3 * model.n_heads * length  # whole patterns: scores, weights, edited
         cached = 0
         if mode == "suffix":
-            cached = first * examples * 2 * model.n_kv_heads * model.d_head * 4
-        width = max(1, min(len(members), memory // max(1, tokens * per_token + cached)))
-        groups.append(Group(mode, entry, first, mlp_first, tuple(members), int(width)))
+            cached = first * examples * 2 * model.n_kv_heads * model.d_head * 4 * model.n_layers
+        width = memory // max(1, room * examples * per_token + cached)
+        if mode == "branches":
+            width = min(width, max(length, _ROW) // room)
+        width = max(1, min(len(members), width))
+        groups.append(Group(mode, tuple(members), begun, int(width)))
+    groups.sort(key=lambda g: min(start.entry for start in g.starts))
     share = _attention_share(model)
     return Plan(tuple(groups), model.n_layers, length, examples, len(variants), share, why_not)
+
+
+def _mode(variant: Variant, depth: int, length: int, why_not: str) -> Mode:
+    """The cheapest mode that is exact for a variant."""
+    if not variant.edits:
+        return "clean"
+    if variant.entry < 0:
+        return "full"
+    if why_not or variant.rows or (variant.first == 0 and variant.entry < depth):
+        return "resume"
+    # Behind the last block only the last position's logits can differ.
+    room = 1 if variant.entry >= depth else length - variant.first
+    return "branches" if room <= max(1, _BRANCH * length) else "suffix"
+
+
+def start_of(mode: Mode, variant: Variant, depth: int, length: int) -> Start:
+    """Where a variant begins in a mode."""
+    if mode == "clean":
+        return Start(depth, length)
+    if mode == "full":
+        return Start(-1, 0)
+    if variant.entry >= depth:
+        return Start(depth, 0 if mode == "resume" else length - 1)
+    first = 0 if mode == "resume" else variant.first
+    return Start(variant.entry, first, variant.first if variant.mlp_only else -1)
 
 
 def _attention_share(model: VLM) -> float:

@@ -157,6 +157,44 @@ def test_prefix_attention_would_be_wrong_with_a_shared_prefix():
 
 
 @pytest.mark.parametrize("attn", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", ["llava-clip", "qwen2-vl"])
+def test_variants_join_a_pass_where_they_begin(name, attn):
+    """Of all layers together: each begins at its own block, and at its own position."""
+    model = loaded(name, attn)
+    batch = model.encode(tiny.samples(), instruction="")
+    places = ["last", [-3, -1], [-2], [-4]]
+    variants = [
+        mechvrp.zero(component, layer=layer, units=[layer, 5], positions=position)
+        for component in ("resid_post", "neurons", "v", "resid_mid", "resid_pre")
+        for position in places
+        for layer in range(model.n_layers)
+    ]
+    variants.append(mechvrp.scale("logits", 2.0, positions="last"))
+    early = [[(0, 0)], [(0, 1), (1, 1)]]  # so long that they are rows of their own
+    variants += [
+        [
+            mechvrp.zero("mlp_out", layer=layer, positions=e),
+            mechvrp.zero("z", layer=2, heads=[1], positions="last"),
+        ]
+        for e in early
+        for layer in range(model.n_layers)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mechvrp.patching.planning._BRANCH", 0.25)
+        made = plan(model, batch, variants)
+        found = sweep(model, batch, variants, "logits", progress=False)
+    modes = [group.mode for group in made.groups]
+    assert modes.count("branches") == 3  # one, two, and up to four positions
+    assert modes.count("suffix") == 2
+    assert made.forwards == 1 + len(modes)
+    for i, edits in enumerate(variants):
+        close(torch.from_numpy(found["logits"].values[i]), naive(model, batch, edits))
+    for few in ([0, 40], [45, 2], [3, 12], [22, 23]):  # beginning at another block than the first
+        some = sweep(model, batch, [variants[i] for i in few], "logits", progress=False)
+        close(torch.from_numpy(some["logits"].values), torch.from_numpy(found["logits"].values[few]))
+
+
+@pytest.mark.parametrize("attn", ["sdpa", "eager"])
 def test_edits_of_attention_weights_are_resumed_not_shared(attn):
     model = loaded("llava-clip", attn)
     batch = model.encode(tiny.samples(), instruction="")
