@@ -44,7 +44,7 @@ format: $(STAMP) ## put the code in shape
 	$(BIN)/ruff format .
 
 bench: $(STAMP) ## benchmarks; the table is benchmarks/RESULTS.md
-	$(BIN)/python -m benchmarks
+	MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184 $(BIN)/python -m benchmarks
 
 clean: ## remove the demo run
 	rm -rf $(DEMO)

@@ -32,6 +32,7 @@ def _machine() -> dict[str, object]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load at start": round(os.getloadavg()[0], 2),
+        "freed memory": "kept" if "MALLOC_TRIM_THRESHOLD_" in os.environ else "given back",
         "python": platform.python_version(),
         **{
             name: version(name) for name in ("torch", "transformers", "nnsight", "transformer-lens")
@@ -82,7 +83,10 @@ def _page(results: dict[str, Any]) -> str:
         "# Benchmarks",
         "",
         "Written by `make bench`. A section is one run: ratios of times on the same weights and inputs, whose",
-        "results are compared before anything is timed; each warms up on another batch than it times.",
+        "results are compared in it; each warms up on another batch than it times. `make bench` has glibc keep",
+        "freed memory (two environment variables in the Makefile), for all alike: where a virtual machine's",
+        "pages are dear, giving large tensors back and faulting them in anew takes a tenth to a quarter of",
+        "the time.",
         "",
     ]
     for title, section in results.items():

@@ -108,11 +108,16 @@ class PackedEdit(Fitting):
 
     def __call__(self, value: Tensor, model: VLM, batch: Batch) -> Tensor:
         tokens = flat(self.site, value).clone()
+        known: dict[str, Selected] = {}
         for slot, edit in self.parts:
             if self.site.kind.where == "vision":
                 # The tower's layout is its own: one variant's share of it, as if alone.
                 share = value[: len(value) // self.layout.variants]
                 chosen = select(self.site, edit.positions, share, model, self.batch)
+            elif isinstance(edit.positions, str):  # the same tokens for many variants
+                if edit.positions not in known:
+                    known[edit.positions] = choose(edit, model, self.batch)
+                chosen = known[edit.positions]
             else:
                 chosen = choose(edit, model, self.batch)
             if self.layout.only_last(self.site):

@@ -191,7 +191,9 @@ def test_variants_join_a_pass_where_they_begin(name, attn):
         close(torch.from_numpy(found["logits"].values[i]), naive(model, batch, edits))
     for few in ([0, 40], [45, 2], [3, 12], [22, 23]):  # beginning at another block than the first
         some = sweep(model, batch, [variants[i] for i in few], "logits", progress=False)
-        close(torch.from_numpy(some["logits"].values), torch.from_numpy(found["logits"].values[few]))
+        close(
+            torch.from_numpy(some["logits"].values), torch.from_numpy(found["logits"].values[few])
+        )
 
 
 @pytest.mark.parametrize("attn", ["sdpa", "eager"])
