@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pandas as pd
@@ -14,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mechvrp.errors import InputError, NumericalError, RunFolderError
-from mechvrp.store import RunFolder, software_versions
+from mechvrp.store import Chunks, RunFolder, software_versions
 
 CONFIG = {"model": "tiny", "n": 4, "ks": [0, 1, 2], "nested": {"seed": 0}}
 
@@ -52,7 +56,7 @@ def test_resumption_with_other_software_is_recorded(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = {**software_versions(), "python": "CPython 9.9"}
-    monkeypatch.setattr("mechvrp.store.software_versions", lambda: other)
+    monkeypatch.setattr("mechvrp.store.folder.software_versions", lambda: other)
     for _ in range(2):
         RunFolder.create(run.path, CONFIG)
     assert [environment["python"] for environment in run.versions["resumed"]] == ["CPython 9.9"]
@@ -195,7 +199,7 @@ def test_a_failed_write_leaves_the_old_file(
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("mechvrp.store.os.replace", fail)
+    monkeypatch.setattr("mechvrp.store.atomic.os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
         run.write_report("<p>new</p>")
     assert (run.path / "report.html").read_text() == "<p>old</p>"
@@ -215,3 +219,83 @@ def test_versions_name_no_machine() -> None:
     assert platform.node() not in text or len(platform.node()) < 4
     assert f"/{getpass.getuser()}" not in text
     assert "/" not in text
+
+
+def test_a_folder_has_one_writer(run: RunFolder) -> None:
+    with run.lock():
+        with (
+            pytest.raises(RunFolderError, match="another process"),
+            RunFolder.open(run.path).lock(),
+        ):
+            pass
+    with run.lock():  # free again
+        assert RunFolder.open(run.path).config == CONFIG
+
+
+def test_the_lock_of_a_killed_process_is_free(run: RunFolder) -> None:
+    code = (
+        "import sys, time; from mechvrp.store import RunFolder\n"
+        "with RunFolder.open(sys.argv[1]).lock():\n"
+        "    (RunFolder.open(sys.argv[1]).path / '.mechvrp-tmp-1-x').write_text('half')\n"
+        "    print('held', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(run.path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(RunFolderError, match="another process"), run.lock():
+            pass
+    finally:
+        holder.kill()
+        holder.wait()
+    with run.lock():
+        assert not list(run.path.glob(".mechvrp-tmp-*"))
+
+
+def piece(chunks: Chunks, index: int) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    rows = np.array(chunks.rows(index))
+    return pd.DataFrame({"example": rows, "word": [f"w{r}" for r in rows]}), {
+        "h": rows[None, :, None] * np.ones((2, 1, 3), np.float32)
+    }
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.randoms())
+def test_pieces_in_any_order_make_the_same_whole(total: int, size: int, random: Random) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        chunks = RunFolder.create(Path(folder) / "run", CONFIG).chunks(
+            "observe", "a/b", total, size
+        )
+        order = list(range(len(chunks)))
+        random.shuffle(order)
+        for done, index in enumerate(order):
+            assert set(chunks.missing()) == set(order[done:])
+            chunks.write(index, *piece(chunks, index), dims={"h": ("layer", "example", "d_model")})
+        assert chunks.complete
+        assert chunks.table()["example"].tolist() == list(range(total))
+        whole = np.concatenate([part["h"] for part in chunks.arrays()], axis=1)
+        assert (whole[0, :, 0] == np.arange(total)).all()
+
+
+def test_a_piece_without_its_table_is_not_there(run: RunFolder) -> None:
+    chunks = run.chunks("observe", "tiny", 10, 4)
+    assert len(chunks) == 3
+    chunks.write(0, *piece(chunks, 0))
+    table, arrays = piece(chunks, 1)
+    with pytest.raises(InputError, match="4 examples"):
+        chunks.write(1, table[:2], arrays)
+    with pytest.raises(NumericalError):
+        chunks.write(1, table, {"h": np.full((1, 4, 1), np.nan)})
+    with pytest.raises(InputError, match="cannot be written"):
+        chunks.write(1, table.assign(bad=[object()] * 4), arrays)  # after its arrays
+    assert chunks.missing() == [1, 2]
+    with pytest.raises(RunFolderError, match=r"000001.parquet is missing"):
+        chunks.table()
+    for index in (1, 2):
+        chunks.write(index, *piece(chunks, index))
+    assert len(chunks.table(["word"])) == 10
+    (chunks.folder / "000002.parquet").write_bytes(b"PAR1 not")
+    with pytest.raises(RunFolderError, match="damaged"):
+        chunks.table()

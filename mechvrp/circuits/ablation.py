@@ -11,9 +11,9 @@ import torch
 
 from mechvrp.circuits.ranking import Ranking
 from mechvrp.data.scoring import is_correct
-from mechvrp.errors import InputError, UnavailableError
+from mechvrp.errors import InputError, NumericalError, UnavailableError
 from mechvrp.patching.interventions import zero
-from mechvrp.patching.resume import Resumed
+from mechvrp.patching.sweeping import sweep
 from mechvrp.tracing.caching import in_batches
 from mechvrp.tracing.sites import Site
 
@@ -57,7 +57,7 @@ def ablate_ranking(
     """Zero units of a residual-stream site at the last prompt position, and score the greedy answer.
 
     The answer is read from the first generated token, so every clean answer must be one token long.
-    Everything up to the ablated block is computed once (``mechvrp.patching.resume``).
+    All ablations of a batch are one sweep: what they share is computed once.
 
     Args:
         model: from ``mechvrp.load``.
@@ -86,28 +86,29 @@ def ablate_ranking(
             "clean answers are not one token long; it needs a task with one-token answers (polls, "
             "words of the model's vocabulary)"
         )
-    sets = {0: [ranking.top(k) for k in ks]}
     random = {k: ranking.random(k, draws, seed) for k in ks}
-    sets |= {d + 1: [random[k][d] for k in ks] for d in range(draws)}
-
-    scorer = _FirstToken(model, reading)
+    chosen = [ranking.top(k) for k in ks]
+    chosen += [random[k][draw] for draw in range(draws) for k in ks]
+    edits = [
+        [zero(site, positions="last", units=units.tolist())] if len(units) else []
+        for units in chosen
+    ]
+    read = _FirstToken(model, reading)
     clean: list[np.ndarray] = []
     outcomes: list[np.ndarray] = []
     for chunk in in_batches(samples, batch_size, progress, "ablating"):
-        resumed = Resumed(model, model.encode(chunk), site.layer)
-        base = scorer(chunk, resumed.last_logits())
-        found = np.empty((draws + 1, len(ks), len(chunk)), dtype=bool)
-        for row, chosen in sets.items():
-            for column, units in enumerate(chosen):
-                if len(units) == 0:
-                    found[row, column] = base
-                    continue
-                edit = zero(site, positions="last", units=units.tolist())
-                found[row, column] = scorer(chunk, resumed.last_logits(edit))
-        clean.append(base)
-        outcomes.append(found)
-    joined = np.concatenate(outcomes, axis=-1)
+        found = sweep(model, model.encode(chunk), edits, _first_token, progress=False)
+        if failed := [error for error in found["error"].values if error]:
+            raise NumericalError(f"{len(failed)} of {len(edits)} ablations failed: {failed[0]}")
+        clean.append(read(chunk, found["base__first_token"].values[None])[0])
+        outcomes.append(read(chunk, found["_first_token"].values))
+    joined = np.concatenate(outcomes, axis=-1).reshape(draws + 1, len(ks), -1)
     return AblationOutcomes(tuple(ks), np.concatenate(clean), joined[0], joined[1:])
+
+
+def _first_token(logits: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+    """The greedy token [variant, example]; whole numbers of up to 24 bits are exact in float32."""
+    return logits.argmax(-1).float()
 
 
 class _FirstToken:
@@ -118,13 +119,19 @@ class _FirstToken:
         self._tokenizer = model.tokenizer
         self._texts: dict[int, str] = {}
 
-    def __call__(self, samples: Sequence[Sample], logits: torch.Tensor) -> np.ndarray:
-        chosen = logits.argmax(-1).tolist()
-        for token in set(chosen) - set(self._texts):
-            self._texts[token] = self._tokenizer.decode([token], skip_special_tokens=True).strip()
-        return np.array(
-            [
-                is_correct(s, self._texts[t], reading=self._reading)
-                for s, t in zip(samples, chosen, strict=True)
-            ]
-        )
+    def __call__(self, samples: Sequence[Sample], tokens: np.ndarray) -> np.ndarray:
+        """[variant, example] booleans of such token ids."""
+        known: dict[tuple[int, int], bool] = {}
+        found = np.empty(tokens.shape, dtype=bool)
+        for (variant, i), token in np.ndenumerate(tokens.astype(np.int64)):
+            key = (i, int(token))
+            if key not in known:
+                known[key] = is_correct(samples[i], self._text(int(token)), reading=self._reading)
+            found[variant, i] = known[key]
+        return found
+
+    def _text(self, token: int) -> str:
+        if token not in self._texts:
+            text = self._tokenizer.decode([token], skip_special_tokens=True)
+            self._texts[token] = text.strip()
+        return self._texts[token]

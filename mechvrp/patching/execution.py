@@ -56,7 +56,6 @@ class Runner:
     def __post_init__(self) -> None:
         self._states: dict[Site, Tensor] = {}
         self._cache: Any = None
-        self._features: Any = None
         self._clean()
 
     def _needed(self, group: Group) -> list[tuple[Site, int]]:
@@ -94,14 +93,6 @@ class Runner:
         self.logits = logits[:, -1].float()
         if cached:
             self._cache = cache
-        if any(g.mode == "resume" for g in self.plan.groups):
-            inputs = {
-                k: v
-                for k, v in self.batch.inputs.items()
-                if k in ("pixel_values", "image_grid_thw")
-            }
-            with torch.no_grad():
-                self._features = self.model.model.get_image_features(**inputs, return_dict=True)
 
     def run(
         self, group: Group, variants: Sequence[Variant]
@@ -152,8 +143,9 @@ class Runner:
         options: dict[str, Any] = {"logits_to_keep": 1, "use_cache": False}
         entry = start.entry if start is not None else 0
         if start is not None:
-            inputs.pop("pixel_values")
-            options["mm_encoder_outputs"] = {"image": _repeated_features(self._features, n)}
+            inputs.pop(
+                "pixel_values"
+            )  # placeholders stay as they are: the blocks they enter are skipped
             state, beginning = self._resumed(layout, start)
             state, edits = self._split(edits, entry, state)
         rows = Batch(inputs, self.batch.tokens)
@@ -237,13 +229,3 @@ class Runner:
 def _repeat(name: str, value: Tensor, times: int) -> Tensor:
     """An input of the batch for so many copies of it."""
     return torch.cat([value] * times, dim=1 if name == "position_ids" and value.ndim == 3 else 0)
-
-
-def _repeated_features(features: Any, times: int) -> Any:
-    """Image features of so many copies of the batch; the blocks that would use them are skipped."""
-    fields = dict(features)
-    pooled = fields["pooler_output"]
-    many = (
-        list(pooled) * times if isinstance(pooled, (list, tuple)) else torch.cat([pooled] * times)
-    )
-    return type(features)(**{**fields, "pooler_output": many})

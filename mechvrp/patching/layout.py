@@ -107,7 +107,7 @@ class PackedEdit(Fitting):
     batch: Batch
 
     def __call__(self, value: Tensor, model: VLM, batch: Batch) -> Tensor:
-        tokens = flat(self.site, value).clone()
+        tokens, own = flat(self.site, value), False
         known: dict[str, Selected] = {}
         for slot, edit in self.parts:
             if self.site.kind.where == "vision":
@@ -126,7 +126,11 @@ class PackedEdit(Fitting):
                 if not len(chosen):
                     continue
             at = self.layout.index(slot, chosen, len(tokens), self.site).to(value.device)
-            tokens[at] = edit.tokens(tokens[at], chosen, model, self.batch)
+            if len(at) == len(tokens) and bool((at.diff() == 1).all()):  # all, in their order
+                tokens, own = edit.tokens(tokens, chosen, model, self.batch), True
+            else:
+                tokens, own = (tokens if own else tokens.clone()), True
+                tokens[at] = edit.tokens(tokens[at], chosen, model, self.batch)
         return unflat(self.site, tokens, value)
 
 

@@ -6,6 +6,8 @@ Layout of a run folder (format 1)::
     versions.json           packages, Python and threads, at creation and at each resumption
     examples.parquet        one row per example
     activations.safetensors named arrays, with the names of their dimensions
+    run.lock                held by the process that writes
+    chunks/STAGE/MODEL/     results in pieces while a study runs (`mechvrp.store.Chunks`)
     summary.json            the results (strict JSON: no NaN, an absent number is null)
     gallery/*.png           example images
     report.html             the report, made from the files above
@@ -17,11 +19,10 @@ interrupted leaves the previous file or the new one, never half of one. Nothing 
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
-import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,10 +30,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from filelock import FileLock, Timeout
 
-from mechvrp.errors import InputError, NumericalError, RunFolderError
+from mechvrp.errors import InputError, RunFolderError
+from mechvrp.store.arrays import read_arrays, read_dims, write_arrays
+from mechvrp.store.atomic import TEMPORARY, remove_temporaries, write_atomically
+from mechvrp.store.chunks import Chunks
+from mechvrp.store.json_files import differences, plain, read_json, read_object
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,12 +45,12 @@ __all__ = ["FORMAT_VERSION", "RunFolder", "software_versions"]
 
 FORMAT_VERSION = 1
 _FORMAT_NAME = "mechvrp-run"
-_TEMPORARY = ".mechvrp-tmp-"
 _PACKAGES = (
     *("mechvrp", "einops", "jaxtyping", "nnsight", "numpy", "pandas", "pillow", "plotly"),
     *("pyarrow", "safetensors", "scikit-learn", "scipy", "torch", "torchvision"),
     *("transformers", "xarray"),
 )
+_LOCK = "run.lock"
 _GALLERY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}\.png")
 
 
@@ -98,21 +102,21 @@ class RunFolder:
             InputError: a value in ``config`` is not JSON.
         """
         folder = Path(path)
-        wanted = _plain(config, "config")
+        wanted = plain(config, "config")
         if folder.exists() and not folder.is_dir():
             raise RunFolderError(f"{path} is a file; a run needs a folder of its own")
         if (folder / "config.json").exists():
             run = cls.open(folder)
-            differences = _differences(run.config, wanted)
-            if differences:
+            found = differences(run.config, wanted)
+            if found:
                 raise RunFolderError(
                     f"{path} holds a run with another configuration; in the folder against asked "
-                    f"for: {'; '.join(differences)}. Choose another folder, or ask for the same run"
+                    f"for: {'; '.join(found)}. Choose another folder, or ask for the same run"
                 )
             run._note_resumption()
             return run
         if folder.exists():
-            held = sorted(p.name for p in folder.iterdir() if not p.name.startswith(_TEMPORARY))
+            held = sorted(p.name for p in folder.iterdir() if not p.name.startswith(TEMPORARY))
             if held:
                 more = f" and {len(held) - 5} more" if len(held) > 5 else ""
                 raise RunFolderError(
@@ -140,7 +144,7 @@ class RunFolder:
             raise RunFolderError(f"no run folder at {path}; make one with `mechvrp study --out`")
         if not (folder / "config.json").is_file():
             raise RunFolderError(f"{path} is not a run folder: it has no config.json")
-        header = _read_json(folder / "config.json")
+        header = read_json(folder / "config.json")
         if not isinstance(header, dict) or header.get("format") != _FORMAT_NAME:
             raise RunFolderError(
                 f"{path} is not a run folder: its config.json is another program's"
@@ -154,6 +158,42 @@ class RunFolder:
             raise RunFolderError(f"{path}: config.json is damaged, it holds no configuration")
         return cls(folder, header["config"])
 
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for writing; the system lets go of it however the process ends.
+
+        What killed runs left unfinished is removed on the way in.
+
+        Raises:
+            RunFolderError: another process (or another run in this one) holds it.
+        """
+        lock = FileLock(self.path / _LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunFolderError(
+                f"{self.path} is being written by another process; wait until it has ended, or choose "
+                "another folder"
+            ) from None
+        try:
+            remove_temporaries(self.path)
+            yield
+        finally:
+            lock.release()
+
+    def chunks(self, stage: str, part: str, total: int, size: int) -> Chunks:
+        """The pieces of a stage's results for one model (or another part), see `Chunks`.
+
+        Args:
+            stage, part: name the folder; other signs than letters, digits, ``.``, ``_`` and ``-``
+                become ``-``.
+            total, size: examples in all, and a piece.
+        """
+        names = [re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".") for name in (stage, part)]
+        if not all(names):
+            raise InputError(f"a stage and a part need names; got {stage!r} and {part!r}")
+        return Chunks(self.path / "chunks" / names[0] / names[1], total, size)
+
     def has(self, name: str) -> bool:
         """Whether the file ``name`` (``"summary.json"``, ``"gallery/a.png"``, ...) was written."""
         return (self.path / name).is_file()
@@ -161,15 +201,15 @@ class RunFolder:
     @property
     def versions(self) -> dict[str, Any]:
         """``{"created": {...}, "resumed": [{...}, ...]}``; see `software_versions`."""
-        return _read_object(self._existing("versions.json"))
+        return read_object(self._existing("versions.json"))
 
     def write_summary(self, summary: Mapping[str, Any]) -> Path:
         """Write ``summary.json``. NaN is refused: write None (null) where a number is absent."""
-        return self._write_json("summary.json", _plain(summary, "summary"))
+        return self._write_json("summary.json", plain(summary, "summary"))
 
     def read_summary(self) -> dict[str, Any]:
         """The content of ``summary.json``."""
-        return _read_object(self._existing("summary.json"))
+        return read_object(self._existing("summary.json"))
 
     def write_examples(self, examples: pd.DataFrame) -> Path:
         """Write the per-example table (its index is not kept).
@@ -201,56 +241,18 @@ class RunFolder:
         arrays: Mapping[str, np.ndarray | torch.Tensor],
         dims: Mapping[str, Iterable[str]] | None = None,
     ) -> Path:
-        """Write named arrays, each with the names of its dimensions.
-
-        Args:
-            arrays: name to array (numpy or torch, any device; dtypes are kept).
-            dims: name to the array's dimension names, e.g. ``("layer", "example", "d_model")``.
-
-        Raises:
-            InputError: no arrays, a dtype that is not numeric, or dims that do not fit.
-            NumericalError: an array holds NaN or infinity.
-        """
-        if not arrays:
-            raise InputError("no activations were given; give at least one named array")
-        tensors = {name: _tensor(name, array) for name, array in arrays.items()}
-        named = {name: list(names) for name, names in (dims or {}).items()}
-        for name, names in named.items():
-            if name not in tensors or len(names) != tensors[name].ndim:
-                shape = tuple(tensors[name].shape) if name in tensors else "not given"
-                raise InputError(f"dims {names} of {name!r} do not fit the array ({shape})")
-        header = {"dims": json.dumps(named)}
-
-        def write(target: Path) -> None:
-            save_file(tensors, target, metadata=header)
-            # safetensors makes it private to the user; a run's files are all as readable.
-            shutil.copymode(self.path / "config.json", target)
-
-        return self._atomically("activations.safetensors", write)
+        """Write named arrays, each with the names of its dimensions (`write_arrays`)."""
+        return self._atomically(
+            "activations.safetensors", lambda target: write_arrays(target, arrays, dims)
+        )
 
     def read_activations(self, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
         """The arrays called ``names`` (all of them by default); bfloat16 is widened to float32."""
-        path = self._existing("activations.safetensors")
-        try:
-            with safe_open(path, framework="pt") as file:
-                stored = list(file.keys())
-                wanted = stored if names is None else list(names)
-                absent = sorted(set(wanted) - set(stored))
-                if absent:
-                    raise InputError(f"no activations named {absent}; the run holds {stored}")
-                return {name: _array(file.get_tensor(name)) for name in wanted}
-        except SafetensorError as error:
-            raise RunFolderError(f"{path} is damaged: {error}. Run the study again") from error
+        return read_arrays(self._existing("activations.safetensors"), names)
 
     def activation_dims(self) -> dict[str, list[str]]:
         """Dimension names by array, where they were given."""
-        path = self._existing("activations.safetensors")
-        try:
-            with safe_open(path, framework="pt") as file:
-                dims: dict[str, list[str]] = json.loads((file.metadata() or {}).get("dims", "{}"))
-                return dims
-        except SafetensorError as error:
-            raise RunFolderError(f"{path} is damaged: {error}. Run the study again") from error
+        return read_dims(self._existing("activations.safetensors"))
 
     def write_gallery_image(self, name: str, image: Image) -> str:
         """Write ``gallery/<name>`` as PNG; returns ``name``.
@@ -302,16 +304,7 @@ class RunFolder:
         return self._atomically(name, lambda target: target.write_bytes(data))
 
     def _atomically(self, name: str, write: Callable[[Path], Any]) -> Path:
-        target = self.path / name
-        temporary = target.parent / f"{_TEMPORARY}{os.getpid()}-{target.name}"
-        try:
-            write(temporary)
-            with temporary.open("rb") as handle:  # on disk before it takes the old file's place
-                os.fsync(handle.fileno())
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return target
+        return write_atomically(self.path / name, write)
 
 
 def _check_gallery_name(name: str) -> None:
@@ -320,75 +313,3 @@ def _check_gallery_name(name: str) -> None:
             f"gallery image name {name!r}: use letters, digits, '_' and '-', then '.png' "
             "(a name from the data could otherwise point outside the folder)"
         )
-
-
-def _tensor(name: str, array: np.ndarray | torch.Tensor) -> torch.Tensor:
-    if isinstance(array, np.ndarray):
-        if array.dtype.kind not in "fiub":
-            raise InputError(f"activations {name!r} are of dtype {array.dtype}; give numbers")
-        array = torch.from_numpy(np.ascontiguousarray(array))
-    # A copy: safetensors refuses tensors that share memory.
-    tensor = array.detach().cpu().clone(memory_format=torch.contiguous_format)
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-        count = int((~torch.isfinite(tensor)).sum())
-        raise NumericalError(f"activations {name!r} hold {count} values that are NaN or infinite")
-    return tensor
-
-
-def _array(tensor: torch.Tensor) -> np.ndarray:
-    array: np.ndarray = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-    return array
-
-
-def _read_json(path: Path) -> Any:
-    def refuse(constant: str) -> None:
-        raise ValueError(f"it holds {constant}, which is not JSON")
-
-    try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
-    except (ValueError, OSError) as error:  # a JSON and a Unicode error are both ValueErrors
-        raise RunFolderError(f"{path} is damaged: {error}") from error
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    value = _read_json(path)
-    if not isinstance(value, dict):
-        raise RunFolderError(f"{path} is damaged: expected a JSON object, found {value!r:.40}")
-    return value
-
-
-def _plain(value: Any, where: str) -> Any:
-    """``value`` as JSON types only; ``where`` names the place in messages."""
-    if isinstance(value, Mapping):
-        bad = [key for key in value if not isinstance(key, str)]
-        if bad:
-            raise InputError(f"{where}: keys must be text, found {bad[0]!r}")
-        return {key: _plain(item, f"{where}.{key}") for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist(), where)
-    if isinstance(value, list | tuple):
-        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
-    if isinstance(value, float) and not np.isfinite(value):
-        raise NumericalError(f"{where} is {value}; JSON has no such number, write None (null)")
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise InputError(
-        f"{where} is a {type(value).__name__}; expected JSON types (text, numbers, "
-        "true, false, null, lists and objects)"
-    )
-
-
-def _differences(held: Any, wanted: Any, where: str = "") -> list[str]:
-    """The settings that differ, as ``name: held against wanted``."""
-    if isinstance(held, dict) and isinstance(wanted, dict):
-        found = []
-        for key in sorted({*held, *wanted}):
-            name = f"{where}.{key}" if where else key
-            if key in held and key in wanted:
-                found += _differences(held[key], wanted[key], name)
-            elif key in held:
-                found.append(f"{name}: {held[key]!r} against nothing")
-            else:
-                found.append(f"{name}: nothing against {wanted[key]!r}")
-        return found
-    return [] if held == wanted else [f"{where}: {held!r} against {wanted!r}"]

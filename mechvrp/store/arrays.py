@@ -1,0 +1,89 @@
+"""Named arrays in safetensors files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from mechvrp.errors import InputError, NumericalError, RunFolderError
+
+__all__ = ["read_arrays", "read_dims", "write_arrays"]
+
+
+def write_arrays(
+    target: Path,
+    arrays: Mapping[str, np.ndarray | torch.Tensor],
+    dims: Mapping[str, Iterable[str]] | None = None,
+) -> None:
+    """Write named arrays, each with the names of its dimensions.
+
+    Args:
+        target: the file.
+        arrays: name to array (numpy or torch, any device; dtypes are kept).
+        dims: name to the array's dimension names, e.g. ``("layer", "example", "d_model")``.
+
+    Raises:
+        InputError: no arrays, a dtype that is not numeric, or dims that do not fit.
+        NumericalError: an array holds NaN or infinity.
+    """
+    if not arrays:
+        raise InputError("no activations were given; give at least one named array")
+    tensors = {name: _tensor(name, array) for name, array in arrays.items()}
+    named = {name: list(names) for name, names in (dims or {}).items()}
+    for name, names in named.items():
+        if name not in tensors or len(names) != tensors[name].ndim:
+            shape = tuple(tensors[name].shape) if name in tensors else "not given"
+            raise InputError(f"dims {names} of {name!r} do not fit the array ({shape})")
+    # safetensors makes it private to the user; a run's files are all as readable.
+    target.touch()
+    mode = target.stat().st_mode
+    save_file(tensors, target, metadata={"dims": json.dumps(named)})
+    target.chmod(mode)
+
+
+def read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays called ``names`` (all of them by default); bfloat16 is widened to float32."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored = list(file.keys())
+            wanted = stored if names is None else list(names)
+            absent = sorted(set(wanted) - set(stored))
+            if absent:
+                raise InputError(f"no activations named {absent}; the run holds {stored}")
+            return {name: _array(file.get_tensor(name)) for name in wanted}
+    except SafetensorError as error:
+        raise RunFolderError(f"{path} is damaged: {error}. Run the study again") from error
+
+
+def read_dims(path: Path) -> dict[str, list[str]]:
+    """Dimension names by array, where they were given."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            dims: dict[str, list[str]] = json.loads((file.metadata() or {}).get("dims", "{}"))
+            return dims
+    except SafetensorError as error:
+        raise RunFolderError(f"{path} is damaged: {error}. Run the study again") from error
+
+
+def _tensor(name: str, array: np.ndarray | torch.Tensor) -> torch.Tensor:
+    if isinstance(array, np.ndarray):
+        if array.dtype.kind not in "fiub":
+            raise InputError(f"activations {name!r} are of dtype {array.dtype}; give numbers")
+        array = torch.from_numpy(np.ascontiguousarray(array))
+    # A copy: safetensors refuses tensors that share memory.
+    tensor = array.detach().cpu().clone(memory_format=torch.contiguous_format)
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        count = int((~torch.isfinite(tensor)).sum())
+        raise NumericalError(f"activations {name!r} hold {count} values that are NaN or infinite")
+    return tensor
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    array: np.ndarray = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return array

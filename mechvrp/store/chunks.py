@@ -1,0 +1,129 @@
+"""``Chunks``: a table and its arrays, written piece by piece, so that a killed run loses one at most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from mechvrp.errors import InputError, RunFolderError
+from mechvrp.store.arrays import read_arrays, write_arrays
+from mechvrp.store.atomic import write_atomically
+
+__all__ = ["Chunks"]
+
+
+class Chunks:
+    """Numbered pieces of one stage's results, in a folder of their own.
+
+    Piece ``i`` holds the examples ``i * size`` to ``(i + 1) * size`` of ``total``. Its table is written
+    last, so a piece whose table is there is complete. What a piece holds depends on its examples alone, so
+    a run that was killed and resumed has the same pieces as one that was not.
+
+    Args:
+        folder: where they are; made at the first write.
+        total: examples in all.
+        size: examples a piece (fewer in the last one).
+    """
+
+    def __init__(self, folder: Path, total: int, size: int) -> None:
+        if total < 1 or size < 1:
+            raise InputError(f"total and size must be at least 1; got {total} and {size}")
+        self.folder = folder
+        self.total = total
+        self.size = size
+
+    def __len__(self) -> int:
+        """How many pieces there are when all is done."""
+        return -(-self.total // self.size)
+
+    def rows(self, index: int) -> range:
+        """The examples of a piece."""
+        if not 0 <= index < len(self):
+            raise InputError(f"piece {index} of {len(self)}")
+        return range(index * self.size, min((index + 1) * self.size, self.total))
+
+    def missing(self) -> list[int]:
+        """The pieces still to be made, in order."""
+        return [i for i in range(len(self)) if not self._table(i).is_file()]
+
+    @property
+    def complete(self) -> bool:
+        return not self.missing()
+
+    def write(
+        self,
+        index: int,
+        table: pd.DataFrame,
+        arrays: Mapping[str, np.ndarray | torch.Tensor] | None = None,
+        dims: Mapping[str, Iterable[str]] | None = None,
+    ) -> None:
+        """Write a piece: a row for each of its examples, and arrays.
+
+        Raises:
+            InputError: another number of rows, or a column that Parquet cannot hold.
+            NumericalError: an array holds NaN or infinity.
+        """
+        wanted = len(self.rows(index))
+        if len(table) != wanted:
+            raise InputError(
+                f"piece {index} has {wanted} examples; its table has {len(table)} rows"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if arrays:
+            write_atomically(self._arrays(index), lambda path: write_arrays(path, arrays, dims))
+
+        def write(path: Path) -> None:
+            try:
+                table.to_parquet(path, engine="pyarrow", index=False)
+            except (ValueError, TypeError, pa.ArrowException) as error:
+                raise InputError(f"piece {index} cannot be written: {error}") from error
+
+        write_atomically(self._table(index), write)
+
+    def tables(self, columns: list[str] | None = None) -> Iterator[pd.DataFrame]:
+        """The tables of all pieces, one at a time.
+
+        Raises:
+            RunFolderError: a piece is missing or damaged.
+        """
+        for index in range(len(self)):
+            path = self._existing(self._table(index))
+            try:
+                table = pq.read_table(path, columns=columns).to_pandas()
+            except (ValueError, OSError, pa.ArrowException) as error:
+                raise RunFolderError(
+                    f"{path} is damaged: {error}. Remove it and run the study again"
+                ) from error
+            if len(table) != len(self.rows(index)):
+                raise RunFolderError(
+                    f"{path} holds {len(table)} rows instead of {len(self.rows(index))}. Remove it and "
+                    "run the study again"
+                )
+            yield table
+
+    def table(self, columns: list[str] | None = None) -> pd.DataFrame:
+        """The whole table."""
+        return pd.concat(list(self.tables(columns)), ignore_index=True)
+
+    def arrays(self, names: Iterable[str] | None = None) -> Iterator[dict[str, np.ndarray]]:
+        """The arrays of all pieces, one piece at a time."""
+        wanted = None if names is None else list(names)
+        for index in range(len(self)):
+            yield read_arrays(self._existing(self._arrays(index)), wanted)
+
+    def _table(self, index: int) -> Path:
+        return self.folder / f"{index:06d}.parquet"
+
+    def _arrays(self, index: int) -> Path:
+        return self.folder / f"{index:06d}.safetensors"
+
+    def _existing(self, path: Path) -> Path:
+        if not path.is_file():
+            raise RunFolderError(f"{path} is missing; run the study again to make it")
+        return path
