@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from benchmarks import attention, attribution, startup, sweeping, tracing
+from benchmarks import arithmetic, attention, attribution, startup, sweeping, tracing
 from benchmarks.models import SHAPES
 from benchmarks.table import Row, markdown
 
@@ -56,6 +56,11 @@ def main(
         **{
             f"Sweeps, {name}-shaped": lambda shape=shape: sweeping.rows(shape)
             for name, shape in shapes.items()
+        },
+        **{
+            f"Arithmetic, {name}-shaped": lambda shape=shape: arithmetic.rows(shape)
+            for name, shape in shapes.items()
+            if name != "paligemma"
         },
         "Attention rows": lambda: attention.rows(shapes["llava"]),
         "Attribution patching on the embedded models": attribution.rows,

@@ -20,7 +20,7 @@ from mechvrp.patching import attribution_patching, replace
 from mechvrp.patching.grids import values_of
 from mechvrp.tracing import Site
 
-__all__ = ["matmul_rate", "rows"]
+__all__ = ["millions", "rows", "timed"]
 
 _KS = (1, 2, 4, 8, 16, 32, 64, 128)
 _SAMPLED = 3  # variants a peer is timed on
@@ -32,16 +32,14 @@ def rows(shape: models.Shape, *, examples: int = 4) -> list[Row]:
     fresh = models.built(shape)  # never wrapped, for plain hooks: before its first forward
     model = mechvrp.load(models.built(shape))
     warm, batch = (models.batch(model, shape, examples, seed) for seed in (1, 2))
-    causal = model.family.attention == "causal"
-    title = f"{shape.name}-shaped, {_millions(fresh)} M weights, {shape.tokens} tokens"
-    found = [_arithmetic(model, warm, batch, title)] if causal else []
-    found += _neurons(model, fresh, warm, batch, "last", title)
+    title = f"{shape.name}-shaped, {millions(fresh)} M weights, {shape.tokens} tokens"
+    found = _neurons(model, fresh, warm, batch, "last", title)
     found += _neurons(model, fresh, warm, batch, "all", title)
     one = [models.batch(model, shape, 1, seed) for seed in (3, 4, 5, 6)]
     return found + _grid(model, one, shape, title)
 
 
-def _millions(model: Any) -> int:
+def millions(model: Any) -> int:
     return round(sum(p.numel() for p in model.parameters()) / 1e6)
 
 
@@ -62,13 +60,6 @@ def taking_turns(
             seconds, results[name] = timed(lambda work=work: work(batch))
             times[name].append(seconds)
     return {name: statistics.median(each) for name, each in times.items()}, results
-
-
-def matmul_rate(size: int = 2048, repeats: int = 5) -> float:
-    """Floating-point operations a second of a large matrix product, the best of some."""
-    a, b = torch.randn(size, size), torch.randn(size, size)
-    a @ b
-    return 2 * size**3 / min(timed(lambda: a @ b)[0] for _ in range(repeats))
 
 
 def _variants(model: mechvrp.VLM, ks: tuple[int, ...]) -> list[tuple[int, list[int]]]:
@@ -128,7 +119,7 @@ def _neurons(
     mechvrp.sweep(model, warm, edits[:: max(1, len(edits) // 4)], "logits", **_QUIET)
     for run in others.values():
         run(warm, few[:1])
-    seconds, results = taking_turns(works, batch, 3 if last else 2)
+    seconds, results = taking_turns(works, batch, 3)
     ours = torch.from_numpy(results["sweep"]["logits"].values)[some]
     found = []
     for name in others:
@@ -211,32 +202,6 @@ def least_token_layers(model: mechvrp.VLM, batch: mechvrp.Batch, edits: list[Any
             rest = examples * ((blocks - 1) * behind + 1 + (behind - 1) * keys)
         total += at_layer + rest
     return total
-
-
-def _arithmetic(model: mechvrp.VLM, warm: mechvrp.Batch, batch: mechvrp.Batch, title: str) -> Row:
-    """How much of a matrix product's rate a sweep of whole rows has."""
-    edits = [mechvrp.zero("resid_pre", layer=1, positions=[4 + i], units=[0]) for i in range(2)]
-    mechvrp.sweep(model, warm, edits, "logits", **_QUIET)
-    rate = matmul_rate()
-    clean = min(
-        timed(lambda: mechvrp.sweep(model, batch, [[]], "logits", **_QUIET))[0] for _ in "ab"
-    )
-    seconds, result = timed(lambda: mechvrp.sweep(model, batch, edits, "logits", **_QUIET))
-    weights = sum(
-        p.numel() for p in model.model.get_submodule(f"{model.modules.layers}.0").parameters()
-    )
-    per_forward = model.n_layers * batch.tokens.length * len(batch)
-    layers = result.attrs["token_layers"] - per_forward
-    context = batch.tokens.length / 2  # causal, on average
-    each = 2 * weights + 4 * context * model.n_heads * model.d_head
-    achieved = layers * each / (seconds - clean)
-    return Row(
-        "arithmetic rate of a sweep against a large matrix product",
-        achieved / rate,
-        "of it",
-        detail=f"{title}; {achieved / 1e9:.3g} of {rate / 1e9:.3g} GFLOP/s, edits at two positions of "
-        "block 1, the clean pass left out",
-    )
 
 
 def _grid(

@@ -160,8 +160,28 @@ class VLM:
 
         prompts = tuple(prompt(s.question, s.task) for s in chosen)
         tails = {task: prompt(MARK, task).rpartition(MARK)[2] for task in {s.task for s in chosen}}
-        inputs = self.family.tokenize(self.processor, prompts, [s.image for s in chosen])
+        images = [s.image for s in chosen]
+        try:
+            inputs = self.family.tokenize(self.processor, prompts, images)
+        except ValueError as error:
+            self._blame(chosen, prompts, images)
+            raise InputError(
+                f"the processor of {self.name} refuses these samples: {error}"
+            ) from error
         return self._batch(inputs, chosen, prompts, [(s.question, tails[s.task]) for s in chosen])
+
+    def _blame(
+        self, samples: Sequence[Sample], prompts: Sequence[str], images: Sequence[Any]
+    ) -> None:
+        """Raise ``InputError`` for the first sample that the processor does not take by itself."""
+        for sample, prompt, image in zip(samples, prompts, images, strict=True):
+            try:
+                self.family.tokenize(self.processor, (prompt,), [image])
+            except ValueError as error:
+                raise InputError(
+                    f"the processor of {self.name} refuses {sample!r}, whose image is "
+                    f"{image.width} x {image.height} pixels: {error}"
+                ) from error
 
     def _check_question(self, sample: Sample) -> None:
         if not sample.question.strip():

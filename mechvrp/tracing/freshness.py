@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import linecache
 from types import CodeType, FrameType
+from typing import Any
 
 from nnsight.tracing.globals import BLOCKS, SOURCES
 
 __all__ = ["forget_stale_source"]
+
+#: By file, the texts that were last found to be the same: linecache's entry and nnsight's.
+_compared: dict[str, tuple[Any, str]] = {}
 
 
 def forget_stale_source(frame: FrameType) -> None:
@@ -24,7 +28,13 @@ def forget_stale_source(frame: FrameType) -> None:
     if known is None:
         return
     linecache.checkcache(code.co_filename)
+    entry = linecache.cache.get(code.co_filename)
+    seen = _compared.get(code.co_filename)
+    if seen is not None and seen[0] is entry and seen[1] is known:
+        return  # a long file's text need not be put together for every trace
     text = "".join(linecache.getlines(code.co_filename))
+    if text == known:
+        _compared[code.co_filename] = linecache.cache.get(code.co_filename), known
     if text == known or not text or not _made_from(code, text):
         return
     del SOURCES[code.co_filename]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 import mechvrp
 from mechvrp.errors import DataError, InputError, ShapeError, SiteError, UnavailableError
@@ -237,3 +238,11 @@ def test_what_encode_refuses(llava):
         llava.encode([])
     with pytest.raises(InputError, match="str"):
         llava.encode(["a question"])
+
+
+def test_an_image_the_processor_refuses_is_named():
+    model = mechvrp.load("tiny-qwen2-vl")
+    good = mechvrp.data.load("scenes", limit=2)
+    thin = mechvrp.Sample(Image.new("RGB", (400, 1)), "How many digits?", "0", image_id="thin")
+    with pytest.raises(InputError, match=r"image_id='thin'.*400 x 1 pixels.*aspect ratio"):
+        model.encode([*good, thin])
