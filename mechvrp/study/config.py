@@ -26,6 +26,7 @@ class StudyConfig:
         n_resamples: bootstrap resamples behind each interval.
         batch_size: examples a forward.
         max_new_tokens: longest answer.
+        samples: sampled answers an example, for self-consistency; 0 for none.
         device, dtype: as ``mechvrp.load``.
         reading: how yes/no answers are read, ``"official"`` (POPE's own code: whatever is not a no
             counts as a yes) or ``"strict"`` (only yes and no count). By default the official one
@@ -47,6 +48,7 @@ class StudyConfig:
     n_resamples: int = 2000
     batch_size: int = 32
     max_new_tokens: int = 16
+    samples: int = 10
     device: str = "auto"
     dtype: str = "auto"
     reading: Literal["official", "strict"] | None = None
@@ -63,6 +65,7 @@ class StudyConfig:
             ("n_resamples", 100),
             ("batch_size", 1),
             ("max_new_tokens", 1),
+            ("samples", 0),
         ):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,16 +51,18 @@ def run_study(
 ) -> StudyResult:
     """Where can this model's reliability be read? A probe per layer, baselines, ablations, a report.
 
-    For each model: greedy answers and whether they are right; residual streams of the last prompt
-    token; a linear probe for correctness per layer, fitted on training images and judged on held-out
-    ones beside two baselines and a shuffled-label control; the dimensions of the chosen layer ranked
-    by probe weight and zeroed, top-k against random k.
+    For each model: greedy answers and whether they are right, with every signal that one prefill shows
+    (``mechvrp.reliability.observe``); a linear probe on the residual stream of the last prompt token for
+    correctness per layer, fitted on training images and judged on held-out ones beside two baselines and
+    a shuffled-label control; the dimensions of the chosen layer ranked by probe weight and zeroed, top-k
+    against random k.
 
     Args:
         model: one or several, by name or from ``mechvrp.load``.
         data: the name of a dataset, or one already loaded (then ``n``, ``split``, ``task`` and
             ``root`` are its own).
-        out: the run folder; a folder that holds the same finished run is returned to as it is.
+        out: the run folder; a folder that holds the same finished run is returned to as it is, and
+            one of a run that was killed is gone on with: at most one piece is computed again.
         progress: show what is going on.
         options: the other fields of ``StudyConfig`` (``n``, ``split``, ``seed``, ``draws``, ...).
 
@@ -102,32 +105,37 @@ def run_study(
     sections: list[ModelSection] = []
     tables: list[pd.DataFrame] = []
     states: dict[str, np.ndarray] = {}
-    for entry in given:
-        vlm = entry if isinstance(entry, VLM) else _load_model(entry, config)
-        if config.ks is not None and config.ks[-1] > vlm.d_model:
-            raise InputError(
-                f"k = {config.ks[-1]} is more than the {vlm.d_model} dimensions of {vlm.name}"
+    with ExitStack() as held:
+        if run is not None:
+            held.enter_context(run.lock())
+        for entry in given:
+            vlm = entry if isinstance(entry, VLM) else _load_model(entry, config)
+            if config.ks is not None and config.ks[-1] > vlm.d_model:
+                raise InputError(
+                    f"k = {config.ks[-1]} is more than the {vlm.d_model} dimensions of {vlm.name}"
+                )
+            if run is None:
+                run = RunFolder.create(out, config.to_json())
+                held.enter_context(run.lock())
+            say.print(
+                f"[bold]{vlm.name}[/bold] ({vlm.family.name}, {vlm.n_layers} layers, {vlm.device})"
             )
-        run = run or RunFolder.create(out, config.to_json())
-        say.print(
-            f"[bold]{vlm.name}[/bold] ({vlm.family.name}, {vlm.n_layers} layers, {vlm.device})"
+            part = ModelStudy(vlm, dataset, train, heldout, config, say, progress)
+            section, table, hidden = part.run(run, len(sections))
+            sections.append(section)
+            tables.append(table)
+            states[vlm.name.replace("/", "--") + ".resid_post"] = hidden
+        assert run is not None  # there is at least one model
+        run.write_examples(pd.concat(tables, ignore_index=True))
+        run.write_activations(states, dict.fromkeys(states, ("layer", "example", "d_model")))
+        summary = Summary(
+            title=f"Reliability of {', '.join(s.model.name for s in sections)} on {dataset.name}",
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            seeds={"study": config.seed},
+            sections=tuple(sections),
         )
-        part = ModelStudy(vlm, dataset, train, heldout, config, say, progress)
-        section, table, hidden = part.run(run, len(sections))
-        sections.append(section)
-        tables.append(table)
-        states[vlm.name.replace("/", "--") + ".resid_post"] = hidden
-    assert run is not None  # there is at least one model
-    run.write_examples(pd.concat(tables, ignore_index=True))
-    run.write_activations(states, dict.fromkeys(states, ("layer", "example", "d_model")))
-    summary = Summary(
-        title=f"Reliability of {', '.join(s.model.name for s in sections)} on {dataset.name}",
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        seeds={"study": config.seed},
-        sections=tuple(sections),
-    )
-    run.write_summary(summary.to_json())
-    report = write_report(run)
+        run.write_summary(summary.to_json())
+        report = write_report(run)
     say.print(f"[bold]report[/bold]: {report}")
     return StudyResult(run, report, summary)
 

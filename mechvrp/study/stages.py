@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 from rich.console import Console
+from rich.progress import Progress
 
 from mechvrp.circuits import (
+    AblationOutcomes,
     ProbeSweep,
+    Ranking,
     ablate_ranking,
     analyse_ablation,
     compare_with_baselines,
@@ -20,15 +23,14 @@ from mechvrp.circuits import (
     probe_sweep,
     rank_by_probe_weight,
 )
-from mechvrp.data import Dataset, Sample, is_correct
+from mechvrp.data import Dataset
 from mechvrp.errors import InputError, MechVRPError, UnavailableError
 from mechvrp.models import VLM
-from mechvrp.reliability import Answer, greedy_answers
-from mechvrp.store import RunFolder
+from mechvrp.store import Chunks, RunFolder
 from mechvrp.study.config import StudyConfig
+from mechvrp.study.observing import FEATURE, observe_missing, piece_size
 from mechvrp.study.schema import AblationSection, DataInfo, ModelInfo, ModelSection, ProbeSection
 from mechvrp.study.sections import ablation_section, accuracy_rows, probe_section
-from mechvrp.tracing import cache
 
 __all__ = ["ModelStudy"]
 
@@ -71,18 +73,16 @@ class ModelStudy:
 
         Pictures for the gallery go to ``run``, named after ``index``, the model's place.
         """
-        samples = list(self.dataset)
-        answers, right = self._answers(samples)
-        hidden = self._hidden(samples)
-        groups = np.array([s.image_id for s in samples])
-        tasks = np.array([s.task for s in samples])
-        sides = np.full(len(samples), "train", dtype=object)
+        seen, hidden = self._observe(run, index)
+        right = seen["correct"].to_numpy(dtype=bool)
+        groups, tasks = (seen[name].to_numpy(dtype=str) for name in ("image_id", "task"))
+        sides = np.full(len(seen), "train", dtype=object)
         sides[self.heldout] = "heldout"
 
-        sweep, probe = self._probe(hidden, right, groups, tasks, answers)
+        sweep, probe = self._probe(hidden, seen, right, groups, tasks)
         ablation = None
         if sweep is not None:
-            ablation = self._ablation(sweep, samples, right, groups, tasks, answers)
+            ablation = self._ablation(run, index, sweep, seen, right, groups, tasks)
         section = ModelSection(
             model=self._model_info(),
             data=self._data_info(groups, tasks),
@@ -100,8 +100,8 @@ class ModelStudy:
             timings_s=self.timings,
             notes=tuple(self.notes),
         )
-        table = self._table(samples, answers, right, sides, sweep)
-        self._gallery(run, index, table, samples)
+        table = self._table(seen, sides, sweep)
+        self._gallery(run, index, table)
         return section, table, hidden
 
     @contextmanager
@@ -117,42 +117,42 @@ class ModelStudy:
         self.notes.append(f"{what}: {error}")
         self.say.print(f"  [yellow]{what}[/yellow]: {error}", soft_wrap=True)
 
-    def _answers(self, samples: Sequence[Sample]) -> tuple[list[Answer], np.ndarray]:
-        with self._stage("answers"):
-            answers = greedy_answers(
-                self.model,
-                samples,
-                batch_size=self.config.batch_size,
-                max_new_tokens=self.config.max_new_tokens,
-                progress=self.progress,
-            )
-        reading = self.config.yes_no
-        right = np.array(
-            [is_correct(s, a.text, reading=reading) for s, a in zip(samples, answers, strict=True)]
-        )
-        self._done("answers", f"{right.sum()} of {len(right)} right, {right.mean():.1%}")
-        return answers, right
+    @contextmanager
+    def _bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        with Progress(disable=not self.progress, transient=True, console=self.say) as bar:
+            task = bar.add_task(name, total=total)
+            yield lambda n: bar.advance(task, n)
 
-    def _hidden(self, samples: Sequence[Sample]) -> np.ndarray:
-        with self._stage("hidden states"):
-            acts = cache(
-                self.model,
-                samples,
-                "resid_post",
-                positions="last",
-                batch_size=self.config.batch_size,
-                progress=self.progress,
-            )
-        self._done("hidden states", f"residual stream of {len(acts)} layers, last prompt token")
-        return acts.stack("resid_post").float().numpy()
+    def _pieces(self, run: RunFolder, stage: str, index: int, total: int) -> Chunks:
+        size = piece_size(self.config.batch_size)
+        pieces = run.chunks(stage, f"{index}-{self.model.name}", total, size)
+        if not pieces.complete and len(pieces.missing()) < len(pieces):
+            done = len(pieces) - len(pieces.missing())
+            self.say.print(f"  {stage}: {done} of {len(pieces)} pieces are there from before")
+        return pieces
+
+    def _observe(self, run: RunFolder, index: int) -> tuple[pd.DataFrame, np.ndarray]:
+        """The table of what was observed, and residual streams [layer, example, d_model]."""
+        pieces = self._pieces(run, "observe", index, len(self.dataset))
+        with self._stage("observations"), self._bar("observing", len(self.dataset)) as advance:
+            observe_missing(self.model, self.dataset, self.config, pieces, advance)
+        table = pieces.table()
+        hidden = np.concatenate([part["hidden"] for part in pieces.arrays(["hidden"])], axis=1)
+        right = table["correct"]
+        self._done(
+            "observations",
+            f"{right.sum()} of {len(right)} right, {right.mean():.1%}; attention, margins, "
+            f"{self.config.samples} sampled answers, residual stream of {len(hidden)} layers",
+        )
+        return table, hidden
 
     def _probe(
         self,
         hidden: np.ndarray,
+        seen: pd.DataFrame,
         right: np.ndarray,
         groups: np.ndarray,
         tasks: np.ndarray,
-        answers: Sequence[Answer],
     ) -> tuple[ProbeSweep | None, ProbeSection | None]:
         config = self.config
         try:
@@ -175,8 +175,8 @@ class ModelStudy:
                     right,
                     groups,
                     tasks,
-                    [a.text for a in answers],
-                    np.array([a.probability for a in answers]),
+                    seen["prediction"].tolist(),
+                    seen["answer_probability"].to_numpy(),
                     draws=config.draws,
                     folds=folds,
                 )
@@ -206,16 +206,17 @@ class ModelStudy:
 
     def _ablation(
         self,
+        run: RunFolder,
+        index: int,
         sweep: ProbeSweep,
-        samples: Sequence[Sample],
+        seen: pd.DataFrame,
         right: np.ndarray,
         groups: np.ndarray,
         tasks: np.ndarray,
-        answers: Sequence[Answer],
     ) -> AblationSection | None:
         config = self.config
         # The first token is the answer only where the clean answer is one token long.
-        single = np.array([len(answers[i].tokens) == 1 for i in self.heldout])
+        single = (seen["answer_tokens"] == 1).to_numpy()[self.heldout]
         held = self.heldout[single]
         if not single.all() and single.any():
             self.notes.append(
@@ -226,17 +227,17 @@ class ModelStudy:
         ks = config.ks or default_ks(self.model.d_model)
         try:
             with self._stage("ablations"):
-                outcomes = ablate_ranking(
-                    self.model,
-                    [samples[i] for i in held],
+                if not len(held):
+                    raise UnavailableError(
+                        "the ablation curve scores the first generated token, and no held-out answer is "
+                        "one token long; it needs a task with one-token answers (polls, words of the "
+                        "model's vocabulary)"
+                    )
+                outcomes = self._ablated(
+                    self._pieces(run, "ablate", index, len(held)),
+                    held,
                     rank_by_probe_weight(sweep.probe, site),
                     ks,
-                    draws=config.draws,
-                    seed=config.seed,
-                    answers=[answers[i].tokens for i in held],
-                    reading=config.yes_no,
-                    batch_size=config.batch_size,
-                    progress=self.progress,
                 )
                 if not np.array_equal(outcomes.clean, right[held]):
                     differ = int((outcomes.clean != right[held]).sum())
@@ -265,6 +266,41 @@ class ModelStudy:
             f"{config.draws} x random {worst.k} {worst.random_change.value:+.1f} pp",
         )
         return ablation_section(curve, edit="set to zero at the last prompt position")
+
+    def _ablated(
+        self, pieces: Chunks, held: np.ndarray, ranking: Ranking, ks: Sequence[int]
+    ) -> AblationOutcomes:
+        """Outcomes of all held-out examples, piece by piece."""
+        config = self.config
+        missing = set(pieces.missing())
+        with self._bar("ablating", len(held)) as advance:
+            for piece in range(len(pieces)):
+                rows = held[pieces.rows(piece)]
+                if piece in missing:
+                    found = ablate_ranking(
+                        self.model,
+                        [self.dataset[int(i)] for i in rows],
+                        ranking,
+                        ks,
+                        draws=config.draws,
+                        seed=config.seed,
+                        reading=config.yes_no,
+                        batch_size=config.batch_size,
+                    )
+                    pieces.write(
+                        piece,
+                        pd.DataFrame({"example": rows, "clean": found.clean}),
+                        {"top": found.top, "random": found.random},
+                        {"top": ("k", "example"), "random": ("draw", "k", "example")},
+                    )
+                advance(len(rows))
+        parts = list(pieces.arrays())
+        return AblationOutcomes(
+            tuple(ks),
+            pieces.table(["clean"])["clean"].to_numpy(dtype=bool),
+            np.concatenate([part["top"] for part in parts], axis=-1),
+            np.concatenate([part["random"] for part in parts], axis=-1),
+        )
 
     def _model_info(self) -> ModelInfo:
         model = self.model
@@ -295,36 +331,20 @@ class ModelStudy:
         )
 
     def _table(
-        self,
-        samples: Sequence[Sample],
-        answers: Sequence[Answer],
-        right: np.ndarray,
-        sides: np.ndarray,
-        sweep: ProbeSweep | None,
+        self, seen: pd.DataFrame, sides: np.ndarray, sweep: ProbeSweep | None
     ) -> pd.DataFrame:
-        scores = pd.Series(pd.NA, index=range(len(samples)), dtype="Float64")
+        scores = pd.Series(pd.NA, index=range(len(seen)), dtype="Float64")
         if sweep is not None:
             scores[sweep.heldout] = sweep.scores
-        return pd.DataFrame(
-            {
-                "model": self.model.name,
-                "example": np.arange(len(samples)),
-                "image_id": [s.image_id for s in samples],
-                "task": [s.task for s in samples],
-                "split": sides,
-                "question": [s.question for s in samples],
-                "answer": [s.answer for s in samples],
-                "prediction": [a.text for a in answers],
-                "correct": right,
-                "answer_probability": [a.probability for a in answers],
-                "probe_score": scores,
-                "gallery": pd.Series([None] * len(samples), dtype="string"),
-            }
+        bulky = ["votes", "map", "map_rows", *(c for c in seen if c.startswith(FEATURE))]
+        return seen.drop(columns=bulky).assign(
+            model=self.model.name,
+            split=sides,
+            probe_score=scores,
+            gallery=pd.Series([None] * len(seen), dtype="string"),
         )
 
-    def _gallery(
-        self, run: RunFolder, index: int, table: pd.DataFrame, samples: Sequence[Sample]
-    ) -> None:
+    def _gallery(self, run: RunFolder, index: int, table: pd.DataFrame) -> None:
         """Pictures of held-out examples, right and wrong: other images first, tasks in turn."""
         held = table[table["split"] == "heldout"].sample(frac=1, random_state=self.config.seed)
         for value in (False, True):
@@ -333,5 +353,5 @@ class ModelStudy:
             part = part.assign(turn=part.groupby(["again", "task"]).cumcount())
             for i in part.sort_values(["again", "turn", "example"]).index[:GALLERY]:
                 name = f"{index}-{i:06d}.png"
-                run.write_gallery_image(name, samples[i].image)
+                run.write_gallery_image(name, self.dataset[int(i)].image)
                 table.loc[i, "gallery"] = name

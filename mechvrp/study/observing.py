@@ -1,0 +1,110 @@
+"""The observation stage: everything one prefill shows of each example, kept piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from mechvrp.data import is_correct
+from mechvrp.reliability import STRUCTURE_FEATURES, Observations, observe, structure_features
+from mechvrp.study.config import StudyConfig
+
+if TYPE_CHECKING:
+    from mechvrp.data import Dataset
+    from mechvrp.models import VLM
+    from mechvrp.store import Chunks
+
+__all__ = ["FEATURE", "observe_missing", "piece_size"]
+
+#: How columns of the stress test's features are called: this and the feature's name.
+FEATURE = "feature_"
+
+_PIECE = 128  # examples a piece, about: what a killed run computes again at most
+
+
+def piece_size(batch_size: int) -> int:
+    """Examples a piece: whole batches, so that no example's batch depends on where a run was killed."""
+    return batch_size * max(1, round(_PIECE / batch_size))
+
+
+def observe_missing(
+    model: VLM,
+    dataset: Dataset,
+    config: StudyConfig,
+    chunks: Chunks,
+    advance: Callable[[int], None],
+) -> None:
+    """Observe the examples whose pieces are not there yet.
+
+    A piece's table has a row per example (``Observations.to_frame``, whether it is ``correct``, the sampled
+    answers, the mean attention map); its arrays are ``hidden`` [layer, example, d_model],
+    ``entropy_by_layer`` [layer, example], and the margins at every depth.
+
+    Args:
+        model, dataset, config: of the study.
+        chunks: of the model's observations.
+        advance: called with the number of examples done.
+    """
+    missing = set(chunks.missing())
+    for index in range(len(chunks)):
+        rows = chunks.rows(index)
+        if index in missing:
+            seen = observe(
+                model,
+                dataset[rows.start : rows.stop],
+                k=config.samples,
+                seed=config.seed,
+                max_new_tokens=config.max_new_tokens,
+                batch_size=config.batch_size,
+            )
+            arrays = _arrays(seen)
+            chunks.write(index, _table(seen, rows, config), arrays, _DIMS)
+        advance(len(rows))
+
+
+def _table(seen: Observations, rows: range, config: StudyConfig) -> pd.DataFrame:
+    table = seen.to_frame()
+    maps: Sequence[np.ndarray] = seen.maps or ()
+    features = pd.DataFrame([structure_features(found) for found in maps])[list(STRUCTURE_FEATURES)]
+    mean = [found.mean(axis=(0, 1), dtype=np.float64) for found in maps]
+    return table.assign(
+        example=np.array(rows),
+        correct=[
+            is_correct(s, a.text, reading=config.yes_no)
+            for s, a in zip(seen.samples, seen.answers, strict=True)
+        ],
+        votes=[list(s.votes) for s in seen.signals],
+        map_rows=[found.shape[0] for found in mean],
+        map=[(found / found.sum()).astype(np.float32).ravel() for found in mean],
+        **{FEATURE + name: features[name].to_numpy() for name in features.columns},
+    )
+
+
+_DIMS = {
+    "hidden": ("layer", "example", "d_model"),
+    "entropy_by_layer": ("layer", "example"),
+    **{
+        f"{kind}_{part}": ("example",)
+        for kind in ("own", "truth")
+        for part in ("token", "foil", "entry")
+    },
+    **{
+        f"{kind}_{part}": ("layer", "example")
+        for kind in ("own", "truth")
+        for part in ("mid", "post")
+    },
+}
+
+
+def _arrays(seen: Observations) -> dict[str, np.ndarray]:
+    arrays: dict[str, Any] = {"hidden": seen.hidden, "entropy_by_layer": seen.entropy_by_layer}
+    for kind in ("own", "truth"):
+        margins = getattr(seen, kind)
+        known = margins.token >= 0
+        arrays |= {f"{kind}_token": margins.token, f"{kind}_foil": margins.foil}
+        for part in ("entry", "mid", "post"):  # 0 where there is no such pair: its token is -1
+            arrays[f"{kind}_{part}"] = np.where(known, getattr(margins, part), 0.0)
+    return arrays

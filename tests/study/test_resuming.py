@@ -1,0 +1,174 @@
+"""A run that is killed goes on where it was, and ends with what an uninterrupted one has."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import mechvrp
+from mechvrp.errors import RunFolderError
+from mechvrp.store import RunFolder, atomic
+from mechvrp.study import observing
+
+OPTIONS = {
+    "n": 72,
+    "ks": (0, 2, 48),
+    "n_resamples": 100,
+    "batch_size": 8,
+    "samples": 3,
+    "progress": False,
+}
+PIECE = 16
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing may catch it."""
+
+
+@pytest.fixture(scope="module")
+def model():
+    return mechvrp.load("tiny-llava", device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch):
+    monkeypatch.setattr(observing, "_PIECE", PIECE)
+
+
+@pytest.fixture(scope="module")
+def whole(model, tmp_path_factory):
+    """An uninterrupted run, and how many files it wrote."""
+    written = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(observing, "_PIECE", PIECE)
+        replace = os.replace
+        patch.setattr(
+            atomic.os, "replace", lambda a, b: (written.append(Path(b).name), replace(a, b))
+        )
+        result = mechvrp.run_study(
+            model, "scenes", out=tmp_path_factory.mktemp("whole") / "run", **OPTIONS
+        )
+    return result.run, written
+
+
+def records(run: RunFolder) -> dict[str, object]:
+    """All that a run found out: everything but times."""
+    summary = run.read_summary()
+    for section in summary["sections"]:
+        section.pop("timings_s")
+    summary.pop("created")
+    found: dict[str, object] = {"summary": json.dumps(summary, sort_keys=True)}
+    found["files"] = sorted(
+        str(p.relative_to(run.path)) for p in run.path.rglob("*") if p.suffix != ".lock"
+    )
+    for path in sorted(run.path.rglob("*")):
+        if path.suffix == ".safetensors":
+            found[path.name + path.parent.name] = path.read_bytes()
+    return found
+
+
+def same(run: RunFolder, other: RunFolder) -> None:
+    pd.testing.assert_frame_equal(run.read_examples(), other.read_examples())
+    a, b = records(run), records(other)
+    assert a.keys() == b.keys()
+    assert [name for name in a if a[name] != b[name]] == []
+
+
+def test_a_run_killed_at_any_write_ends_with_the_same_records(model, whole, tmp_path, monkeypatch):
+    """Twenty moments, before and after a file has taken its place."""
+    run, written = whole
+    pieces = [name for name in written if name[:6].isdigit()]
+    assert len(pieces) >= 14  # five pieces observed and three ablated, two files each
+    moments = random.Random(0).sample(range(2 * len(written)), 20)
+    replace = os.replace
+    for moment in moments:
+        out = tmp_path / f"at{moment}"
+        count = 0
+
+        def dying(a, b, moment=moment):
+            nonlocal count
+            if 2 * count == moment:
+                raise Killed
+            replace(a, b)
+            count += 1
+            if 2 * count - 1 == moment:
+                raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(atomic.os, "replace", dying)
+            with pytest.raises(Killed):
+                mechvrp.run_study(model, "scenes", out=out, **OPTIONS)
+        again: list[str] = []
+
+        def noting(a, b, again=again):
+            again.append(Path(b).name)
+            replace(a, b)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(atomic.os, "replace", noting)
+            resumed = mechvrp.run_study(model, "scenes", out=out, **OPTIONS)
+        same(resumed.run, run)
+        before = [name for name in written[: moment // 2] if name[:6].isdigit()]
+        repeated = len(before) + len([n for n in again if n[:6].isdigit()]) - len(pieces)
+        assert repeated in (0, 1), (moment, before, again)  # at most the arrays of one piece
+
+
+def start(out: Path) -> subprocess.Popen[bytes]:
+    code = (
+        "import sys, mechvrp; from mechvrp.study import observing\n"
+        f"observing._PIECE = {PIECE}\n"
+        f"mechvrp.run_study(mechvrp.load('tiny-llava', device='cpu'), 'scenes', out=sys.argv[1], **{OPTIONS})"
+    )
+    return subprocess.Popen([sys.executable, "-c", code, str(out)])
+
+
+def kill_and_resume(model, out: Path, after: int, delay: float) -> RunFolder:
+    """Kill a process that has written so many pieces, a little later, and go on in this one."""
+    process = start(out)
+    try:
+        deadline = time.monotonic() + 120
+        while len(list(out.rglob("0*.parquet"))) < after and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        if process.poll() is None and after:
+            with pytest.raises(RunFolderError, match="another process"):
+                mechvrp.run_study(model, "scenes", out=out, **OPTIONS)
+        time.sleep(delay)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    return mechvrp.run_study(model, "scenes", out=out, **OPTIONS).run
+
+
+def test_a_killed_process_and_a_second_one(model, tmp_path, whole):
+    out = tmp_path / "run"
+    run = kill_and_resume(model, out, after=2, delay=0.05)
+    assert not list(out.rglob(".mechvrp-tmp-*"))
+    # Another process computes with the same code, but possibly with another number of threads.
+    a, b = run.read_examples(), whole[0].read_examples()
+    pd.testing.assert_frame_equal(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_twenty_kills(model, tmp_path, whole):
+    rng = random.Random(1)
+    for attempt in range(20):
+        out = tmp_path / f"run{attempt}"
+        run = kill_and_resume(model, out, after=rng.randrange(8), delay=rng.random())
+        pd.testing.assert_frame_equal(
+            run.read_examples(), whole[0].read_examples(), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_another_setting_in_a_used_folder_is_refused(model, whole):
+    with pytest.raises(RunFolderError, match="samples: 3 against 4"):
+        mechvrp.run_study(model, "scenes", out=whole[0].path, **{**OPTIONS, "samples": 4})
