@@ -35,33 +35,39 @@ class ImageSource:
         file: path of the image file; empty when ``data`` is given.
         data: the encoded bytes of the image, for tables that hold them.
         max_pixels: width x height beyond which the image is refused before it is decoded.
+        fetch: gives the path or the bytes when the image is used, for tables too large to hold.
     """
 
     record: str
     file: str = ""
     data: bytes | None = field(default=None, repr=False)
     max_pixels: int = MAX_PIXELS
+    fetch: Callable[[], str | bytes] | None = field(default=None, repr=False)
 
     def __call__(self) -> Image:
         """The image, upright and RGB; ``DataError`` naming the record if it cannot be had."""
         try:
-            return decode_image(self.file if self.data is None else self.data, self.max_pixels)
+            return decode_image(self._stored(), self.max_pixels)
         except DataError as error:
             raise DataError(f"{self.record}: {error}") from error
 
     @property
     def key(self) -> Hashable:
         """The same for two sources of one image, so that a check decodes it once."""
-        return self.file or id(self.data)
+        return self.file or (id(self.data) if self.data is not None else id(self.fetch))
 
     def problem(self) -> str | None:
         """Why the image cannot be used, or ``None``; decodes all of it, at a reduced scale."""
-        source = self.file if self.data is None else self.data
         try:
-            decode_image(source, self.max_pixels, preview=True)
+            decode_image(self._stored(), self.max_pixels, preview=True)
         except DataError as error:
             return str(error)
         return None
+
+    def _stored(self) -> str | bytes:
+        if self.fetch is not None:
+            return self.fetch()
+        return self.file if self.data is None else self.data
 
 
 class ImageFolder:

@@ -13,7 +13,16 @@ from typing import Any
 from mechvrp.data.sample import Skipped
 from mechvrp.errors import DataError
 
-__all__ = ["Problems", "Record", "read_csv", "read_json", "read_parquet"]
+__all__ = [
+    "Problems",
+    "Record",
+    "members_of",
+    "read_csv",
+    "read_json",
+    "read_json_object",
+    "read_parquet",
+    "records_under",
+]
 
 _BATCH_ROWS = 128
 
@@ -79,6 +88,54 @@ def read_json(path: Path, problems: Problems) -> list[Record]:
             continue
         _add(records, problems, where, entry)
     return records
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The one JSON object that a file holds; a byte-order mark and CRLF line ends are accepted.
+
+    Raises:
+        DataError: the file cannot be read, is damaged, is no object, or names something twice in
+            one object (of which JSON readers keep the last, silently).
+    """
+    raw = _read_bytes(path).removeprefix(b"\xef\xbb\xbf")
+    try:
+        content = json.loads(raw, object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not sound JSON: {error}; repair or fetch it again") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected one JSON object, got {type(content).__name__}")
+    return content
+
+
+def records_under(
+    path: Path, content: dict[str, Any], key: str, problems: Problems
+) -> list[Record]:
+    """The objects in the list ``content[key]`` of a file (``"x.json questions[0]"``, ...).
+
+    Raises:
+        DataError: there is no such list.
+    """
+    entries = content.get(key)
+    if not isinstance(entries, list):
+        raise DataError(
+            f"{path}: expected a list under {key!r}, got {type(entries).__name__}; "
+            f"the file has {sorted(content)[:8]}"
+        )
+    records: list[Record] = []
+    for number, entry in enumerate(entries):
+        _add(records, problems, f"{path.name} {key}[{number}]", entry)
+    return records
+
+
+def members_of(path: Path, content: dict[str, Any], problems: Problems) -> dict[str, Record]:
+    """The objects of a file that is one object of objects, by their names."""
+    found: dict[str, Record] = {}
+    for name, entry in content.items():
+        records: list[Record] = []
+        _add(records, problems, f"{path.name} entry {name!r}", entry)
+        if records:
+            found[name] = records[0]
+    return found
 
 
 def read_csv(path: Path, problems: Problems) -> list[Record]:
@@ -153,6 +210,15 @@ def _read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error}") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name {twice!r} comes twice in one object")
+    return found
 
 
 def _is_bad_line(raw: bytes) -> bool:

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import inspect
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ class DatasetInfo:
         splits: its splits; empty if the files themselves say.
         tasks: its tasks; empty if the files themselves say.
         root: what the folder ``root`` must hold; empty if none is needed.
+        remote: whether ``root`` may also name something that is not on this machine.
     """
 
     name: str
@@ -35,11 +37,38 @@ class DatasetInfo:
     splits: tuple[str, ...]
     tasks: tuple[str, ...]
     root: str
+    remote: bool = False
 
+
+_ON_2014 = "the COCO images in {split}/ or images/{split}/"
 
 # Each with the module and function that load it: imported when asked for, so that the generated
 # scenes cost nothing to those who load files.
 _LOADERS: dict[str, tuple[DatasetInfo, str, str]] = {
+    "aokvqa": (
+        DatasetInfo(
+            name="aokvqa",
+            description="A-OKVQA: questions that need knowledge of the world, by choice or in words",
+            splits=("train", "val"),
+            tasks=("multiple-choice", "direct-answer"),
+            root=(
+                "aokvqa_v1p0_{train,val}.json, and the COCO 2017 images in {split}2017/ or images/{split}2017/"
+            ),
+        ),
+        "mechvrp.data.aokvqa",
+        "load_aokvqa",
+    ),
+    "counting": (
+        DatasetInfo(
+            name="counting",
+            description="how many? the VRP study's form, or CountBenchQA's (source=)",
+            splits=(),
+            tasks=("counting",),
+            root=("counting.json (or countbenchqa.jsonl), and the images, directly or in images/"),
+        ),
+        "mechvrp.data.counting",
+        "load_counting",
+    ),
     "folder": (
         DatasetInfo(
             name="folder",
@@ -53,6 +82,62 @@ _LOADERS: dict[str, tuple[DatasetInfo, str, str]] = {
         ),
         "mechvrp.data.folder",
         "load_folder",
+    ),
+    "gqa": (
+        DatasetInfo(
+            name="gqa",
+            description="GQA: questions made from scene graphs, many about spatial relations",
+            splits=("testdev_balanced", "testdev_all", "val_balanced", "val_all", "train_balanced"),
+            tasks=("vqa", "spatial"),
+            root=(
+                "{split}_questions.json, directly or under questions1.2/, and the images, directly or "
+                "in images/"
+            ),
+        ),
+        "mechvrp.data.gqa",
+        "load_gqa",
+    ),
+    "hub": (
+        DatasetInfo(
+            name="hub",
+            description="any dataset of the Hugging Face datasets library, by its columns",
+            splits=(),
+            tasks=(),
+            root=(
+                "a dataset of save_to_disk, or Parquet, JSON or image files (or root is a name on the "
+                "hub, owner/name)"
+            ),
+            remote=True,
+        ),
+        "mechvrp.data.hub",
+        "load_hub",
+    ),
+    "llava-bench": (
+        DatasetInfo(
+            name="llava-bench",
+            description="LLaVA-Bench (in the wild): open questions, answers judged by another model",
+            splits=(),
+            tasks=("open-ended",),
+            root=(
+                "questions.jsonl, context.jsonl and answers_gpt4.jsonl, and the images, directly or in images/"
+            ),
+        ),
+        "mechvrp.data.llava_bench",
+        "load_llava_bench",
+    ),
+    "okvqa": (
+        DatasetInfo(
+            name="okvqa",
+            description="OK-VQA: questions about COCO images that need outside knowledge",
+            splits=("train2014", "val2014"),
+            tasks=("vqa",),
+            root=(
+                "OpenEnded_mscoco_{split}_questions.json and mscoco_{split}_annotations.json, and "
+                + _ON_2014
+            ),
+        ),
+        "mechvrp.data.okvqa",
+        "load_okvqa",
     ),
     "pope": (
         DatasetInfo(
@@ -90,7 +175,49 @@ _LOADERS: dict[str, tuple[DatasetInfo, str, str]] = {
         "mechvrp.data.scenes",
         "load_sized_scenes",
     ),
+    "scienceqa": (
+        DatasetInfo(
+            name="scienceqa",
+            description="ScienceQA: school questions of multiple choice, those with an image",
+            splits=("train", "val", "test"),
+            tasks=("multiple-choice",),
+            root=(
+                "problems.json and pid_splits.json, directly or under data/scienceqa/, and "
+                "images/{split}/{problem}/ beside them"
+            ),
+        ),
+        "mechvrp.data.scienceqa",
+        "load_scienceqa",
+    ),
+    "spatial": (
+        DatasetInfo(
+            name="spatial",
+            description="where is it? the VRP study's form, or VSR's (source=)",
+            splits=("train", "dev", "test"),
+            tasks=("spatial",),
+            root=("spatial.json (or VSR's {split}.jsonl), and the images, directly or in images/"),
+        ),
+        "mechvrp.data.spatial",
+        "load_spatial",
+    ),
+    "vqav2": (
+        DatasetInfo(
+            name="vqav2",
+            description="VQAv2: open questions about COCO images, ten answers each",
+            splits=("train2014", "val2014"),
+            tasks=("vqa",),
+            root=(
+                "v2_OpenEnded_mscoco_{split}_questions.json and v2_mscoco_{split}_annotations.json, and "
+                + _ON_2014
+            ),
+        ),
+        "mechvrp.data.vqav2",
+        "load_vqav2",
+    ),
 }
+
+# A name on the hub, of which "./data" and "/data" are none.
+_REMOTE = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 _COMMON = ("root", "split", "limit", "seed", "on_error")
 
@@ -115,13 +242,15 @@ def load(
     Images are opened when used, not here; a missing image file is an error here.
 
     Example:
-        >>> [info.name for info in available()]
-        ['folder', 'pope', 'scenes', 'scenes-sizes']
+        >>> [info.name for info in available()]  # doctest: +NORMALIZE_WHITESPACE
+        ['aokvqa', 'counting', 'folder', 'gqa', 'hub', 'llava-bench', 'okvqa', 'pope', 'scenes',
+         'scenes-sizes', 'scienceqa', 'spatial', 'vqav2']
 
     Args:
         name: one of :func:`available`.
-        root: folder with the dataset's files; what it must hold is in its :class:`DatasetInfo`.
-        split: which split; ``None`` is all of them, or a generated dataset's default.
+        root: folder with the dataset's files; what it must hold is in its :class:`DatasetInfo`. Of
+            ``"hub"`` it may be a name on the Hugging Face hub.
+        split: which split; ``None`` is all of them, or the loader's own default.
         limit: at most this many samples. Of files, they are drawn at random by ``seed`` and kept in
             the benchmark's order (the first rows of many files are one split, task or label).
         seed: of that draw, or of the generation of a generated dataset.
@@ -159,10 +288,12 @@ def _entry(name: str) -> tuple[DatasetInfo, str, str]:
     return _LOADERS[name]
 
 
-def _root(info: DatasetInfo, root: str | os.PathLike[str] | None) -> Path:
+def _root(info: DatasetInfo, root: str | os.PathLike[str] | None) -> str | Path:
     if root is None:
         raise DataError(f"{info.name!r} needs root=, a folder that holds {info.root}")
     path = Path(root).expanduser()
+    if info.remote and not path.exists() and _REMOTE.fullmatch(str(root)):
+        return str(root)
     if not path.exists():
         raise DataError(f"root {str(root)!r} does not exist; it must hold {info.root}")
     return path

@@ -25,7 +25,8 @@ class Sample:
         question: the question alone, without a prompt template around it.
         answer: the benchmark's own answer string.
         image_id: identity of the image; splits and intervals group by it.
-        task: ``"existence"``, ``"identification"``, ``"counting"``, ``"spatial"``, ``"vqa"``, ...
+        task: ``"existence"``, ``"identification"``, ``"counting"``, ``"spatial"``, ``"vqa"``,
+            ``"multiple-choice"``, ...: what a prompt asks for and how answers are scored.
         split: the benchmark's name of the split.
         meta: what else the benchmark knows (cells, boxes, question ids); copied.
     """
@@ -145,17 +146,33 @@ class Dataset(Sequence[Sample]):
         """
         return Dataset(self.name, [self._samples[i] for i in indices], info={**self.info, **info})
 
-    def check(self) -> tuple[Skipped, ...]:
-        """Decode every image once and tell which records have none; empty if all is well.
+    def check(self, *, images: bool = True) -> tuple[Skipped, ...]:
+        """What would stop a run over these samples, by record; empty if all is well.
 
-        What ``load(..., verify_images=True)`` does while loading, for a dataset already loaded.
+        Images that cannot be decoded (each is decoded once), questions without words, answers that
+        the sample's task cannot be scored by, and identities (``meta["question_id"]`` or
+        ``meta["id"]``) that come twice in a split.
+
+        Args:
+            images: decode the images, which takes longest.
         """
+        from mechvrp.data.scoring import answer_problem
+
         seen: dict[Hashable, str | None] = {}
+        places: dict[tuple[str, str], str] = {}
         problems = []
         for index, sample in enumerate(self._samples):
-            reason = sample.image_problem(seen)
-            if reason is not None:
-                problems.append(Skipped(sample.record or f"{self.name}[{index}]", reason))
+            place = sample.record or f"{self.name}[{index}]"
+            reasons = [sample.image_problem(seen) if images else None]
+            if not sample.question.strip():
+                reasons.append("the question is empty")
+            reasons.append(answer_problem(sample))
+            identity = sample.meta.get("question_id", sample.meta.get("id"))
+            if identity is not None:
+                first = places.setdefault((sample.split, str(identity)), place)
+                if first != place:
+                    reasons.append(f"has the identity {identity!r} of {first}")
+            problems += [Skipped(place, reason) for reason in reasons if reason is not None]
         return tuple(problems)
 
     def __repr__(self) -> str:

@@ -1,167 +1,47 @@
-"""Reading free-text answers and scoring them, as each benchmark's own code does."""
+"""Scoring free-text answers, as each benchmark's own code does."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
 
+from mechvrp.data.choices import LETTERS, read_letter
+from mechvrp.data.readings import (
+    Reading,
+    normalise_answer,
+    read_count,
+    yes_no_label,
+    yes_no_reader,
+)
 from mechvrp.data.sample import Sample
+from mechvrp.data.vqa_scoring import normalise_vqa, vqa_accuracy
 from mechvrp.errors import DataError
 
-__all__ = [
-    "PopeScores",
-    "is_correct",
-    "normalise_answer",
-    "official_yes_no",
-    "pope_scores",
-    "read_count",
-    "score",
-    "strict_yes_no",
-]
-
-Reading = Literal["official", "strict"]
-
-_UNITS = (
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
-    *("ten", "eleven", "twelve", "thirteen", "fourteen"),
-    *("fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
-)
-_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_LARGE = re.compile(r"\b(?:hundred|thousand|million)s?\b")
-_NUMBERS = {word: value for value, word in enumerate(_UNITS)}
-_NUMBERS |= {word: 20 + 10 * index for index, word in enumerate(_TENS)}
-_NUMBERS["none"] = 0
-_COUNT = re.compile(
-    rf"(?P<tens>\b(?:{'|'.join(_TENS)})\b)(?:[\s-]+(?P<unit>(?:{'|'.join(_UNITS[1:10])})\b))?"
-    rf"|\b(?P<word>{'|'.join([*_UNITS, 'none'])})\b"
-    r"|(?<![\w.])(?P<digits>\d{1,3}(?:,\d{3}){1,5}|\d{1,18})(?![\w]|\.\d)"
-)
-
-
-def official_yes_no(text: str) -> Literal["yes", "no"]:
-    """An answer as POPE's own ``evaluate.py`` reads it: ``"no"`` or, failing that, ``"yes"``.
-
-    The text before the first ``.``, commas deleted, split at single spaces; ``"no"`` if a piece is
-    ``No``, ``no`` or ``not``, in exactly that case. So ``""``, ``"NO"``, ``"no!"`` and ``"I cannot
-    tell"`` are ``"yes"``: what published figures were made with, kept to the letter.
-    """
-    words = text.split(".")[0].replace(",", "").split(" ")
-    return "no" if any(word in ("No", "no", "not") for word in words) else "yes"
-
-
-def strict_yes_no(text: str) -> Literal["yes", "no", "unknown"]:
-    """``"yes"`` or ``"no"`` if that is the first word, in any case; else ``"unknown"``.
-
-    Spaces and punctuation around the word do not count: ``"\\nNo!"`` is ``"no"``, ``"Nope"`` and
-    ``"There is not a dog."`` are ``"unknown"``.
-    """
-    word = re.match(r"[\W_]*([^\W\d_]+(?:['\u2019][^\W\d_]+)*)", text)
-    first = word.group(1).lower() if word else ""
-    return "yes" if first == "yes" else "no" if first == "no" else "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class PopeScores:
-    """POPE's figures, all shares of 1; "yes" is the positive class.
-
-    Attributes:
-        n: questions.
-        accuracy: right answers; an unknown one is wrong.
-        precision: of the "yes" answers, the right ones; 0 if there is no "yes" answer.
-        recall: of the questions whose label is "yes", those answered "yes"; 0 if there is none.
-        f1: 2 tp / (2 tp + fp + fn); 0 if that has no denominator.
-        yes_ratio: "yes" among the answers (not among the labels).
-        unknown_rate: answers that are neither; always 0 in the official reading.
-        tp, fp, tn, fn: the counts. An unknown answer to a "yes" question is in ``fn``; to a "no"
-            question in none of them.
-    """
-
-    n: int
-    accuracy: float
-    precision: float
-    recall: float
-    f1: float
-    yes_ratio: float
-    unknown_rate: float
-    tp: int
-    fp: int
-    tn: int
-    fn: int
-
-
-def pope_scores(
-    predictions: Sequence[str], labels: Sequence[str], *, reading: Reading = "official"
-) -> PopeScores:
-    """Score free-text answers to yes/no questions.
-
-    No figure is ever NaN, where POPE's own code divides by zero (see :class:`PopeScores`).
-
-    Args:
-        predictions: what the model wrote, one text a question.
-        labels: ``"yes"`` or ``"no"`` in any case.
-        reading: ``"official"`` (:func:`official_yes_no`) or ``"strict"`` (:func:`strict_yes_no`).
-
-    Raises:
-        DataError: no predictions, lengths that differ, a prediction that is not text, or a label
-            that is neither.
-    """
-    if len(predictions) != len(labels) or not len(labels):
-        raise DataError(
-            f"expected as many predictions as labels, and at least one; got {len(predictions)} "
-            f"predictions and {len(labels)} labels"
-        )
-    read = _reader(reading)
-    counts = {(truth, answer): 0 for truth in ("yes", "no") for answer in ("yes", "no", "unknown")}
-    for index, (prediction, label) in enumerate(zip(predictions, labels, strict=True)):
-        if not isinstance(prediction, str):
-            raise DataError(f"prediction {index} must be text, got {prediction!r}")
-        counts[_label(label, f"label {index}"), read(prediction)] += 1
-    n = len(labels)
-    tp, fn = counts["yes", "yes"], counts["yes", "no"] + counts["yes", "unknown"]
-    tn, fp = counts["no", "no"], counts["no", "yes"]
-    return PopeScores(
-        n=n,
-        accuracy=(tp + tn) / n,
-        precision=_share(tp, tp + fp),
-        recall=_share(tp, tp + fn),
-        f1=_share(2 * tp, 2 * tp + fp + fn),
-        yes_ratio=(tp + fp) / n,
-        unknown_rate=(counts["yes", "unknown"] + counts["no", "unknown"]) / n,
-        tp=tp,
-        fp=fp,
-        tn=tn,
-        fn=fn,
-    )
-
-
-def normalise_answer(text: str) -> str:
-    """Stripped, lower-case, without final periods, inner space as single spaces."""
-    return " ".join(text.lower().split()).rstrip(". ")
-
-
-def read_count(text: str) -> int | None:
-    """The first whole number in a text, in digits or in words up to ninety-nine, or ``None``.
-
-    ``"none"`` is 0; ``"1,000"`` is 1000; ``"2.5"`` is no whole number. A text with hundreds or
-    more in words is not read: its first small number word would be a part of another number.
-    """
-    match = _COUNT.search(text.lower())
-    if match is None or _LARGE.search(text.lower()):
-        return None
-    if match["digits"]:
-        return int(match["digits"].replace(",", ""))
-    if match["word"]:
-        return _NUMBERS[match["word"]]
-    return _NUMBERS[match["tens"]] + _NUMBERS.get(match["unit"] or "zero", 0)
+__all__ = ["answer_problem", "count_error", "is_correct", "normalised_for_vote", "score"]
 
 
 def score(sample: Sample, prediction: str, *, reading: Reading = "official") -> float:
-    """How right a free-text answer is, from 0 to 1, by the rule of the sample's task.
+    """How right a free-text answer is, from 0 to 1, by the benchmark's own rule.
 
-    ``existence``: the answer read as yes or no. ``counting``: the first whole number, else as the
-    rest. Every other task: the whole answer, normalised (:func:`normalise_answer`), must be equal.
+    The rule goes by the sample's task, unless ``meta["scoring"]`` names another:
+
+    ``existence``
+        The answer read as yes or no.
+    ``counting``
+        The first whole number, else as the rest.
+    ``multiple-choice``
+        The letter in the answer (:func:`~mechvrp.data.read_letter`); without one it is wrong. Where
+        ``meta["readings"]`` has ``"text"`` (A-OKVQA), the exact text of one of ``meta["choices"]``
+        counts too.
+    ``vqa`` with a list of texts in ``meta["answers"]``
+        :func:`~mechvrp.data.vqa_accuracy`: VQAv2 and OK-VQA.
+    ``direct-answer``
+        min(1, how many of ``meta["answers"]`` it is exactly / 3): A-OKVQA.
+    ``gqa``
+        Equal once its final periods are gone and it is in lower case.
+    ``open-ended``
+        No rule: such answers are judged (:func:`~mechvrp.data.export_for_judge`).
+    ``exact`` and every other task
+        The whole answer, normalised (:func:`normalise_answer`), must be equal.
 
     Args:
         sample: the question and its answer.
@@ -173,20 +53,126 @@ def score(sample: Sample, prediction: str, *, reading: Reading = "official") -> 
         DataError: the prediction is not text, or the sample has no answer that its task can be
             scored by.
     """
-    if not isinstance(prediction, str):
-        raise DataError(f"the prediction for {sample!r} must be text, got {prediction!r}")
-    if not sample.answer.strip():
+    _check_prediction(sample, prediction)
+    rule = _rule(sample)
+    if rule != "open-ended" and not sample.answer.strip():
         raise DataError(f"{sample!r} has no answer to score against")
-    return _SCORERS.get(sample.task, _exact)(sample, prediction, reading)
+    return _SCORERS[rule](sample, prediction, reading)
 
 
 def is_correct(sample: Sample, prediction: str, *, reading: Reading = "official") -> bool:
-    """Whether :func:`score` is at least a half: the binary label of the reliability study."""
+    """Whether :func:`score` is at least a half: the binary label of the reliability study.
+
+    Where the score is not 0 or 1 this is a convention, no official rule. By VQA accuracy and
+    A-OKVQA's direct answers it means that at least two annotators gave this answer (one gives 0.3,
+    two give 0.6).
+    """
     return score(sample, prediction, reading=reading) >= 0.5
 
 
+def normalised_for_vote(sample: Sample, prediction: str, *, reading: Reading = "official") -> str:
+    """An answer in the form in which the sample's rule compares it: equal forms are one vote.
+
+    ``existence``: ``"yes"``, ``"no"`` or ``"unknown"``. ``counting``: the first whole number in
+    digits. ``multiple-choice``: the letter. ``vqa`` with annotators' answers:
+    :func:`~mechvrp.data.normalise_vqa`. ``direct-answer``: the answer as it stands, without space
+    around it. ``gqa``: without final periods, in lower case. Whatever cannot be read so, and every
+    other task: :func:`normalise_answer`. The right answer plays no part.
+
+    Args:
+        sample: the question.
+        prediction: what the model wrote.
+        reading: of yes/no answers.
+
+    Raises:
+        DataError: the prediction is not text.
+    """
+    _check_prediction(sample, prediction)
+    rule = _rule(sample)
+    if rule == "existence":
+        return yes_no_reader(reading)(prediction)
+    if rule == "counting":
+        count = read_count(prediction)
+        return normalise_answer(prediction) if count is None else str(count)
+    if rule == "multiple-choice":
+        return _chosen(sample, prediction) or normalise_answer(prediction)
+    if rule == "vqa":
+        return normalise_vqa(prediction)
+    if rule == "direct-answer":
+        return prediction.strip()
+    return _gqa_form(prediction) if rule == "gqa" else normalise_answer(prediction)
+
+
+def count_error(sample: Sample, prediction: str) -> int | None:
+    """By how much a count is off, at least 0; ``None`` if the prediction holds no whole number.
+
+    Raises:
+        DataError: the prediction is not text, or the sample's answer is no whole number.
+    """
+    _check_prediction(sample, prediction)
+    expected, found = read_count(sample.answer), read_count(prediction)
+    if expected is None:
+        raise DataError(f"the answer of {sample!r} is no whole number")
+    return None if found is None else abs(found - expected)
+
+
+def answer_problem(sample: Sample) -> str | None:
+    """Why no prediction could be scored against the sample's answer, or ``None``.
+
+    A sample without an answer, or whose answers are judged, has no such problem: it is not to be
+    scored.
+    """
+    if not sample.answer.strip():
+        return None
+    try:
+        if _rule(sample) != "open-ended":
+            score(sample, "")
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def _rule(sample: Sample) -> str:
+    named = sample.meta.get("scoring")
+    if named is not None:
+        if named not in _SCORERS:
+            raise DataError(
+                f"{sample!r}: meta['scoring'] must be one of {', '.join(_SCORERS)}, got {named!r}"
+            )
+        return str(named)
+    if sample.task == "vqa":
+        return "vqa" if _annotated(sample) is not None else "exact"
+    return sample.task if sample.task in _SCORERS else "exact"
+
+
+def _check_prediction(sample: Sample, prediction: object) -> None:
+    if not isinstance(prediction, str):
+        raise DataError(f"the prediction for {sample!r} must be text, got {prediction!r}")
+
+
+def _annotated(sample: Sample) -> list[str] | None:
+    """The annotators' answers, or ``None``: a table's column of that name may be anything."""
+    answers = sample.meta.get("answers")
+    if not isinstance(answers, (list, tuple)) or not answers:
+        return None
+    return list(answers) if all(isinstance(answer, str) for answer in answers) else None
+
+
+def _answers(sample: Sample) -> list[str]:
+    answers = _annotated(sample)
+    if answers is None:
+        raise DataError(
+            f"{sample!r} is scored by meta['answers'], a list of texts; it is "
+            f"{sample.meta.get('answers')!r:.80}"
+        )
+    return answers
+
+
 def _existence(sample: Sample, prediction: str, reading: Reading) -> float:
-    return float(_reader(reading)(prediction) == _label(sample.answer, f"the answer of {sample!r}"))
+    return float(
+        yes_no_reader(reading)(prediction)
+        == yes_no_label(sample.answer, f"the answer of {sample!r}")
+    )
 
 
 def _counting(sample: Sample, prediction: str, reading: Reading) -> float:
@@ -200,29 +186,86 @@ def _exact(sample: Sample, prediction: str, reading: Reading) -> float:
     return float(normalise_answer(prediction) == normalise_answer(sample.answer))
 
 
-# Tasks scored otherwise than by an exact match. A benchmark with a rule of its own adds a line.
+def _vqa(sample: Sample, prediction: str, reading: Reading) -> float:
+    try:
+        return vqa_accuracy(prediction, _answers(sample))
+    except DataError as error:
+        raise DataError(f"{sample!r}: {error}") from error
+
+
+def _direct(sample: Sample, prediction: str, reading: Reading) -> float:
+    return min(1.0, _answers(sample).count(prediction.strip()) / 3)
+
+
+def _gqa(sample: Sample, prediction: str, reading: Reading) -> float:
+    return float(_gqa_form(prediction) == sample.answer)
+
+
+def _gqa_form(text: str) -> str:
+    return text.strip().rstrip(".").lower()
+
+
+def _multiple_choice(sample: Sample, prediction: str, reading: Reading) -> float:
+    right, choices = sample.answer.strip(), _choices(sample)
+    if "letter" not in _readings(sample):
+        if right not in choices:
+            raise DataError(f"the answer of {sample!r} is none of its choices {choices}")
+        right = LETTERS[choices.index(right)]
+    allowed = LETTERS[: len(choices) or None]
+    if len(right) != 1 or right not in allowed:
+        raise DataError(f"the answer of {sample!r} must be a letter, one of {allowed}")
+    found = _chosen(sample, prediction)
+    if found is None or not choices:
+        return float(found == right)
+    # Two choices may read the same.
+    return float(choices[LETTERS.index(found)] == choices[LETTERS.index(right)])
+
+
+def _chosen(sample: Sample, prediction: str) -> str | None:
+    """The letter of the choice that a prediction makes, or ``None``."""
+    readings, choices = _readings(sample), _choices(sample)
+    if "letter" in readings:
+        letter = read_letter(prediction, len(choices) or len(LETTERS))
+        if letter is not None:
+            return letter
+    text = prediction.strip()
+    return LETTERS[choices.index(text)] if "text" in readings and text in choices else None
+
+
+def _readings(sample: Sample) -> tuple[str, ...]:
+    readings = tuple(sample.meta.get("readings", ("letter",)))
+    if not readings or not set(readings) <= {"letter", "text"}:
+        raise DataError(f"{sample!r}: meta['readings'] holds 'letter' and 'text', got {readings!r}")
+    return readings
+
+
+def _choices(sample: Sample) -> list[str]:
+    """The choices, at most as many as letters; none if only letters are known."""
+    choices = sample.meta.get("choices", ())
+    sound = isinstance(choices, (list, tuple)) and all(isinstance(c, str) for c in choices)
+    if not sound or len(choices) > len(LETTERS):
+        raise DataError(
+            f"{sample!r}: meta['choices'] must be a list of at most {len(LETTERS)} texts, got "
+            f"{choices!r:.80}"
+        )
+    return list(choices)
+
+
+def _judged(sample: Sample, prediction: str, reading: Reading) -> float:
+    raise DataError(
+        f"{sample!r} has no rule that says whether an answer is right: a judge scores it. Write the "
+        "requests with mechvrp.data.export_for_judge and read the reviews with import_reviews"
+    )
+
+
+# By task, or by meta["scoring"].
 _SCORERS: dict[str, Callable[[Sample, str, Reading], float]] = {
     "counting": _counting,
+    "direct-answer": _direct,
+    "exact": _exact,
     "existence": _existence,
+    "gqa": _gqa,
+    "multiple-choice": _multiple_choice,
+    "open-ended": _judged,
+    "vqa": _vqa,
 }
-
-
-def _reader(reading: str) -> Callable[[str], str]:
-    readers: dict[str, Callable[[str], str]] = {
-        "official": official_yes_no,
-        "strict": strict_yes_no,
-    }
-    if reading not in readers:
-        raise DataError(f"reading must be 'official' or 'strict', got {reading!r}")
-    return readers[reading]
-
-
-def _label(label: object, place: str) -> str:
-    word = label.strip().lower() if isinstance(label, str) else ""
-    if word not in ("yes", "no"):
-        raise DataError(f"{place} must be 'yes' or 'no', got {label!r}")
-    return word
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0

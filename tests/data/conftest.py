@@ -19,6 +19,29 @@ def encode(size=(8, 6), colour=(200, 30, 30), kind="JPEG", **save) -> bytes:
     return buffer.getvalue()
 
 
+def put_images(root: Path, *names: str) -> None:
+    """Writes a small image under each name."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(encode())
+
+
+def put_json(path: Path, content: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def put_lines(path: Path, rows: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def dos(path: Path) -> None:
+    """Gives a file CRLF line ends and a byte-order mark."""
+    text = path.read_text(encoding="utf-8").replace("\n", "\r\n")
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+
+
 def json_lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_bytes().splitlines()]
 

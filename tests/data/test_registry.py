@@ -14,16 +14,25 @@ from mechvrp.errors import DataError
 
 def test_available_describes_every_dataset():
     infos = mechvrp.data.available()
-    assert [info.name for info in infos] == ["folder", "pope", "scenes", "scenes-sizes"]
+    names = [info.name for info in infos]
+    assert names == [
+        *("aokvqa", "counting", "folder", "gqa", "hub", "llava-bench", "okvqa", "pope"),
+        *("scenes", "scenes-sizes", "scienceqa", "spatial", "vqav2"),
+    ]
     assert all(info.description and "\n" not in info.description for info in infos)
-    assert [info.root == "" for info in infos] == [False, False, True, True]
+    assert [info.name for info in infos if not info.root] == ["scenes", "scenes-sizes"]
+    assert [info.name for info in infos if info.remote] == ["hub"]
 
 
 def test_the_descriptions_agree_with_the_loaders():
-    pope = importlib.import_module("mechvrp.data.pope")
     scenes = importlib.import_module("mechvrp.data.scenes")
     infos = {info.name: info for info in mechvrp.data.available()}
-    assert infos["pope"].splits == pope.SPLITS
+    for name in ("aokvqa", "gqa", "okvqa", "pope", "scienceqa", "vqav2"):
+        module = importlib.import_module(f"mechvrp.data.{name}")
+        assert infos[name].splits == module.SPLITS
+    for name in ("aokvqa", "gqa"):
+        assert infos[name].tasks == importlib.import_module(f"mechvrp.data.{name}").TASKS
+    assert infos["spatial"].splits == importlib.import_module("mechvrp.data.spatial").VSR_SPLITS
     for name in ("scenes", "scenes-sizes"):
         assert set(infos[name].splits) == set(scenes.SPLITS)
     for info, module, function in registry._LOADERS.values():
@@ -46,7 +55,10 @@ def test_scenes_load_by_name_and_are_scored_by_their_own_answers():
     [
         ("popes", {}, "did you mean 'pope'"),
         ("POPE", {}, "did you mean 'pope'"),
-        ("imagenet", {}, "The datasets are folder, pope, scenes, scenes-sizes"),
+        ("imagenet", {}, "The datasets are aokvqa, counting, folder, gqa, hub, llava-bench, okvqa"),
+        ("vqa2", {}, "did you mean 'vqav2'"),
+        ("vqav2", {}, "needs root=, a folder that holds v2_OpenEnded"),
+        ("gqa", {"root": ".", "limit": 0}, "limit"),
         ("pope", {}, "needs root=, a folder that holds coco_pope"),
         ("pope", {"root": "/no/such/folder"}, "does not exist; it must hold coco_pope"),
         ("scenes", {"root": "."}, "reads no files"),
@@ -65,8 +77,11 @@ def test_a_wrong_call_is_told_what_would_be_right(name, options, message):
 
 def test_importing_loads_no_array_or_image_library():
     code = (
-        "import sys, mechvrp, mechvrp.data.pope, mechvrp.data.folder; "
-        "print(*{'numpy', 'pandas', 'pyarrow', 'PIL', 'sklearn', 'torch'} & set(sys.modules))"
+        "import sys, importlib, mechvrp; from mechvrp.data import registry\n"
+        "modules = {module for _, module, _ in registry._LOADERS.values()}\n"
+        "for name in modules - {'mechvrp.data.scenes'}: importlib.import_module(name)\n"
+        "heavy = {'numpy', 'pandas', 'pyarrow', 'PIL', 'sklearn', 'torch', 'datasets'}\n"
+        "print(*heavy & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

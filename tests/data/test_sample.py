@@ -1,6 +1,7 @@
 """Samples and datasets: sequences that keep no pixels."""
 
 import pickle
+import re
 
 import pytest
 from PIL import Image
@@ -61,3 +62,51 @@ def test_a_check_names_the_record_or_the_position():
     assert (first.record, first.reason) == ("mine[0]", "no image today")
     assert second.record == "line 9"
     assert "cannot be decoded" in second.reason
+
+
+def test_a_check_finds_what_would_stop_a_run():
+    image = Image.new("RGB", (2, 2))
+
+    def sample(question="q", answer="yes", task="existence", split="a", **meta):
+        return Sample(image, question, answer, "i", task, split, meta)
+
+    dataset = Dataset(
+        "mine",
+        [
+            sample(),
+            sample(question=" "),
+            sample(answer="dog"),
+            sample(answer="AA", task="multiple-choice"),
+            sample(answer="C", task="multiple-choice", choices=["x", "y"]),
+            sample(answer="x", task="vqa", answers=["x", "x"]),
+            sample(answer="x", task="vqa", answers="x, y"),  # a column of that name, no list
+            sample(answer="x", task="direct-answer"),
+            sample(answer="x", scoring="fuzzy"),
+            sample(answer=""),
+            sample(question_id=4),
+            sample(question_id="4"),
+            sample(question_id="4", split="b"),
+            sample(id="n"),
+            sample(id="n"),
+        ],
+    )
+    found = {problem.record: problem.reason for problem in dataset.check(images=False)}
+    assert list(found) == [f"mine[{n}]" for n in (1, 2, 3, 4, 5, 7, 8, 11, 14)]
+    for index, reason in [
+        (1, "the question is empty"),
+        (2, "must be 'yes' or 'no', got 'dog'"),
+        (3, "must be a letter, one of ABC"),
+        (4, "must be a letter, one of AB"),
+        (5, "at least 4 annotators, got 2"),
+        (7, r"a list of texts; it is None"),
+        (8, "must be one of counting, direct-answer, .* got 'fuzzy'"),
+        (11, r"has the identity '4' of mine\[10\]"),
+        (14, r"has the identity 'n' of mine\[13\]"),
+    ]:
+        assert re.search(reason, found[f"mine[{index}]"]), found[f"mine[{index}]"]
+
+
+def test_a_check_without_images_decodes_none():
+    dataset = Dataset("mine", [Sample(ImageSource("line 9", data=b"damaged"), "q", "x")])
+    assert dataset.check(images=False) == ()
+    assert len(dataset.check()) == 1

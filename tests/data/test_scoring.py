@@ -12,6 +12,7 @@ from mechvrp.data import (
     Sample,
     is_correct,
     normalise_answer,
+    normalised_for_vote,
     official_yes_no,
     pope_scores,
     read_count,
@@ -141,8 +142,8 @@ def test_any_number_in_digits(number):
     assert read_count(f"I count {number:,}.") == number == read_count(str(number))
 
 
-def sample(task, answer):
-    return Sample(Image.new("RGB", (1, 1)), "q", answer, task=task)
+def sample(task, answer, **meta):
+    return Sample(Image.new("RGB", (1, 1)), "q", answer, task=task, meta=meta)
 
 
 @pytest.mark.parametrize(
@@ -183,3 +184,79 @@ def test_unscorable_samples():
         score(sample("existence", "dog"), "yes")
     with pytest.raises(DataError, match="must be text, got 3"):
         score(sample("vqa", "3"), 3)  # type: ignore[arg-type]
+
+
+TEN = ["two", "2", "2", "3", "2", "3", "3", "3", "2", "4"]
+
+
+def test_the_rule_can_be_named():
+    assert score(sample("vqa", "2"), "two") == 0
+    assert score(sample("vqa", "2", answers=TEN), "two") == 1
+    assert score(sample("vqa", "2", answers=TEN), "four") == 0.3
+    assert score(sample("vqa", "2", answers=TEN, scoring="exact"), "two") == 0
+    assert score(sample("vqa", "2", scoring="counting"), "two") == 1
+    assert score(sample("spatial", "yes", scoring="existence"), "Yes, it is.") == 1
+    with pytest.raises(DataError, match="one of counting, .*, vqa, got 'soft'"):
+        score(sample("vqa", "2", scoring="soft"), "two")
+
+
+def test_a_letter_without_choices_is_any_letter():
+    assert score(sample("multiple-choice", "F"), "F") == 1
+    assert score(sample("multiple-choice", "F"), "The answer is F.") == 1
+    with pytest.raises(DataError, match="must be a letter"):
+        score(sample("multiple-choice", "a cab"), "A")
+    with pytest.raises(DataError, match="'letter' and 'text', got"):
+        score(sample("multiple-choice", "A", readings=["number"]), "A")
+    with pytest.raises(DataError, match=r"meta\['choices'\] must be a list"):
+        score(sample("multiple-choice", "A", choices="abc"), "A")
+    with pytest.raises(DataError, match="none of its choices"):
+        score(sample("multiple-choice", "A", choices=["x", "y"], readings=["text"]), "x")
+
+
+def test_two_choices_that_read_the_same_are_both_right():
+    same = sample("multiple-choice", "C", choices=["x", "y", "x"], readings=("letter", "text"))
+    assert [score(same, text) for text in ("A", "C", "x", "B")] == [1, 1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "votes"),
+    [
+        (sample("existence", "yes"), [("Yes, a dog", "yes"), ("no dog", "no"), ("", "yes")]),
+        (sample("counting", "2"), [("two", "2"), ("There are 2.", "2"), ("Many.", "many")]),
+        (sample("multiple-choice", "A"), [("B. x", "B"), ("B", "B"), ("The dog.", "the dog")]),
+        (sample("vqa", "2", answers=TEN), [("The two!", "2"), ("dont", "don't")]),
+        (sample("vqa", "2"), [("The  Two.", "the two")]),
+        (sample("direct-answer", "x", answers=TEN), [(" The Two. ", "The Two.")]),
+        (sample("spatial", "x", scoring="gqa"), [("Left..", "left")]),
+        (sample("identification", "x"), [(" Eight.\n", "eight")]),
+    ],
+)
+def test_votes_are_counted_in_the_form_that_is_scored(asked, votes):
+    for text, vote in votes:
+        assert normalised_for_vote(asked, text) == vote
+
+
+def test_a_vote_does_not_need_the_answer():
+    assert normalised_for_vote(sample("existence", ""), "Nope", reading="strict") == "unknown"
+    assert normalised_for_vote(sample("existence", "dog"), "Nope") == "yes"
+    with pytest.raises(DataError, match="must be text"):
+        normalised_for_vote(sample("existence", "yes"), None)  # type: ignore[arg-type]
+
+
+RULES = [
+    sample("existence", "yes"),
+    sample("counting", "2"),
+    sample("multiple-choice", "B", choices=["x", "y"], readings=("letter", "text")),
+    sample("vqa", "2", answers=TEN),
+    sample("direct-answer", "x", answers=TEN),
+    sample("spatial", "x", scoring="gqa"),
+    sample("identification", "x"),
+]
+
+
+@given(st.sampled_from(RULES), st.text(max_size=8), st.text(max_size=8))
+def test_equal_votes_score_alike(asked, first, second):
+    found = [score(asked, text) for text in (first, second)]
+    assert all(0 <= value <= 1 for value in found)
+    if normalised_for_vote(asked, first) == normalised_for_vote(asked, second):
+        assert found[0] == found[1]

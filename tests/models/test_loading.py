@@ -108,6 +108,39 @@ def test_registering_a_family():
         families._FAMILIES.update(before)
 
 
+@pytest.mark.parametrize(
+    ("name", "task", "ending"),
+    [
+        ("llava-clip", "vqa", "Q?\nAnswer the question using a single word or phrase. ASSISTANT:"),
+        (
+            "llava-clip",
+            "multiple-choice",
+            "Q?\nAnswer with the option's letter from the given choices directly. ASSISTANT:",
+        ),
+        ("llava-clip", "open-ended", "Q? ASSISTANT:"),
+        ("qwen2-vl", "existence", "Q? Please answer yes or no.<|im_end|>"),
+        (
+            "qwen2-vl",
+            "vqa",
+            "Q?\nPlease try to answer the question with short words or phrases if possible.<|im_end|>",
+        ),
+        (
+            "qwen2-vl",
+            "multiple-choice",
+            "Q?\nPlease select the correct answer from the options above.<|im_end|>",
+        ),
+        ("qwen2-vl", "open-ended", "Q?<|im_end|>"),
+        ("paligemma", "multiple-choice", "answer en Q?"),
+    ],
+)
+def test_the_instruction_is_the_task_s(name, task, ending):
+    from mechvrp.models import families
+
+    family = families.families()[name.removesuffix("-clip").replace("-", "_")]
+    text = family.prompt(tiny.processor(name), "Q?", task=task, instruction=None)
+    assert text.replace("\n<|im_start|>assistant\n", "").endswith(ending)
+
+
 @pytest.mark.parametrize("name", ["llava-clip", "qwen2-vl", "paligemma"])
 def test_official_prompts(name):
     model = mechvrp.load(tiny.hf_model(name), processor=tiny.processor(name))

@@ -118,7 +118,9 @@ class Family(ABC):
         """The text given to the processor for one question about one image.
 
         ``instruction`` is text appended to the question; ``None`` means the family's official
-        prompt for the task, ``""`` the bare question.
+        prompt for the task, ``""`` the bare question. Tasks are those of ``mechvrp.data``: a
+        question of ``"multiple-choice"`` already lists its options, one of ``"open-ended"`` wants
+        sentences, any other a word or a phrase.
         """
 
     def tokenize(

@@ -19,6 +19,11 @@ SYSTEM = (
 )
 #: Its instruction for short answers (VQA and POPE evaluation).
 INSTRUCTION = "\nAnswer the question using a single word or phrase."
+#: Its instructions for other questions: a choice by letter, and an answer in sentences.
+BY_TASK = {
+    "multiple-choice": "\nAnswer with the option's letter from the given choices directly.",
+    "open-ended": "",
+}
 #: Towers whose tokens form one square grid.
 TOWERS = ("clip_vision_model", "siglip_vision_model")
 
@@ -39,7 +44,7 @@ class Llava(Family):
 
     def prompt(self, processor: Any, question: str, *, task: str, instruction: str | None) -> str:
         system = SYSTEM if instruction is None else None
-        question += INSTRUCTION if instruction is None else instruction
+        question += BY_TASK.get(task, INSTRUCTION) if instruction is None else instruction
         if getattr(processor, "chat_template", None):
             return self._chat(processor, question, system)
         start = f"{system} " if system else ""

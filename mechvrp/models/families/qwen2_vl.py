@@ -13,9 +13,13 @@ if TYPE_CHECKING:
 __all__ = ["Qwen2VL"]
 
 SYSTEM = "You are a helpful assistant."
-#: Instructions of the official evaluation: polls, and open questions.
-POLL = " Please answer yes or no."
+#: Instructions of the official evaluation: short answers, and by task.
 SHORT = "\nPlease try to answer the question with short words or phrases if possible."
+BY_TASK = {
+    "existence": " Please answer yes or no.",
+    "multiple-choice": "\nPlease select the correct answer from the options above.",
+    "open-ended": "",
+}
 
 
 class Qwen2VL(Family):
@@ -32,7 +36,7 @@ class Qwen2VL(Family):
 
     def prompt(self, processor: Any, question: str, *, task: str, instruction: str | None) -> str:
         if instruction is None:
-            instruction = POLL if task == "existence" else SHORT
+            instruction = BY_TASK.get(task, SHORT)
         question += instruction
         if getattr(processor, "chat_template", None):
             return self._chat(processor, question)

@@ -1,0 +1,56 @@
+"""Values of one record, checked: each of these raises ``DataError`` with the reason alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from mechvrp.errors import DataError
+
+__all__ = ["scalar_of", "text_of", "texts_of", "whole_of"]
+
+
+def text_of(values: Mapping[str, Any], name: str) -> str:
+    """The text under ``name``, not blank, as it stands."""
+    value = _present(values, name)
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{name!r} must be text, got {value!r:.80}")
+    return value
+
+
+def scalar_of(values: Mapping[str, Any], name: str) -> str:
+    """The text or number under ``name`` as text: files mix ``3`` and ``"3"``."""
+    value = _present(values, name)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and math.isfinite(value):
+        return str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{name!r} must be text or a number, got {value!r:.80}")
+    return value
+
+
+def whole_of(values: Mapping[str, Any], name: str, stop: int | None = None) -> int:
+    """The whole number under ``name``, at least 0 and below ``stop``."""
+    value = _present(values, name)
+    sound = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if not sound or (stop is not None and value >= stop):
+        bound = "" if stop is None else f" below {stop}"
+        raise DataError(f"{name!r} must be a whole number from 0{bound}, got {value!r:.80}")
+    return int(value)
+
+
+def texts_of(values: Mapping[str, Any], name: str, least: int = 1) -> list[str]:
+    """The list of texts under ``name``, at least so many."""
+    value = _present(values, name)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise DataError(f"{name!r} must be a list of texts, got {value!r:.80}")
+    if len(value) < least:
+        raise DataError(f"{name!r} must hold at least {least}, got {len(value)}: {value!r:.80}")
+    return list(value)
+
+
+def _present(values: Mapping[str, Any], name: str) -> Any:
+    if name not in values:
+        raise DataError(f"has no {name!r}; it has {sorted(map(str, values))}")
+    return values[name]
