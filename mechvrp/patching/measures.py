@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechvrp.data import is_correct
+from mechvrp.data import Sample, is_correct
 from mechvrp.errors import InputError, ShapeError, UnavailableError
 
 if TYPE_CHECKING:
@@ -25,11 +25,13 @@ __all__ = [
     "Reading",
     "Target",
     "as_measures",
+    "first_token",
     "first_tokens",
     "fixed_target",
     "one_measure",
     "split_measures",
     "towards",
+    "ways_to_begin",
 ]
 
 #: Coordinates of a sweep's result, which no measure can be called.
@@ -69,20 +71,39 @@ def first_tokens(model: VLM, batch: Batch, logits: Float[Tensor, "example d_voca
         raise UnavailableError(
             "the right answers are unknown: encode samples with model.encode, or give target token ids"
         )
-    found = []
-    for sample, row in zip(batch.samples, logits, strict=True):
-        if not sample.answer.strip():
-            raise UnavailableError(f"{sample!r} has no answer; give target token ids")
-        word = sample.answer.strip()
-        ways = {f"{space}{text}" for space in ("", " ") for text in (word, word.capitalize())}
-        ids = {
-            encoded[0]
-            for way in ways
-            if (encoded := model.tokenizer(way, add_special_tokens=False)["input_ids"])
-            and model.tokenizer.decode([encoded[0]]).strip()
-        }
-        found.append(max(ids, key=lambda i: float(row[i])))
+    found = [
+        first_token(model, sample, row) for sample, row in zip(batch.samples, logits, strict=True)
+    ]
     return torch.tensor(found, device=logits.device)
+
+
+def first_token(model: VLM, sample: Sample, logits: Float[Tensor, " d_vocab"]) -> int:
+    """``first_tokens`` of one sample: of ``ways_to_begin`` its answer, the likeliest."""
+    return max(ways_to_begin(model, sample), key=lambda i: float(logits[i]))
+
+
+def ways_to_begin(model: VLM, sample: Sample) -> set[int]:
+    """Tokens that a sample's right answer can begin with, by the model's own tokenizer.
+
+    Raises:
+        UnavailableError: as ``first_tokens``.
+    """
+    if not sample.answer.strip():
+        raise UnavailableError(f"{sample!r} has no answer; give target token ids")
+    word = sample.answer.strip()
+    ways = {f"{space}{text}" for space in ("", " ") for text in (word, word.capitalize())}
+    ids = {
+        encoded[0]
+        for way in ways
+        if (encoded := model.tokenizer(way, add_special_tokens=False)["input_ids"])
+        and model.tokenizer.decode([encoded[0]]).strip()
+    }
+    if not ids:
+        raise UnavailableError(
+            f"no token begins the answer of {sample!r} in the tokenizer of {model.name}; give target "
+            "token ids"
+        )
+    return ids
 
 
 @dataclass

@@ -67,10 +67,10 @@ def greedy_answers(
             )
         chosen = logits.log_softmax(-1).gather(-1, ids[..., None])[..., 0]
         ends = _end_tokens(model)
-        texts = model.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        for row, scores, text in zip(ids.tolist(), chosen.tolist(), texts, strict=True):
+        for row, scores in zip(ids.tolist(), chosen.tolist(), strict=True):
             length = next((i for i, token in enumerate(row) if token in ends), len(row))
             total = float(sum(scores[: max(length, 1)]))
+            text = model.tokenizer.decode(row[:length], skip_special_tokens=True)
             answers.append(Answer(text.strip(), tuple(row[:length]), total))
     return answers
 

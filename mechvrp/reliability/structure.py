@@ -12,14 +12,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from mechvrp.errors import NumericalError, ShapeError, UnavailableError
+from mechvrp.errors import NumericalError, ShapeError
+from mechvrp.reliability.grids import on_grid
 from mechvrp.tracing.caching import cache, in_batches
 
 if TYPE_CHECKING:
     from mechvrp.data import Sample
     from mechvrp.models import VLM
 
-__all__ = ["attention_maps", "cluster_count", "mean_map", "spatial_entropy"]
+__all__ = [
+    "attention_maps",
+    "cluster_count",
+    "entropy_by_head",
+    "entropy_by_layer",
+    "entropy_evolution",
+    "mean_map",
+    "spatial_entropy",
+]
 
 _EPSILON = 1e-9
 _PERCENTILE = 90
@@ -48,17 +57,7 @@ def attention_maps(
         batch = model.encode(chunk)
         rows = cache(model, batch, "pattern", positions="last").stack("pattern").float().numpy()
         for i, tokens in enumerate(batch.tokens.images):
-            if len(tokens.shapes) != 1 or int(tokens.row.min()) < 0:
-                raise UnavailableError(
-                    f"a map needs one image whose tokens all lie on its grid; this sample has "
-                    f"{len(tokens.shapes)} images of grids {tokens.shapes} and "
-                    f"{int((tokens.row < 0).sum())} tokens without a place"
-                )
-            found = np.zeros((*rows.shape[:1], rows.shape[2], *tokens.shapes[0]), rows.dtype)
-            found[:, :, tokens.row.numpy(), tokens.col.numpy()] = rows[
-                :, i, :, tokens.position.numpy()
-            ].transpose(1, 2, 0)
-            maps.append(found)
+            maps.append(on_grid(tokens, rows[:, i][..., tokens.position.numpy()]))
     return maps
 
 
@@ -102,6 +101,64 @@ def cluster_count(weights: Float[np.ndarray, "row col"]) -> int:
     cells = np.argwhere(found >= np.percentile(found, _PERCENTILE))
     labels = DBSCAN(eps=_EPS, min_samples=_MIN_SAMPLES).fit_predict(cells)
     return int(labels.max()) + 1
+
+
+def entropy_by_head(
+    maps: Float[np.ndarray, "layer head row col"],
+) -> Float[np.ndarray, "layer head"]:
+    """H_s of each head's own map, normalised to sum 1, in nats.
+
+    Raises:
+        NumericalError: a head gives nothing to the image, so that it has no map.
+    """
+    found = _stack(maps)
+    totals = found.sum(axis=(2, 3))
+    if not (totals > 0).all():
+        layer, head = np.argwhere(~(totals > 0))[0]
+        raise NumericalError(
+            f"head {head} of layer {layer} gives {totals[layer, head]} of its attention to the image: "
+            "it has no map (in float16 small weights vanish; load the model in bfloat16 or float32)"
+        )
+    found = found / totals[..., None, None]
+    return np.asarray(-(found * np.log(found + _EPSILON)).sum(axis=(2, 3)))
+
+
+def entropy_by_layer(
+    maps: Float[np.ndarray, "layer head row col"],
+) -> Float[np.ndarray, " layer"]:
+    """H_s of each layer's map (the mean over its heads, normalised to sum 1), in nats.
+
+    Raises:
+        NumericalError: a layer gives nothing to the image.
+    """
+    found = _stack(maps)
+    return np.array(
+        [spatial_entropy(mean_map(found[layer : layer + 1])) for layer in range(len(found))]
+    )
+
+
+def entropy_evolution(
+    maps: Float[np.ndarray, "layer head row col"],
+) -> Float[np.ndarray, " change"]:
+    """dH_s: H_s of each layer but the first minus that of the layer before it, in nats, [layer - 1].
+
+    Entry 0 is the change from layer 0 to layer 1. A sharp fall early is the study's "early locking", a
+    rise in the last entry its "late diffusion".
+
+    Raises:
+        NumericalError: as ``entropy_by_layer``.
+    """
+    return np.diff(entropy_by_layer(maps))
+
+
+def _stack(maps: np.ndarray) -> np.ndarray:
+    """Maps as float64; ``ShapeError`` unless [layer, head, row, col], ``NumericalError`` for NaN."""
+    found = np.asarray(maps, dtype=np.float64)
+    if found.ndim != 4 or 0 in found.shape:
+        raise ShapeError(f"maps are [layer, head, row, col]; got an array of shape {found.shape}")
+    if not (np.isfinite(found) & (found >= 0)).all():
+        raise NumericalError("attention weights are at least 0; these hold NaN or negative ones")
+    return found
 
 
 def _distribution(weights: np.ndarray) -> np.ndarray:

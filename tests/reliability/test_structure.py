@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 import mechvrp
 from mechvrp.errors import NumericalError, ShapeError
-from mechvrp.reliability import attention_maps, cluster_count, mean_map, spatial_entropy
+from mechvrp.reliability import (
+    attention_maps,
+    cluster_count,
+    entropy_by_head,
+    entropy_by_layer,
+    entropy_evolution,
+    mean_map,
+    spatial_entropy,
+)
 
 
 def blobs(*centres, strewn=()):
@@ -110,3 +118,55 @@ def test_maps_are_the_weights_that_transformers_returns(name, attn):
         assert found.shape[2:] == tokens.shapes[0]
         np.testing.assert_allclose(found.reshape(*weights.shape), weights.numpy(), atol=1e-5)
         assert mean_map(found).sum() == pytest.approx(1)
+
+
+def peaked(layers, heads, side, spread):
+    """Maps whose entropy grows with ``spread`` [layer]: a cell, and the rest evenly."""
+    found = np.zeros((layers, heads, side, side))
+    for layer, share in enumerate(spread):
+        found[layer] = share / (side * side)
+        found[layer, :, 1, 2] += 1 - share
+    return found
+
+
+def test_entropy_by_layer_and_its_evolution():
+    maps = 0.3 * peaked(4, 2, 5, [1.0, 0.2, 0.2, 0.9])  # 0.3 of the row is on the image
+    found = entropy_by_layer(maps)
+    assert found[0] == pytest.approx(np.log(25), abs=1e-6)
+    for layer in range(4):
+        assert found[layer] == pytest.approx(spatial_entropy(mean_map(maps[layer : layer + 1])))
+    changes = entropy_evolution(maps)
+    assert changes.shape == (3,)
+    assert changes[0] < -1  # early locking
+    assert changes[1] == pytest.approx(0)
+    assert changes[2] > 1  # late diffusion
+    np.testing.assert_allclose(changes.sum(), found[-1] - found[0])
+
+
+def test_a_layer_s_entropy_is_of_its_mean_over_heads():
+    maps = np.zeros((1, 2, 4, 4))
+    maps[0, 0, 0, 0] = maps[0, 1, 3, 3] = 0.25
+    np.testing.assert_allclose(entropy_by_head(maps), [[0, 0]], atol=1e-6)
+    np.testing.assert_allclose(entropy_by_layer(maps), [np.log(2)], atol=1e-6)
+
+
+@given(seed=st.integers(0, 2**31), scale=st.floats(1e-3, 1))
+def test_head_entropies_do_not_depend_on_how_much_is_on_the_image(seed, scale):
+    maps = np.random.default_rng(seed).random((2, 3, 4, 5))
+    found = entropy_by_head(maps)
+    assert found.shape == (2, 3)
+    np.testing.assert_allclose(found, entropy_by_head(scale * maps))
+    assert spatial_entropy(maps[1, 2] / maps[1, 2].sum()) == pytest.approx(found[1, 2])
+
+
+def test_heads_without_a_map_and_arrays_that_are_no_maps_are_refused():
+    maps = np.ones((2, 2, 3, 3))
+    maps[1, 0] = 0
+    with pytest.raises(NumericalError, match="head 0 of layer 1"):
+        entropy_by_head(maps)
+    with pytest.raises(NumericalError, match="no map"):
+        entropy_by_layer(np.zeros((1, 1, 2, 2)))
+    with pytest.raises(ShapeError, match="layer, head, row, col"):
+        entropy_by_layer(np.ones((3, 3)))
+    with pytest.raises(NumericalError, match="NaN"):
+        entropy_by_head(np.full((1, 1, 2, 2), np.nan))

@@ -1,0 +1,280 @@
+"""Logit-lens margins: one token's logit minus another's, at every depth, through the final norm.
+
+The logit lens (nostalgebraist 2020) reads an intermediate residual stream as if it were the last. Without
+the final norm its scale grows with depth and the numbers of two layers cannot be compared; so every state
+goes through the model's own final norm, unembedding and soft cap, and the last margin is the model's own
+logit difference. Computed in float32 whatever the model computes in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechvrp.errors import InputError, NumericalError, ShapeError, UnavailableError
+from mechvrp.patching.measures import first_token, ways_to_begin
+from mechvrp.tracing.caching import cache, in_batches
+
+if TYPE_CHECKING:
+    from mechvrp.data import Sample
+    from mechvrp.models import VLM
+
+__all__ = [
+    "Margins",
+    "Residuals",
+    "lens_logits",
+    "logit_margins",
+    "margins_between",
+    "mlp_share",
+    "own_pair",
+    "right_pair",
+]
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """The residual stream at the last prompt position, at every depth.
+
+    Attributes:
+        entry: before block 0.
+        mid: in every block between attention and MLP.
+        post: behind every block.
+    """
+
+    entry: Float[Tensor, "example d_model"]
+    mid: Float[Tensor, "layer example d_model"]
+    post: Float[Tensor, "layer example d_model"]
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Margins m(h): the logit of ``token`` minus that of ``foil``, read off the residual stream h.
+
+    NaN where an example has no such pair, since its right answer is unknown.
+
+    Attributes:
+        token, foil: ids; -1 where there is none.
+        entry: m before block 0.
+        mid: m between attention and MLP of every block.
+        post: m behind every block; the last is the model's own.
+    """
+
+    token: Int[np.ndarray, " example"]
+    foil: Int[np.ndarray, " example"]
+    entry: Float[np.ndarray, " example"]
+    mid: Float[np.ndarray, "layer example"]
+    post: Float[np.ndarray, "layer example"]
+
+    @property
+    def pre(self) -> Float[np.ndarray, "layer example"]:
+        """m before every block."""
+        return np.concatenate([self.entry[None], self.post[:-1]])
+
+    @property
+    def attention(self) -> Float[np.ndarray, "layer example"]:
+        """What each attention adds: m(mid) - m(pre)."""
+        return self.mid - self.pre
+
+    @property
+    def mlp(self) -> Float[np.ndarray, "layer example"]:
+        """What each MLP adds: m(post) - m(mid). With ``attention`` it sums to ``growth``."""
+        return self.post - self.mid
+
+    @property
+    def final(self) -> Float[np.ndarray, " example"]:
+        """m behind the last block: the model's own logit difference."""
+        return self.post[-1]
+
+    @property
+    def growth(self) -> Float[np.ndarray, " example"]:
+        """m behind the last block minus m before the first."""
+        return self.post[-1] - self.entry
+
+
+def logit_margins(
+    model: VLM,
+    samples: Iterable[Sample],
+    *,
+    of: Literal["own", "right"] = "own",
+    batch_size: int = 32,
+    progress: bool = False,
+) -> Margins:
+    """Margins of every example at every depth.
+
+    ``"right"`` is the study's truth margin: the right answer's first token against a foil. It uses the
+    label (for a one-token answer the final one is above 0 exactly where the answer is right), so it
+    describes how an answer comes about and must not predict whether it is right. ``"own"`` needs no label:
+    the model's own first token against its runner-up.
+
+    Args:
+        model: from ``mechvrp.load``.
+        samples: with answers, for ``"right"``.
+        of: whose margin; ``own_pair`` and ``right_pair`` say which tokens.
+        batch_size: samples a forward.
+        progress: show a bar.
+
+    Raises:
+        UnavailableError: a sample has no answer, or one that no token begins.
+        NumericalError: NaN or infinity in the residual stream.
+    """
+    if of not in ("own", "right"):
+        raise InputError(f"of is 'own' or 'right'; got {of!r}")
+    parts = []
+    sites: list[Any] = ["blocks.0.hook_resid_pre", "resid_mid", "resid_post", "unembed.hook_out"]
+    for chunk in in_batches(samples, batch_size, progress, "margins"):
+        acts = cache(model, model.encode(chunk), sites)
+        states = Residuals(
+            acts["blocks.0.hook_resid_pre"], acts.stack("resid_mid"), acts.stack("resid_post")
+        )
+        logits = acts["unembed.hook_out"]
+        pair = own_pair(model, logits) if of == "own" else right_pair(model, chunk, logits)
+        if of == "right" and bool((pair[0] < 0).any()):
+            missing = chunk[int((pair[0] < 0).nonzero()[0])]
+            raise UnavailableError(f"{missing!r} has no answer, so there is no truth margin")
+        parts.append(margins_between(model, states, *pair))
+    if not parts:
+        raise InputError("no samples to read margins of")
+    return join_margins(parts)
+
+
+def own_pair(model: VLM, logits: Float[Tensor, "example d_vocab"]) -> tuple[Tensor, Tensor]:
+    """The model's own first token and its runner-up, [example] each.
+
+    The runner-up is the likeliest token that reads otherwise: ``" Yes"`` is no rival of ``"yes"``.
+    """
+    token = logits.argmax(-1)
+    foils = [
+        _runner_up(model, row, {_reading(model, own)})
+        for row, own in zip(logits, token.tolist(), strict=True)
+    ]
+    return token, torch.tensor(foils, device=token.device)
+
+
+def right_pair(
+    model: VLM, samples: Sequence[Sample], logits: Float[Tensor, "example d_vocab"]
+) -> tuple[Tensor, Tensor]:
+    """The first token of each right answer and its foil, [example] each; -1 for samples without answers.
+
+    The token is that of ``target="right"`` in sweeps: of the ways to begin the answer that the model's
+    own tokenizer has, the one the model finds likeliest. The foil is the likeliest token that reads
+    otherwise than all of these ways, fixed by the same logits for all depths: the model's own
+    answer where that is wrong, its runner-up where it is right.
+
+    Raises:
+        UnavailableError: no tokenizer, or no token that begins an answer.
+    """
+    if model.tokenizer is None:
+        raise UnavailableError(
+            f"{model.name} was loaded without a processor, so right answers have no tokens; give one to "
+            "mechvrp.load(model, processor=...)"
+        )
+    tokens, foils = [], []
+    for sample, row in zip(samples, logits, strict=True):
+        if not sample.answer.strip():
+            tokens.append(-1)
+            foils.append(-1)
+            continue
+        tokens.append(first_token(model, sample, row))
+        ways = {_reading(model, way) for way in ways_to_begin(model, sample)}
+        foils.append(_runner_up(model, row, ways))
+    return torch.tensor(tokens, device=logits.device), torch.tensor(foils, device=logits.device)
+
+
+def _reading(model: VLM, token: int) -> str | int:
+    """What a token reads as, space and case left out; its id where it is no text of its own."""
+    if model.tokenizer is None:
+        return token
+    text = model.tokenizer.decode([token]).strip().lower()
+    return text if text and "\ufffd" not in text else token
+
+
+def _runner_up(model: VLM, logits: Tensor, taken: set[str | int]) -> int:
+    """The likeliest token that reads as none of ``taken``."""
+    width = min(16, len(logits))
+    while True:
+        for token in logits.topk(width).indices.tolist():
+            if _reading(model, token) not in taken:
+                return int(token)
+        if width == len(logits):
+            raise UnavailableError(f"every token of {model.name} reads as one of {sorted(taken)}")
+        width = min(8 * width, len(logits))
+
+
+def lens_logits(
+    model: VLM,
+    states: Float[Tensor, "*depth example d_model"],
+    tokens: Int[Tensor, "example token"],
+) -> Float[Tensor, "*depth example token"]:
+    """Logits of some tokens of each example, read off residual streams; float32, on the CPU.
+
+    Raises:
+        ShapeError: the states are not of this model, or not of as many examples as ``tokens``.
+    """
+    if states.shape[-1] != model.d_model or states.shape[-2] != len(tokens):
+        raise ShapeError(
+            f"states must be [..., {len(tokens)}, {model.d_model}]; got {tuple(states.shape)}"
+        )
+    norm: Any = model.model.get_submodule(model.modules.final_norm)
+    head: Any = model.model.get_output_embeddings()
+    device = head.weight.device
+    with torch.no_grad():
+        normed = norm(states.to(norm.weight.device, torch.float32)).to(device, torch.float32)
+        chosen = tokens.to(device)
+        logits = torch.einsum("...ed,etd->...et", normed, head.weight[chosen].float())
+        if getattr(head, "bias", None) is not None:
+            logits = logits + head.bias[chosen].float()
+    config = model.model.config.get_text_config(decoder=True)
+    cap = getattr(config, "final_logit_softcapping", None)
+    if cap is not None:
+        logits = cap * torch.tanh(logits / cap)
+    return logits.cpu()
+
+
+def margins_between(model: VLM, states: Residuals, token: Tensor, foil: Tensor) -> Margins:
+    """Margins of given token pairs, [example] each; -1 in both means none, and NaN.
+
+    Raises:
+        NumericalError: a residual stream is NaN or infinite.
+    """
+    pairs = torch.stack([token, foil], dim=-1).cpu()
+    known = (pairs >= 0).all(-1)
+
+    def margin(state: Tensor) -> np.ndarray:
+        logits = lens_logits(model, state, pairs.clamp(min=0))
+        found = logits[..., 0] - logits[..., 1]
+        if not bool(torch.isfinite(found).all()):
+            raise NumericalError(f"the residual stream of {model.name} holds NaN or infinity")
+        return torch.where(known, found, torch.nan).double().numpy()
+
+    # In float64, so that differences of margins sum to what they should.
+    return Margins(
+        token.cpu().numpy(),
+        foil.cpu().numpy(),
+        *(margin(s) for s in (states.entry, states.mid, states.post)),
+    )
+
+
+def join_margins(parts: Sequence[Margins]) -> Margins:
+    """Margins of several batches as one."""
+    names = ("token", "foil", "entry", "mid", "post")
+    return Margins(*(np.concatenate([getattr(p, n) for p in parts], axis=-1) for n in names))
+
+
+def mlp_share(margins: Margins) -> float:
+    """The MLPs' share of the mean growth of the margin; attention's is the rest.
+
+    Examples without a margin are left out. Below 0 or above 1 where the two work against each other.
+
+    Raises:
+        NumericalError: the margin does not grow or shrink, so there is nothing to share.
+    """
+    growth = float(np.nanmean(margins.growth)) if np.isfinite(margins.growth).any() else 0.0
+    if abs(growth) < 1e-9:
+        raise NumericalError(f"the mean margin grows by {growth:.3g}: there is nothing to share")
+    return float(np.nanmean(margins.mlp.sum(axis=0)) / growth)
