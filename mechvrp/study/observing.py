@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from mechvrp.data import is_correct
+from mechvrp.data import is_correct, normalised_for_vote
 from mechvrp.reliability import STRUCTURE_FEATURES, Observations, observe, structure_features
 from mechvrp.study.config import StudyConfig
 
@@ -58,6 +59,7 @@ def observe_missing(
                 k=config.samples,
                 seed=config.seed,
                 max_new_tokens=config.max_new_tokens,
+                normalise=partial(normalised_for_vote, reading=config.yes_no),
                 batch_size=config.batch_size,
             )
             arrays = _arrays(seen)
@@ -76,7 +78,7 @@ def _table(seen: Observations, rows: range, config: StudyConfig) -> pd.DataFrame
             is_correct(s, a.text, reading=config.yes_no)
             for s, a in zip(seen.samples, seen.answers, strict=True)
         ],
-        votes=[list(s.votes) for s in seen.signals],
+        votes=pd.Series([list(s.votes) for s in seen.signals], dtype=object),
         map_rows=[found.shape[0] for found in mean],
         map=[(found / found.sum()).astype(np.float32).ravel() for found in mean],
         **{FEATURE + name: features[name].to_numpy() for name in features.columns},

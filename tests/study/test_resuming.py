@@ -72,7 +72,7 @@ def records(run: RunFolder) -> dict[str, object]:
     )
     for path in sorted(run.path.rglob("*")):
         if path.suffix == ".safetensors":
-            found[path.name + path.parent.name] = path.read_bytes()
+            found[str(path.relative_to(run.path))] = path.read_bytes()
     return found
 
 
