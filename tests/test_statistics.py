@@ -393,3 +393,26 @@ def test_group_means_are_the_bootstrap_of_each_mean():
         ms.group_means(values, np.zeros(60))
     with pytest.raises(NumericalError, match="not finite"):
         ms.group_means([1.0, np.nan], None)
+
+
+def test_several_statistics_at_once_are_each_one_alone():
+    rng = np.random.default_rng(9)
+    x, groups = rng.normal(size=90), np.repeat(np.arange(30), 3)
+
+    def moments(values, *, weights):
+        total = weights.sum(axis=1)
+        return {"mean": weights @ values / total, "square": weights @ values**2 / total}
+
+    found = ms.group_bootstrap_all(moments, x, groups=groups, n_resamples=300, seed=4)
+    for name, power in (("mean", 1), ("square", 2)):
+        alone = ms.group_bootstrap(np.mean, x**power, groups=groups, n_resamples=300, seed=4)
+        assert (found[name].low, found[name].value, found[name].high) == pytest.approx(
+            (alone.low, alone.value, alone.high)
+        )
+        assert found[name].method == alone.method
+    with pytest.raises(InputError, match="odds is undefined"):
+        ms.group_bootstrap_all(
+            lambda v, *, weights: {"odds": np.full(len(weights), np.nan)}, x, groups=groups
+        )
+    with pytest.raises(InputError, match="level"):
+        ms.group_bootstrap_all(moments, x, groups=groups, level=1.0)

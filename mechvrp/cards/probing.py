@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mechvrp.circuits import Comparison, auroc_lead, compare_with_baselines, probe_sweep
+from mechvrp.circuits import Comparison, compare_with_baselines, probe_sweep
 from mechvrp.data import Dataset, train_test_split
 from mechvrp.data.scene_layout import CROWD
-from mechvrp.statistics import Estimate, auroc_interval
+from mechvrp.statistics import Estimate, auroc_interval, auroc_lead
 
 __all__ = ["as_row", "probe"]
 

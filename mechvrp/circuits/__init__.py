@@ -5,7 +5,6 @@ from mechvrp.circuits.ablation import ablate_ranking as ablate_ranking
 from mechvrp.circuits.baseline_results import Baseline as Baseline
 from mechvrp.circuits.baseline_results import Comparison as Comparison
 from mechvrp.circuits.baseline_results import ShuffledControl as ShuffledControl
-from mechvrp.circuits.baselines import auroc_lead as auroc_lead
 from mechvrp.circuits.baselines import compare_with_baselines as compare_with_baselines
 from mechvrp.circuits.curve_results import AblationCurve as AblationCurve
 from mechvrp.circuits.curve_results import AblationPoint as AblationPoint
@@ -33,7 +32,6 @@ __all__ = [
     "TaskResult",
     "ablate_ranking",
     "analyse_ablation",
-    "auroc_lead",
     "compare_with_baselines",
     "default_ks",
     "probe_sweep",

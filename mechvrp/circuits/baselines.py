@@ -27,9 +27,9 @@ from mechvrp.circuits.logistic import (
 from mechvrp.circuits.probe_results import ProbeSweep
 from mechvrp.circuits.probes import choose_layer, task_results
 from mechvrp.errors import InputError, NumericalError, ShapeError
-from mechvrp.statistics import Estimate, auroc, group_bootstrap, within_task_auroc
+from mechvrp.statistics import auroc, auroc_lead, within_task_auroc
 
-__all__ = ["auroc_lead", "compare_with_baselines"]
+__all__ = ["compare_with_baselines"]
 
 # float32 probabilities reach exactly 0 and 1; their log-odds must stay finite.
 _PROBABILITY_MARGIN = 1e-6
@@ -134,56 +134,6 @@ def _baseline(
         auroc_lead(sweep.scores, scores, labels, groups, tasks, **resampling)
         if within.auroc
         else None,
-    )
-
-
-def auroc_lead(
-    first: np.ndarray,
-    second: np.ndarray,
-    labels: np.ndarray,
-    groups: np.ndarray,
-    tasks: np.ndarray | None = None,
-    *,
-    n_resamples: int = 2000,
-    seed: int = 0,
-) -> Estimate:
-    """AUROC of ``first`` minus that of ``second``, over all pairs or those of the same task; paired.
-
-    An AUROC is the mean of (1, 1/2, 0) over pairs of a right and a wrong example, so a difference
-    of two is the mean of one table over pairs, and a resample only weights its rows and columns.
-
-    Args:
-        first, second: scores [n].
-        labels: boolean [n].
-        groups: [n], image ids: what is resampled.
-        tasks: [n]; ``None``: all pairs count.
-        n_resamples, seed: of the bootstrap.
-
-    Raises:
-        InputError: one class only.
-    """
-    right, wrong = np.flatnonzero(labels), np.flatnonzero(~labels)
-    table = np.zeros((len(right), len(wrong)), dtype=np.float32)
-    for values, sign in ((first, 0.5), (second, -0.5)):
-        table += sign * np.sign(values[right][:, None] - values[wrong][None, :])
-    counted = np.ones_like(table)
-    if tasks is not None:
-        counted = (tasks[right][:, None] == tasks[wrong][None, :]).astype(np.float32)
-        table *= counted
-
-    def difference(_: np.ndarray, *, weights: np.ndarray) -> np.ndarray:
-        rows, columns = weights[:, right], weights[:, wrong]
-        pairs = ((rows @ counted) * columns).sum(axis=1)
-        with np.errstate(invalid="ignore"):  # no pairs: NaN, and the resample is drawn again
-            return np.asarray(((rows @ table) * columns).sum(axis=1) / pairs)
-
-    return group_bootstrap(
-        difference,
-        labels,
-        groups=groups,
-        n_resamples=n_resamples,
-        seed=seed,
-        weighted=True,
     )
 
 

@@ -9,6 +9,8 @@ from mechvrp.reliability.attention_shape import image_mass as image_mass
 from mechvrp.reliability.attention_shape import peak_sharpness as peak_sharpness
 from mechvrp.reliability.attention_shape import region_mass as region_mass
 from mechvrp.reliability.attention_shape import top_k_mass as top_k_mass
+from mechvrp.reliability.brier import BrierDecomposition as BrierDecomposition
+from mechvrp.reliability.brier import decompose_brier as decompose_brier
 from mechvrp.reliability.calibration import Calibration as Calibration
 from mechvrp.reliability.calibration import expected_calibration_error as expected_calibration_error
 from mechvrp.reliability.calibration import measure_calibration as measure_calibration
@@ -20,6 +22,9 @@ from mechvrp.reliability.comparators import gradient_times_input as gradient_tim
 from mechvrp.reliability.comparators import rollout_maps as rollout_maps
 from mechvrp.reliability.features import STRUCTURE_FEATURES as STRUCTURE_FEATURES
 from mechvrp.reliability.features import structure_features as structure_features
+from mechvrp.reliability.fusion import Fusion as Fusion
+from mechvrp.reliability.fusion import SingleSignal as SingleSignal
+from mechvrp.reliability.fusion import fuse as fuse
 from mechvrp.reliability.generation import AnswerSignals as AnswerSignals
 from mechvrp.reliability.generation import logit_entropy as logit_entropy
 from mechvrp.reliability.generation import observe_answers as observe_answers
@@ -34,9 +39,30 @@ from mechvrp.reliability.observations import STRUCTURE_SIGNALS as STRUCTURE_SIGN
 from mechvrp.reliability.observations import Observations as Observations
 from mechvrp.reliability.observing import observe as observe
 from mechvrp.reliability.observing import observe_batches as observe_batches
+from mechvrp.reliability.recalibration import IsotonicCalibration as IsotonicCalibration
+from mechvrp.reliability.recalibration import PlattScaling as PlattScaling
+from mechvrp.reliability.recalibration import Recalibration as Recalibration
+from mechvrp.reliability.recalibration import TemperatureScaling as TemperatureScaling
+from mechvrp.reliability.recalibration import load_recalibration as load_recalibration
 from mechvrp.reliability.regions import box_region as box_region
 from mechvrp.reliability.regions import cell_region as cell_region
 from mechvrp.reliability.regions import queried_region as queried_region
+from mechvrp.reliability.risk import RiskThreshold as RiskThreshold
+from mechvrp.reliability.risk import choose_threshold as choose_threshold
+from mechvrp.reliability.risk import fewest_answers as fewest_answers
+from mechvrp.reliability.risk import threshold_grid as threshold_grid
+from mechvrp.reliability.selective import SelectiveRisk as SelectiveRisk
+from mechvrp.reliability.selective import measure_selective_risk as measure_selective_risk
+from mechvrp.reliability.selective import risk_coverage_curve as risk_coverage_curve
+from mechvrp.reliability.sharpness import SharpnessCorrelations as SharpnessCorrelations
+from mechvrp.reliability.sharpness import attention_sharpness as attention_sharpness
+from mechvrp.reliability.sharpness import (
+    sharpness_against_confidence as sharpness_against_confidence,
+)
+from mechvrp.reliability.signals import SIGNALS as SIGNALS
+from mechvrp.reliability.signals import Signal as Signal
+from mechvrp.reliability.signals import find_signals as find_signals
+from mechvrp.reliability.signals import predictors as predictors
 from mechvrp.reliability.structure import attention_maps as attention_maps
 from mechvrp.reliability.structure import cluster_count as cluster_count
 from mechvrp.reliability.structure import entropy_by_head as entropy_by_head
@@ -46,24 +72,42 @@ from mechvrp.reliability.structure import mean_map as mean_map
 from mechvrp.reliability.structure import spatial_entropy as spatial_entropy
 
 __all__ = [
+    "SIGNALS",
     "STRUCTURE_FEATURES",
     "STRUCTURE_SIGNALS",
     "Answer",
     "AnswerSignals",
+    "BrierDecomposition",
     "Calibration",
+    "Fusion",
+    "IsotonicCalibration",
     "Margins",
     "Observations",
+    "PlattScaling",
+    "Recalibration",
+    "RiskThreshold",
+    "SelectiveRisk",
+    "SharpnessCorrelations",
+    "Signal",
+    "SingleSignal",
+    "TemperatureScaling",
     "attention_maps",
     "attention_rollout",
+    "attention_sharpness",
     "box_region",
     "cell_region",
     "centre_distance",
+    "choose_threshold",
     "cluster_count",
+    "decompose_brier",
     "entropy_by_head",
     "entropy_by_layer",
     "entropy_evolution",
     "expected_calibration_error",
     "expected_majority_share",
+    "fewest_answers",
+    "find_signals",
+    "fuse",
     "gini",
     "grad_cam",
     "gradient_maps",
@@ -72,22 +116,28 @@ __all__ = [
     "head_agreement",
     "image_mass",
     "lens_logits",
+    "load_recalibration",
     "logit_entropy",
     "logit_margins",
     "majority_share",
     "mean_map",
     "measure_calibration",
+    "measure_selective_risk",
     "mlp_share",
     "observe",
     "observe_answers",
     "observe_batches",
     "peak_sharpness",
+    "predictors",
     "queried_region",
     "region_mass",
     "reliability_table",
+    "risk_coverage_curve",
     "rollout_maps",
+    "sharpness_against_confidence",
     "spatial_entropy",
     "structure_features",
+    "threshold_grid",
     "token_confidence",
     "top_k_mass",
 ]

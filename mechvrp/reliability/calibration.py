@@ -12,7 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 from mechvrp.errors import InputError, NumericalError
 from mechvrp.statistics import Estimate, group_bootstrap
 
-__all__ = ["Calibration", "expected_calibration_error", "measure_calibration", "reliability_table"]
+__all__ = [
+    "Binning",
+    "Calibration",
+    "bin_codes",
+    "checked_confidence",
+    "expected_calibration_error",
+    "measure_calibration",
+    "reliability_table",
+]
 
 _SIMULATIONS = 400
 
@@ -58,8 +66,8 @@ def expected_calibration_error(
         binning: ``"width"`` (equal width over 0..1) or ``"mass"`` (equal numbers; fewer bins where
             confidences coincide).
     """
-    values, truth = _checked(confidence, correct)
-    codes = _codes(values, bins, binning)
+    values, truth = checked_confidence(confidence, correct)
+    codes = bin_codes(values, bins, binning)
     ones = np.ones((1, len(values)))
     return float(_ece(codes, values - truth, weights=ones)[0])
 
@@ -71,8 +79,8 @@ def reliability_table(
 
     Columns: low, high (smallest and largest confidence in it), confidence (mean), accuracy, n.
     """
-    values, truth = _checked(confidence, correct)
-    codes = _codes(values, bins, binning)
+    values, truth = checked_confidence(confidence, correct)
+    codes = bin_codes(values, bins, binning)
     rows = []
     for code in np.unique(codes):
         inside = codes == code
@@ -109,7 +117,7 @@ def measure_calibration(
         InputError: lengths differ, no rows, confidences outside 0..1, labels other than 0 and 1.
         NumericalError: a confidence is NaN.
     """
-    values, truth = _checked(confidence, correct)
+    values, truth = checked_confidence(confidence, correct)
 
     def interval(statistic: Any, *arrays: Any) -> Estimate:
         return group_bootstrap(statistic, *arrays, groups=groups, weighted=True, **settings)
@@ -118,12 +126,12 @@ def measure_calibration(
         return np.asarray(weights @ x / weights.sum(axis=1))
 
     return Calibration(
-        ece_width=interval(_ece, _codes(values, bins, "width"), values - truth),
-        ece_mass=interval(_ece, _codes(values, bins, "mass"), values - truth),
+        ece_width=interval(_ece, bin_codes(values, bins, "width"), values - truth),
+        ece_mass=interval(_ece, bin_codes(values, bins, "mass"), values - truth),
         brier=interval(mean, (values - truth) ** 2),
         gap=interval(mean, values - truth),
-        ece_width_if_calibrated=_if_calibrated(values, _codes(values, bins, "width"), settings),
-        ece_mass_if_calibrated=_if_calibrated(values, _codes(values, bins, "mass"), settings),
+        ece_width_if_calibrated=_if_calibrated(values, bin_codes(values, bins, "width"), settings),
+        ece_mass_if_calibrated=_if_calibrated(values, bin_codes(values, bins, "mass"), settings),
         table=reliability_table(values, truth, bins=bins),
     )
 
@@ -151,7 +159,7 @@ def _if_calibrated(
     return float(np.percentile(total / len(values), 95))
 
 
-def _codes(values: NDArray[np.float64], bins: int, binning: Binning) -> NDArray[np.int64]:
+def bin_codes(values: NDArray[np.float64], bins: int, binning: Binning) -> NDArray[np.int64]:
     """Which bin each value is in; a value on an edge is in the bin above it, 1 in the last one."""
     if bins < 1:
         raise InputError(f"bins must be at least 1; got {bins}")
@@ -164,9 +172,10 @@ def _codes(values: NDArray[np.float64], bins: int, binning: Binning) -> NDArray[
     raise InputError(f"binning is 'width' or 'mass'; got {binning!r}")
 
 
-def _checked(
+def checked_confidence(
     confidence: ArrayLike, correct: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both as floats ``[n]``; an error unless they are confidences in 0..1 and labels 0 or 1."""
     values, truth = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
     if values.ndim != 1 or values.shape != truth.shape or len(values) == 0:
         raise InputError(

@@ -5,32 +5,58 @@ all their rows, and every paired test flips whole groups.
 """
 
 from mechvrp.statistics.bootstrap import group_bootstrap as group_bootstrap
+from mechvrp.statistics.bootstrap import group_bootstrap_all as group_bootstrap_all
 from mechvrp.statistics.correctness import accuracy_interval as accuracy_interval
 from mechvrp.statistics.correctness import paired_accuracy_change as paired_accuracy_change
-from mechvrp.statistics.correctness import point_biserial_interval as point_biserial_interval
+from mechvrp.statistics.correlation import correlation_interval as correlation_interval
+from mechvrp.statistics.correlation import point_biserial_interval as point_biserial_interval
+from mechvrp.statistics.delong import DeLongTest as DeLongTest
+from mechvrp.statistics.delong import delong_interval as delong_interval
+from mechvrp.statistics.delong import delong_test as delong_test
+from mechvrp.statistics.discordance import McNemar as McNemar
+from mechvrp.statistics.discordance import mcnemar as mcnemar
 from mechvrp.statistics.estimate import Estimate as Estimate
 from mechvrp.statistics.estimate import PairedChange as PairedChange
+from mechvrp.statistics.fisher import fisher_z_interval as fisher_z_interval
+from mechvrp.statistics.leads import auroc_lead as auroc_lead
 from mechvrp.statistics.means import Means as Means
 from mechvrp.statistics.means import group_means as group_means
 from mechvrp.statistics.multiplicity import benjamini_hochberg as benjamini_hochberg
 from mechvrp.statistics.multiplicity import two_sided_permutation_p as two_sided_permutation_p
+from mechvrp.statistics.pooling import PooledEstimate as PooledEstimate
+from mechvrp.statistics.pooling import pooled_estimate as pooled_estimate
 from mechvrp.statistics.roc import auroc as auroc
 from mechvrp.statistics.roc import auroc_interval as auroc_interval
 from mechvrp.statistics.roc import within_task_auroc as within_task_auroc
 from mechvrp.statistics.roc import within_task_auroc_interval as within_task_auroc_interval
+from mechvrp.statistics.stratified import stratified_auroc as stratified_auroc
+from mechvrp.statistics.stratified import stratified_point_biserial as stratified_point_biserial
 
 __all__ = [
+    "DeLongTest",
     "Estimate",
+    "McNemar",
     "Means",
     "PairedChange",
+    "PooledEstimate",
     "accuracy_interval",
     "auroc",
     "auroc_interval",
+    "auroc_lead",
     "benjamini_hochberg",
+    "correlation_interval",
+    "delong_interval",
+    "delong_test",
+    "fisher_z_interval",
     "group_bootstrap",
+    "group_bootstrap_all",
     "group_means",
+    "mcnemar",
     "paired_accuracy_change",
     "point_biserial_interval",
+    "pooled_estimate",
+    "stratified_auroc",
+    "stratified_point_biserial",
     "two_sided_permutation_p",
     "within_task_auroc",
     "within_task_auroc_interval",

@@ -12,7 +12,7 @@ from mechvrp.errors import InputError
 from mechvrp.statistics.checks import group_codes, require_finite
 from mechvrp.statistics.estimate import Estimate
 
-__all__ = ["Interval", "group_bootstrap", "weighted_mean"]
+__all__ = ["Interval", "group_bootstrap", "group_bootstrap_all", "weighted_mean"]
 
 Interval = Literal["percentile", "t", "logit-t"]
 
@@ -61,11 +61,7 @@ def group_bootstrap(
     columns = [np.asarray(array) for array in arrays]
     n = _length(columns)
     codes, n_groups = group_codes(groups, n)
-    if not 0 < level < 1 or n_resamples * (1 - level) < 1:
-        raise InputError(
-            f"expected level in (0, 1) and n_resamples of at least 1 / (1 - level), got level "
-            f"{level} and n_resamples {n_resamples}"
-        )
+    _check_settings(level, n_resamples)
     if interval not in ("percentile", "t", "logit-t"):
         raise InputError(f"interval is 'percentile', 't' or 'logit-t', got {interval!r}")
 
@@ -84,22 +80,71 @@ def group_bootstrap(
         raise InputError("the statistic is undefined on the data themselves (is there one class?)")
     draws, n_degenerate = _resample(evaluate, n_groups, n_resamples, max(n, n_groups), seed)
     low, high = _ends(interval, value, draws, level, n_groups)
-    kind = "bootstrap by group" if n_groups < n else "bootstrap"
-    return Estimate(
-        value=value,
-        low=low,
-        high=high,
-        n=n,
-        n_groups=n_groups,
-        level=level,
-        method=f"{kind}, {interval}",
-        n_degenerate=n_degenerate,
-    )
+    method = _method(interval, n, n_groups)
+    return Estimate(value, low, high, n, n_groups, level, method, n_degenerate)
+
+
+def group_bootstrap_all(
+    statistics: Callable[..., dict[str, NDArray[np.float64]]],
+    *arrays: ArrayLike,
+    groups: ArrayLike | None,
+    n_resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """Percentile intervals of several statistics that share their work, from the same resamples.
+
+    Each is what :func:`group_bootstrap` gives for it alone with the same seed.
+
+    Args:
+        statistics: called with the arrays and ``weights`` ``[resamples, n]``, gives ``[resamples]``
+            values by name, all of them defined in every resample.
+        arrays, groups, n_resamples, level, seed: as in :func:`group_bootstrap`.
+
+    Raises:
+        InputError: lengths differ, fewer than two groups, bad settings, or a statistic is undefined.
+        NumericalError: NaN or infinity in a number array.
+    """
+    columns = [np.asarray(array) for array in arrays]
+    n = _length(columns)
+    codes, n_groups = group_codes(groups, n)
+    _check_settings(level, n_resamples)
+    values = statistics(*columns, weights=np.ones((1, n)))
+    rng, shares = np.random.default_rng(seed), np.full(n_groups, 1 / n_groups)
+    block = max(1, _BLOCK // max(n, n_groups))
+    drawn: dict[str, list[NDArray[np.float64]]] = {name: [] for name in values}
+    for start in range(0, n_resamples, block):
+        counts = rng.multinomial(n_groups, shares, size=min(block, n_resamples - start))
+        for name, found in statistics(
+            *columns, weights=counts[:, codes].astype(np.float64)
+        ).items():
+            drawn[name].append(found)
+    estimates = {}
+    for name, parts in drawn.items():
+        value, draws = float(values[name][0]), np.concatenate(parts)
+        if not np.isfinite(value) or not np.isfinite(draws).all():
+            raise InputError(f"{name} is undefined on the data themselves or in a resample")
+        low, high = _ends("percentile", value, draws, level, n_groups)
+        method = _method("percentile", n, n_groups)
+        estimates[name] = Estimate(value, low, high, n, n_groups, level, method)
+    return estimates
 
 
 def weighted_mean(values: NDArray[Any], *, weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """``[resamples]`` means of ``values`` with each row counted by its weight."""
     return np.asarray(weights @ values.astype(np.float64) / weights.sum(axis=1))
+
+
+def _check_settings(level: float, n_resamples: int) -> None:
+    if not 0 < level < 1 or n_resamples * (1 - level) < 1:
+        raise InputError(
+            f"expected level in (0, 1) and n_resamples of at least 1 / (1 - level), got level "
+            f"{level} and n_resamples {n_resamples}"
+        )
+
+
+def _method(interval: Interval, n: int, n_groups: int) -> str:
+    return f"{'bootstrap by group' if n_groups < n else 'bootstrap'}, {interval}"
 
 
 def _resample(

@@ -9,7 +9,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from mechvrp.errors import InputError, NumericalError
 
-__all__ = ["binary", "group_codes", "require_both", "require_finite", "scored"]
+__all__ = [
+    "binary",
+    "group_codes",
+    "require_both",
+    "require_finite",
+    "require_one_row_each",
+    "scored",
+]
 
 
 def group_codes(groups: ArrayLike | None, n: int, least: int = 2) -> tuple[NDArray[np.intp], int]:
@@ -75,3 +82,22 @@ def require_finite(array: NDArray[Any]) -> None:
     if array.dtype.kind in "fc" and not np.isfinite(array).all():
         bad = int((~np.isfinite(array)).sum())
         raise NumericalError(f"{bad} of {array.size} values are NaN or infinite; leave them out")
+
+
+def require_one_row_each(groups: ArrayLike | None, n: int, method: str, instead: str) -> None:
+    """``InputError`` if a group (image) has several of the ``n`` rows (questions).
+
+    Args:
+        groups: ``[n]``; ``None`` makes each row its own group.
+        n: rows.
+        method: what takes the rows as independent, for the message.
+        instead: what to do, for the message.
+    """
+    codes, count = group_codes(groups, n)
+    if count < n:
+        sizes = np.bincount(codes)
+        name = np.asarray(groups)[codes == int(sizes.argmax())][0]
+        raise InputError(
+            f"{method} takes rows as independent, and {int((sizes > 1).sum())} of {count} images have "
+            f"several questions (the most is {sizes.max()}, image {str(name)!r}): {instead}"
+        )

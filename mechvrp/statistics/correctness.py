@@ -1,4 +1,4 @@
-"""Accuracy, its change under an intervention, and its correlation with a signal."""
+"""Accuracy, and its change under an intervention."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from scipy.stats import norm
 
 from mechvrp.errors import InputError
 from mechvrp.statistics.bootstrap import group_bootstrap, weighted_mean
-from mechvrp.statistics.checks import binary, group_codes, require_both, scored
+from mechvrp.statistics.checks import binary, group_codes
 from mechvrp.statistics.estimate import Estimate, PairedChange, exact_bound
 from mechvrp.statistics.multiplicity import two_sided_permutation_p
 
-__all__ = ["accuracy_interval", "paired_accuracy_change", "point_biserial_interval"]
+__all__ = ["accuracy_interval", "paired_accuracy_change"]
 
 # Signs of one block of permutations, at 8 bytes each: 32 MB.
 _BLOCK = 4_000_000
@@ -109,47 +109,6 @@ def _sparse_bounds(gained: NDArray[np.int64], level: float) -> tuple[float, floa
     reach = float(norm.ppf((1 + level) / 2)) * np.sqrt((up + down - (up - down) ** 2) / (n + 2))
     centre = up - down
     return 100 * max(-1.0, centre - reach), 100 * min(1.0, centre + reach)
-
-
-def point_biserial_interval(
-    signal: ArrayLike, labels: ArrayLike, groups: ArrayLike | None = None, **settings: Any
-) -> Estimate:
-    """Point-biserial correlation of a signal with a 0/1 label, and its bootstrap interval by group.
-
-    Pearson's r, as ``scipy.stats.pointbiserialr``; the interval is of percentiles.
-
-    Args:
-        signal: ``[n]``.
-        labels: ``[n]``, 0 or 1.
-        groups: ``[n]`` image of each row; ``None`` makes each row its own.
-        settings: ``n_resamples``, ``level`` and ``seed`` of :func:`group_bootstrap`.
-
-    Raises:
-        InputError: the signal is constant, or the labels have one class.
-        NumericalError: NaN or infinity in the signal.
-    """
-    values, truth = scored(signal, labels)
-    require_both(truth, "a correlation")
-    if np.ptp(values) == 0:
-        raise InputError(f"a correlation needs a signal that varies; all values are {values[0]}")
-    # Standardised first: raw sums of squares would lose the digits of a signal far from zero.
-    values = (values - values.mean()) / values.std()
-    return group_bootstrap(
-        _weighted_correlation, values, truth, groups=groups, weighted=True, **settings
-    )
-
-
-def _weighted_correlation(
-    values: NDArray[np.float64], truth: NDArray[np.bool_], *, weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """``[resamples]`` correlations with each row counted by its weight; NaN where undefined."""
-    total = weights.sum(axis=1)
-    labels = truth.astype(np.float64)
-    mean_x, mean_y = weights @ values / total, weights @ labels / total
-    covariance = weights @ (values * labels) / total - mean_x * mean_y
-    spread = (weights @ values**2 / total - mean_x**2) * (mean_y - mean_y**2)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.where(spread > 1e-12, covariance / np.sqrt(spread), np.nan))
 
 
 def _sign_flips(sums: NDArray[np.int64], n: int, seed: int) -> NDArray[np.int64]:

@@ -12,7 +12,13 @@ from mechvrp.statistics.bootstrap import group_bootstrap
 from mechvrp.statistics.checks import group_codes, require_both, scored
 from mechvrp.statistics.estimate import Estimate, exact_bound
 
-__all__ = ["auroc", "auroc_interval", "within_task_auroc", "within_task_auroc_interval"]
+__all__ = [
+    "auroc",
+    "auroc_interval",
+    "weighted_auroc",
+    "within_task_auroc",
+    "within_task_auroc_interval",
+]
 
 
 def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
@@ -71,7 +77,7 @@ def within_task_auroc(scores: ArrayLike, labels: ArrayLike, tasks: ArrayLike) ->
     """
     values, truth = scored(scores, labels)
     codes, _ = group_codes(tasks, len(truth), least=1)
-    area = float(_weighted_auroc(values, truth, codes, weights=np.ones((1, len(truth))))[0])
+    area = float(weighted_auroc(values, truth, codes, weights=np.ones((1, len(truth))))[0])
     if not np.isfinite(area):
         raise InputError("AUROC needs both classes, and no task has both")
     return area
@@ -89,10 +95,10 @@ def within_task_auroc_interval(
     require_both(truth, "AUROC")
     n = len(truth)
     codes = np.zeros(n, dtype=np.intp) if tasks is None else group_codes(tasks, n, least=1)[0]
-    whole = _weighted_auroc(values, truth, codes, weights=np.ones((1, n)))[0]
+    whole = weighted_auroc(values, truth, codes, weights=np.ones((1, n)))[0]
     separated = whole in (0.0, 1.0)
     found = group_bootstrap(
-        _weighted_auroc,
+        weighted_auroc,
         values,
         truth,
         codes,
@@ -115,7 +121,7 @@ def _disjoint_pairs(truth: NDArray[np.bool_], tasks: NDArray[np.intp], groups: A
     return max(1, min(pairs, n_groups // 2))
 
 
-def _weighted_auroc(
+def weighted_auroc(
     values: NDArray[np.float64],
     truth: NDArray[np.bool_],
     tasks: NDArray[np.intp],

@@ -336,7 +336,12 @@ class ModelStudy:
         scores = pd.Series(pd.NA, index=range(len(seen)), dtype="Float64")
         if sweep is not None:
             scores[sweep.heldout] = sweep.scores
-        bulky = ["votes", "map", "map_rows", *(c for c in map(str, seen.columns) if c.startswith(FEATURE))]
+        bulky = [
+            "votes",
+            "map",
+            "map_rows",
+            *(c for c in map(str, seen.columns) if c.startswith(FEATURE)),
+        ]
         return seen.drop(columns=bulky).assign(
             model=self.model.name,
             split=sides,

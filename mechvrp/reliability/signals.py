@@ -1,0 +1,313 @@
+"""The study's signals: one number an answer each, what it is, what it costs, what it may be used for."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from mechvrp.errors import InputError
+
+__all__ = ["SIGNALS", "Signal", "find_signals", "predictors"]
+
+SignalKind = Literal["structure", "generation", "hidden", "comparator"]
+
+_STUDY = "arXiv 2605.08200"
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """What is known of a signal before any data.
+
+    Attributes:
+        name: of its column in a table of signals.
+        kind: ``"structure"`` (of attention), ``"generation"`` (of the answer's probabilities),
+            ``"hidden"`` (of hidden states), ``"comparator"`` (of another method, for comparison).
+        higher_means_right: the direction in which the study expects right answers; None where none is
+            expected. It is an expectation: nothing is turned round by it.
+        uses_label: it is computed from the right answer of the very example, so it describes and
+            never predicts. A probe fitted on other images' labels does not.
+        cost_forwards: passes over the whole prompt beyond the one that answers; a backward pass
+            counts as two. As defined: sharing the prompt's cache between samples costs less.
+        description: in a sentence.
+        source: paper, or "this package".
+    """
+
+    name: str
+    kind: SignalKind
+    higher_means_right: bool | None
+    uses_label: bool
+    cost_forwards: float
+    description: str
+    source: str
+
+
+def _table(*signals: Signal) -> Mapping[str, Signal]:
+    return MappingProxyType({signal.name: signal for signal in signals})
+
+
+SIGNALS: Mapping[str, Signal] = _table(
+    Signal(
+        name="spatial_entropy",
+        kind="structure",
+        higher_means_right=False,
+        uses_label=False,
+        cost_forwards=0,
+        description="Entropy H_s of the mean attention map over image tokens, in nats.",
+        source=_STUDY,
+    ),
+    Signal(
+        name="spatial_entropy_normalised",
+        kind="structure",
+        higher_means_right=False,
+        uses_label=False,
+        cost_forwards=0,
+        description="H_s / log S, which compares grids of different numbers S of image tokens.",
+        source=_STUDY,
+    ),
+    Signal(
+        name="cluster_count",
+        kind="structure",
+        higher_means_right=False,
+        uses_label=False,
+        cost_forwards=0,
+        description="C_k: DBSCAN clusters among the map's cells at or above its 90th percentile.",
+        source=_STUDY,
+    ),
+    Signal(
+        name="image_mass",
+        kind="structure",
+        higher_means_right=True,
+        uses_label=False,
+        cost_forwards=0,
+        description="Share of the predicting position's attention that is on image tokens.",
+        source=_STUDY,
+    ),
+    Signal(
+        name="top_k_mass",
+        kind="structure",
+        higher_means_right=True,
+        uses_label=False,
+        cost_forwards=0,
+        description="Share of the map that its k highest cells hold.",
+        source="this package",
+    ),
+    Signal(
+        name="gini",
+        kind="structure",
+        higher_means_right=True,
+        uses_label=False,
+        cost_forwards=0,
+        description="Gini index of the map: 0 of a uniform one, near 1 of a single cell.",
+        source="Hurley and Rickard 2009",
+    ),
+    Signal(
+        name="centre_distance",
+        kind="structure",
+        higher_means_right=None,
+        uses_label=False,
+        cost_forwards=0,
+        description="Distance of the map's centre of mass from the image's centre.",
+        source="this package",
+    ),
+    Signal(
+        name="head_agreement",
+        kind="structure",
+        higher_means_right=True,
+        uses_label=False,
+        cost_forwards=0,
+        description="How alike the heads' own maps are.",
+        source="this package",
+    ),
+    Signal(
+        name="entropy_evolution",
+        kind="structure",
+        higher_means_right=None,
+        uses_label=False,
+        cost_forwards=0,
+        description="Change of H_s from one layer to the next.",
+        source=_STUDY,
+    ),
+    Signal(
+        name="p_tok",
+        kind="generation",
+        higher_means_right=True,
+        uses_label=False,
+        cost_forwards=0,
+        description="Mean log-probability of the answer's tokens, end token excluded.",
+        source=_STUDY,
+    ),
+    Signal(
+        name="answer_probability",
+        kind="generation",
+        higher_means_right=True,
+        uses_label=False,
+        cost_forwards=0,
+        description="Probability of the answer's tokens after the prompt.",
+        source=_STUDY,
+    ),
+    Signal(
+        name="logit_entropy",
+        kind="generation",
+        higher_means_right=False,
+        uses_label=False,
+        cost_forwards=0,
+        description="Entropy of the next-token distribution at the predicting position, in nats.",
+        source=_STUDY,
+    ),
+    Signal(
+        name="self_consistency",
+        kind="generation",
+        higher_means_right=True,
+        uses_label=False,
+        cost_forwards=10,
+        description="S_SC: share of the majority among K = 10 sampled answers.",
+        source=f"{_STUDY}, after Wang et al. 2023",
+    ),
+    Signal(
+        name="expected_self_consistency",
+        kind="generation",
+        higher_means_right=True,
+        uses_label=False,
+        cost_forwards=0,
+        description="What S_SC is on average, from the answer's distribution instead of samples.",
+        source="this package",
+    ),
+    Signal(
+        name="own_margin",
+        kind="hidden",
+        higher_means_right=True,
+        uses_label=False,
+        cost_forwards=0,
+        description="Logit lens: the model's own answer's first token minus its runner-up.",
+        source=_STUDY,
+    ),
+    Signal(
+        name="truth_margin",
+        kind="hidden",
+        higher_means_right=True,
+        uses_label=True,
+        cost_forwards=0,
+        description="Logit lens: the right answer's first token minus a foil fixed per example.",
+        source=_STUDY,
+    ),
+    Signal(
+        name="probe",
+        kind="hidden",
+        higher_means_right=True,
+        uses_label=False,
+        cost_forwards=0,
+        description="Linear probe (L2) on the last prompt token's residual stream, best layer.",
+        source=_STUDY,
+    ),
+    Signal(
+        name="sparse_probe",
+        kind="hidden",
+        higher_means_right=True,
+        uses_label=False,
+        cost_forwards=0,
+        description="Linear probe with an L1 penalty, best layer.",
+        source=_STUDY,
+    ),
+    Signal(
+        name="mlp_probe",
+        kind="hidden",
+        higher_means_right=True,
+        uses_label=False,
+        cost_forwards=0,
+        description="Probe with one hidden layer of 256 units, best layer.",
+        source=_STUDY,
+    ),
+    Signal(
+        name="last_five_probe",
+        kind="hidden",
+        higher_means_right=True,
+        uses_label=False,
+        cost_forwards=0,
+        description="Linear probe on the last five layers together.",
+        source=_STUDY,
+    ),
+    Signal(
+        name="centroid_distance",
+        kind="hidden",
+        higher_means_right=None,
+        uses_label=False,
+        cost_forwards=0,
+        description="Distance of the last prompt token's state from training images' centroids.",
+        source="this package",
+    ),
+    Signal(
+        name="grad_cam_mass",
+        kind="comparator",
+        higher_means_right=None,
+        uses_label=False,
+        cost_forwards=3,
+        description="How concentrated Grad-CAM of the answer's logit is on the image.",
+        source="Selvaraju et al. 2017",
+    ),
+    Signal(
+        name="gradient_x_input_mass",
+        kind="comparator",
+        higher_means_right=None,
+        uses_label=False,
+        cost_forwards=3,
+        description="How concentrated gradient times input of the answer's logit is on the image.",
+        source="Shrikumar et al. 2017",
+    ),
+    Signal(
+        name="rollout_entropy",
+        kind="comparator",
+        higher_means_right=False,
+        uses_label=False,
+        cost_forwards=0,
+        description="Spatial entropy of attention rollout over all layers instead of the mean map.",
+        source="Abnar and Zuidema 2020",
+    ),
+)
+
+
+def find_signals(names: Iterable[str], extra: Iterable[Signal] = ()) -> list[Signal]:
+    """The signals of these names, among ``SIGNALS`` and ``extra``, in the order given.
+
+    Raises:
+        InputError: a name is unknown or comes twice, or ``extra`` gives a name that is taken.
+    """
+    known = dict(SIGNALS)
+    for signal in extra:
+        if signal.name in known:
+            raise InputError(
+                f"a signal named {signal.name!r} exists already; give yours another name"
+            )
+        known[signal.name] = signal
+    found: list[Signal] = []
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise InputError(
+                f"unknown signal {name!r}{hint} (known: {', '.join(known)}); describe one of your own "
+                "by extra=[Signal(...)]"
+            )
+        if known[name] in found:
+            raise InputError(f"signal {name!r} is named twice")
+        found.append(known[name])
+    return found
+
+
+def predictors(names: Iterable[str], extra: Iterable[Signal] = ()) -> list[Signal]:
+    """As `find_signals`, but only signals that may predict correctness.
+
+    Raises:
+        InputError: as `find_signals`, or a signal is computed from the right answer.
+    """
+    found = find_signals(names, extra)
+    telling = [signal.name for signal in found if signal.uses_label]
+    if telling:
+        raise InputError(
+            f"{', '.join(map(repr, telling))} uses the right answer, so it describes and cannot "
+            "predict whether an answer is right: leave it out (own_margin is the margin without the "
+            "label)"
+        )
+    return found
