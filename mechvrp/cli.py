@@ -76,6 +76,9 @@ def study(
     resamples: Annotated[
         int, typer.Option(min=100, help="Bootstrap resamples behind each interval.")
     ] = 2000,
+    samples: Annotated[
+        int, typer.Option(min=0, help="Sampled answers an example, for self-consistency.")
+    ] = 10,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples a forward.")] = 32,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
@@ -90,10 +93,12 @@ def study(
 ) -> None:
     """Run a reliability study and write its report.
 
-    Greedy answers and whether they are right; the residual stream of the last prompt token at every
-    layer; a linear probe for correctness per layer, chosen on training images and judged on held-out
-    ones beside two baselines and shuffled labels; the probe's top dimensions zeroed against random
-    ones.
+    Greedy answers and whether they are right, with every signal one prefill shows (attention, margins,
+    sampled answers); a linear probe for correctness per layer on the residual stream, chosen on
+    training images and judged on held-out ones beside two baselines and shuffled labels; the probe's
+    top dimensions zeroed against random ones.
+
+    Results are kept piece by piece: the same command goes on with a run that was killed.
 
     Examples:
 
@@ -118,6 +123,7 @@ def study(
         draws=draws,
         ks=tuple(k) if k else None,
         n_resamples=resamples,
+        samples=samples,
         batch_size=batch_size,
         device=device,
         dtype=dtype,

@@ -46,7 +46,7 @@ class SingleSignal:
     weight: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Fusion:
     """The fused signals, judged on held-out images.
 
@@ -72,6 +72,14 @@ class Fusion:
     train: np.ndarray
     heldout: np.ndarray
     seed: int
+
+    def __repr__(self) -> str:
+        names = ", ".join(single.signal.name for single in self.singles)
+        return (
+            f"Fusion({names}: held-out AUROC {self.auroc.value:.3f} [{self.auroc.low:.3f}, "
+            f"{self.auroc.high:.3f}], {self.lead.value:+.3f} [{self.lead.low:+.3f}, "
+            f"{self.lead.high:+.3f}] against {self.best})"
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """A row for the fusion, then one for each signal.
