@@ -25,6 +25,7 @@ from mechvrp.patching.shared_prefix import (
     shared_inputs,
 )
 from mechvrp.patching.variants import Variant
+from mechvrp.tracing import access
 from mechvrp.tracing.sites import Site
 from mechvrp.tracing.tracer import Trace
 
@@ -101,6 +102,8 @@ class Runner:
         length = self.batch.tokens.length
         starts = tuple(start_of(group.mode, v, self.model.n_layers, length) for v in variants)
         cut = Site("resid_mid", self.model.n_layers - 1)
+        if not access.has_resid_mid(self.model, self.model.n_layers - 1):
+            cut = Site("resid_post", self.model.n_layers - 1)
         if group.mode == "resume" and starts[0].entry >= self.model.n_layers:
             cut = Site("logits")  # skipped blocks give whole sequences
         layout = Layout(group.mode, starts, len(self.batch), length, cut)
@@ -197,7 +200,9 @@ class Runner:
         inputs = shared_inputs(self.model, self.batch, layout)
         options: dict[str, Any] = {"use_cache": True}
         if entry < depth:
-            options["past_key_values"] = PrefixCache(self._cache, prefix_length(layout), entry)
+            options["past_key_values"] = PrefixCache(
+                self._cache, prefix_length(layout), layout.length, entry
+            )
         blocks: Any = self.model.envoy.get(self.model.modules.layers)
         attention = self._attention
         with Trace(self.model, Batch(inputs, self.batch.tokens), options=options) as t:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from mechvrp.patching.variants import Variant
+from mechvrp.tracing import access
 from mechvrp.tracing.sites import Site
 
 if TYPE_CHECKING:
@@ -104,11 +105,17 @@ class Plan:
         attention only, and count as its share of the block's weights.
         """
         total = float(self.n_layers * self.length * self.examples)
-        for group in self.groups:
-            if group.mode != "clean":
-                for start in group.starts:
-                    layers = range(max(start.entry, 0), self.n_layers)
-                    total += self.examples * sum(self._block(start, layer) for layer in layers)
+        return total + sum(self.cost(group, group.variants) for group in self.groups)
+
+    def cost(self, group: Group, variants: Sequence[int]) -> float:
+        """Token-layers of running some of a group's variants once."""
+        if group.mode == "clean":
+            return 0.0
+        starts = dict(zip(group.variants, group.starts, strict=True))
+        total = 0.0
+        for variant in variants:
+            layers = range(max(starts[variant].entry, 0), self.n_layers)
+            total += self.examples * sum(self._block(starts[variant], layer) for layer in layers)
         return total
 
     def _block(self, start: Start, layer: int) -> float:
@@ -165,7 +172,8 @@ def can_split(model: VLM, batch: Batch) -> str:
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     window = getattr(config, "sliding_window", None)
     if kinds != {"full_attention"} or (
-        window and getattr(config, "use_sliding_window", True) and window < batch.tokens.length
+        # A cache that slides keeps less than its window, so a window of just the length slides too.
+        window and getattr(config, "use_sliding_window", True) and window <= batch.tokens.length
     ):
         return f"its attention is not plain causal ({', '.join(sorted(kinds))}, window {window})"
     if model.attn_implementation not in ("sdpa", "eager"):
@@ -209,7 +217,9 @@ def make_plan(model: VLM, batch: Batch, variants: Sequence[Variant], *, memory: 
         cached = 0
         if mode == "suffix":
             cached = first * examples * 2 * model.n_kv_heads * model.d_head * 4 * model.n_layers
-        width = memory // max(1, room * examples * per_token + cached)
+        # Logits of every variant, as the model has them, in float32, and as measures copy them.
+        unembedded = 4 * 4 * examples * model.d_vocab
+        width = memory // max(1, room * examples * per_token + cached + unembedded)
         if mode == "branches":
             width = min(width, max(length, _ROW) // room)
         width = max(1, min(len(members), width))
@@ -245,6 +255,9 @@ def start_of(mode: Mode, variant: Variant, depth: int, length: int) -> Start:
 
 
 def _attention_share(model: VLM) -> float:
+    if not access.has_resid_mid(model, model.n_layers - 1):
+        return 1.0  # the two cannot be run apart
+
     def weights(path: str) -> int:
         return sum(p.numel() for p in model.model.get_submodule(path).parameters())
 

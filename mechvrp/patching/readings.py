@@ -28,6 +28,7 @@ def read_variants(
     variants: Sequence[Variant],
     readings: Mapping[str, Reading],
     base: tuple[Intervention, ...],
+    errors: Sequence[str],
     fail: Callable[[int, str], None],
     progress: bool,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -35,6 +36,10 @@ def read_variants(
 
     A whole forward for each variant and reading: what a function looks at is not known beforehand, so
     nothing can be left out. Variants with an error keep NaN.
+
+    Args:
+        errors: of each variant so far, "" if it has none.
+        fail: told of a variant that fails here.
 
     Raises:
         ShapeError: a reading gives something else than a number (or an array) for each example.
@@ -51,11 +56,11 @@ def read_variants(
         for index, variant in enumerate(variants):
             for name, function in readings.items():
                 bar.advance(task)
-                if variant.error:
+                if errors[index]:
                     continue
                 try:
                     value = _read(model, batch, variant.edits, name, function, base)
-                except MechVRPError as error:
+                except (MechVRPError, RuntimeError, IndexError, ValueError) as error:
                     if isinstance(error, ShapeError):
                         raise
                     fail(index, f"{type(error).__name__}: {error}")

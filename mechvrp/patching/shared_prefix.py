@@ -140,15 +140,21 @@ class PrefixCache(DynamicCache):
 
     Args:
         clean: the cache of the clean run.
-        length: positions of it.
+        length: positions of it that are shared.
+        whole: positions of it in all.
         entry: the first block that runs.
     """
 
-    def __init__(self, clean: Any, length: int, entry: int) -> None:
+    def __init__(self, clean: Any, length: int, whole: int, entry: int) -> None:
         super().__init__()
         for index, source in enumerate(clean.layers):
             if index < entry:
                 self.layers.append(DynamicLayer())
             else:
+                if source.keys.shape[-2] != whole:
+                    raise UnavailableError(
+                        f"layer {index} kept {source.keys.shape[-2]} of {whole} positions' keys: its cache "
+                        "cannot be shared by position"
+                    )
                 keys, values = (x[:, :, :length] for x in (source.keys, source.values))
                 self.layers.append(_PrefixLayer(keys, values))

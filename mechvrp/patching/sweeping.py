@@ -29,6 +29,9 @@ __all__ = ["plan", "sweep"]
 #: Bytes that the activations of one pass may take.
 MEMORY = 512 * 2**20
 
+#: What running a variant may raise: our own errors, and those of tensors of unfitting shapes.
+_FAILURES = (MechVRPError, RuntimeError, IndexError, ValueError, MemoryError)
+
 
 def plan(model: VLM, batch: Batch, variants: Variants, *, memory: int = MEMORY) -> Plan:
     """How ``sweep`` would run these variants, without running anything; print it.
@@ -61,7 +64,9 @@ def sweep(
         model: from ``mechvrp.load``.
         batch: from ``model.encode``.
         variants: interventions by name, or a list of them; each one intervention or several. An empty
-            list of interventions is the clean run.
+            list of interventions is the clean run. Names other than text and numbers become text. (A
+            function such as ``zero`` gives an intervention for each of several layers; in a list of
+            its own that is one variant, by itself it is a list of variants.)
         measure: one or several of ``logit``, ``probability``, ``logit_diff``, ``correct``, ``kl``,
             ``logits`` (``mechvrp.patching.MEASURES`` says what they are); functions of logits
             [variant, example, d_vocab] and clean logits [example, d_vocab] that give [variant, example];
@@ -101,23 +106,38 @@ def sweep(
     if all(variant.error for variant in known):
         raise InputError(f"no variant can be run: {known[0].name!r}: {known[0].error}")
     of_logits, of_trace = split_measures(measures)
-    calls, read = 1, 0
+    calls, read, computed = 1, 0, 0.0
     clean: dict[str, np.ndarray] = {}
     with PeakMemory(model.device) as peak:
         runner = Runner(model, batch, made if of_logits else replace(made, groups=()), common)
         measuring = Measuring(model, batch, of_logits, runner.logits, target, foil, reading)
         results = _Results(known, len(batch), measuring)
         if of_logits:
-            calls = _run(runner, made, known, results, progress)
+            calls, computed = _run(runner, made, known, results, progress)
         if of_trace:
+            read = sum(not error for error in results.errors)
             found, clean = read_variants(
-                model, batch, known, of_trace, common, results.fail, progress
+                model, batch, known, of_trace, common, results.errors, results.fail, progress
             )
             results.values |= found
-            read = len(of_trace) * (1 + sum(not variant.error for variant in known))
+            for index, error in enumerate(results.errors):
+                if error:  # a failed variant has no values at all
+                    results.fail(index, error)
+            read = len(of_trace) * (1 + read)
     _tell(known, results)
     return _dataset(
-        model, batch, made, known, measuring, results, clean, common, calls, read, peak.bytes
+        model,
+        batch,
+        made,
+        known,
+        measuring,
+        results,
+        clean,
+        common,
+        calls,
+        computed,
+        read,
+        peak.bytes,
     )
 
 
@@ -149,11 +169,11 @@ class _Results:
 
 def _run(
     runner: Runner, made: Plan, variants: list[Variant], results: _Results, progress: bool
-) -> int:
-    """Run all groups; returns the number of forward calls, the clean pass included."""
+) -> tuple[int, float]:
+    """Run all groups; returns forward calls and token-layers, the clean pass included."""
     from rich.progress import Progress
 
-    calls = 1
+    calls, computed = 1, replace(made, groups=()).token_layers
     total = sum(len(group.variants) for group in made.groups)
     with Progress(disable=not progress, transient=True) as bar:
         task = bar.add_task("sweeping", total=total)
@@ -168,26 +188,28 @@ def _run(
                     waiting = rest
                     continue
                 calls += 1
+                computed += made.cost(group, pack)
                 try:
                     logits = runner.run(group, [variants[i] for i in pack])
                     if len(pack) > 1 and not bool(torch.isfinite(logits).all()):
                         # Branches share a row: what is infinite in one can reach another.
                         raise NumericalError("a variant of the pack gave NaN or infinite values")
                     results.put(pack, logits)
-                except MechVRPError as error:
+                except _FAILURES as error:
+                    if _out_of_memory(error):
+                        if len(pack) == 1:
+                            raise
+                        width = max(1, len(pack) // 2)
+                        continue
                     # One of them: found by running them one by one, so that the others are kept.
                     if len(pack) == 1:
                         results.fail(pack[0], f"{type(error).__name__}: {error}")
                     else:
                         calls += _one_by_one(runner, group, pack, variants, results)
-                except (RuntimeError, MemoryError) as error:
-                    if len(pack) == 1 or not _out_of_memory(error):
-                        raise
-                    width = max(1, len(pack) // 2)
-                    continue
+                        computed += made.cost(group, pack)
                 bar.advance(task, len(pack))
                 waiting = rest
-    return calls
+    return calls, computed
 
 
 def _tell(variants: list[Variant], results: _Results) -> None:
@@ -209,7 +231,9 @@ def _one_by_one(
     for index in pack:
         try:
             results.put([index], runner.run(group, [variants[index]]))
-        except MechVRPError as error:
+        except _FAILURES as error:
+            if _out_of_memory(error):
+                raise
             results.fail(index, f"{type(error).__name__}: {error}")
     return len(pack)
 
@@ -231,6 +255,7 @@ def _dataset(
     clean: dict[str, np.ndarray],
     base: tuple[Intervention, ...],
     calls: int,
+    computed: float,
     read: int,
     peak: int,
 ) -> xarray.Dataset:
@@ -261,7 +286,7 @@ def _dataset(
         "attention": model.attn_implementation,
         "base": "; ".join(edit.describe() for edit in base) or "clean",
         "plan": str(made),
-        "token_layers": (made.token_layers if measuring.measures else forward) + read * forward,
+        "token_layers": (computed if measuring.measures else forward) + read * forward,
         "naive_token_layers": made.naive_token_layers,
         "forward_calls": calls + read,
         "peak_memory": peak,

@@ -57,11 +57,20 @@ def as_variants(model: VLM, batch: Batch, given: Variants) -> list[Variant]:
     Raises:
         InputError: there are none, or something is not an intervention.
     """
+    if isinstance(given, Intervention):
+        raise InputError(
+            f"a sweep takes a list of variants (or variants by name); got {given!r} alone: put it in a list"
+        )
     named = given.items() if isinstance(given, Mapping) else enumerate(given)
-    found = [_variant(model, batch, name, flatten(edits)) for name, edits in named]
+    found = [_variant(model, batch, _label(name), flatten(edits)) for name, edits in named]
     if not found:
         raise InputError("a sweep needs at least one variant")
     return found
+
+
+def _label(name: Any) -> Any:
+    """A name as the result's coordinate has it: text and numbers as they are, all else as text."""
+    return name if isinstance(name, (str, int, float)) else str(name)
 
 
 def choose(edit: Intervention, model: VLM, batch: Batch) -> Selected:
@@ -84,7 +93,11 @@ def _variant(model: VLM, batch: Batch, name: Any, edits: tuple[Intervention, ...
                 first = min([first, *choose(edit, model, batch).position.tolist()])
         rows = any(edit.site.component == "pattern" for edit in ordered)
         middle = Site("resid_mid", min(max(entry, 0), model.n_layers - 1)).order
-        mlp_only = all(edit.site.check(model).order >= middle for edit in ordered)
+        mlp_only = (
+            all(edit.site.check(model).order >= middle for edit in ordered)
+            and 0 <= entry < model.n_layers
+            and access.has_resid_mid(model, entry)
+        )
         return Variant(name, ordered, entry, 0 if entry < 0 else first, rows, mlp_only)
     except MechVRPError as error:
         return Variant(name, edits, error=f"{type(error).__name__}: {error}")

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from mechvrp.errors import ShapeError, UnavailableError
 from mechvrp.tracing.attention import inputs_of, replaced_output
-from mechvrp.tracing.sites import COMPONENTS
+from mechvrp.tracing.sites import COMPONENTS, Site
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mechvrp.models import VLM, Batch
-    from mechvrp.tracing.sites import Site
 
 __all__ = [
     "attention_rows",
     "check_available",
     "check_value",
     "expected_shape",
+    "has_resid_mid",
     "is_made",
     "read",
     "write",
@@ -104,6 +104,19 @@ def _resid_mid(model: VLM, site: Site) -> Any:
             f"{type(_block(model, site)._module).__name__}, whose operations are {names}"
         )
     return getattr(source, before)
+
+
+def has_resid_mid(model: VLM, layer: int) -> bool:
+    """Whether the residual stream between a block's attention and MLP can be read and given.
+
+    Blocks whose attention and MLP both read the block's input have none.
+    """
+    try:
+        _resid_mid(model, Site("resid_mid", layer))
+    except UnavailableError:
+        return False
+    config = model.model.config.get_text_config(decoder=True)
+    return not getattr(config, "use_parallel_residual", False)
 
 
 def is_made(model: VLM, site: Site) -> bool:

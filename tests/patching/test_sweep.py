@@ -223,6 +223,11 @@ def test_sliding_windows_are_not_shared():
         made = plan(model, batch, [MODES["branches"]()])
         assert made.groups[0].mode == "resume"
         assert "window 8" in str(made)
+        # A cache that slides keeps one position less than its window.
+        config.sliding_window = batch.tokens.length
+        assert plan(model, batch, [MODES["branches"]()]).groups[0].mode == "resume"
+        config.sliding_window = batch.tokens.length + 1
+        assert plan(model, batch, [MODES["branches"]()]).groups[0].mode == "branches"
     finally:
         config.sliding_window = before
 
@@ -353,6 +358,89 @@ def test_a_variant_that_fails_names_itself_and_the_rest_is_kept():
             naive(model, batch, variants[name]),
         )
     assert np.isnan(found["logits"].sel(variant="infinite")).all()
+
+
+def test_failures_of_all_kinds_and_what_they_cost():
+    """A shape that does not fit the tower is found when it runs; the others are kept, the cost is told."""
+    model = loaded("llava-clip", "sdpa")
+    batch = model.encode(tiny.samples(), instruction="")
+    good = [mechvrp.zero("neurons", layer=i, positions="last", units=[i]) for i in range(3)]
+    variants = {
+        "wide": mechvrp.steer("vision_resid_post", torch.ones(7), layer=0),
+        (0, "a"): good[0],
+        (1, "b"): good[1],
+        "infinite": [mechvrp.scale("mlp_out", 1e38, layer=1, positions="last")] * 2,
+    }
+    with pytest.warns(UserWarning, match="2 of 4 variants"):
+        found = sweep(
+            model,
+            batch,
+            variants,
+            ["logits", lambda t: t.resid_post[0].sum((1, 2))],
+            progress=False,
+        )
+    errors = dict(zip(found["variant"].values, found["error"].values, strict=True))
+    assert "RuntimeError" in errors["wide"]
+    assert "NaN" in errors["infinite"]
+    for name, edit in (("(0, 'a')", good[0]), ("(1, 'b')", good[1])):
+        assert errors[name] == ""
+        values = found["logits"].sel(variant=name).values
+        close(torch.from_numpy(values), naive(model, batch, edit))
+    (reading,) = [name for name in found.data_vars if "lambda" in name and "base" not in name]
+    assert np.isnan(found[reading].sel(variant=["wide", "infinite"])).all()
+    assert np.isfinite(found[reading].sel(variant=["(0, 'a')", "(1, 'b')"])).all()
+    made = plan(model, batch, variants)
+    assert found.attrs["token_layers"] > made.token_layers  # the pack was run again, one by one
+    with pytest.raises(InputError, match="put it in a list"):
+        sweep(model, batch, good[0])
+
+
+def test_a_large_vocabulary_narrows_a_pack():
+    model = loaded("llava-clip", "sdpa")
+    batch = model.encode(tiny.samples(), instruction="")
+    variants = [mechvrp.zero("neurons", layer=1, positions="last", units=[i]) for i in range(40)]
+    (before,) = plan(model, batch, variants, memory=2**21).groups
+    vocabulary = model.d_vocab
+    try:
+        model.d_vocab = 100 * vocabulary
+        (after,) = plan(model, batch, variants, memory=2**21).groups
+    finally:
+        model.d_vocab = vocabulary
+    assert after.width * 4 * 4 * 3 * 100 * vocabulary <= 2**21 or after.width == 1
+    assert after.width < before.width
+
+
+def test_blocks_of_parallel_residuals_begin_whole():
+    """What is between attention and MLP is not there, so a run cannot begin in it."""
+    import transformers as tf
+
+    text = tf.CohereConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    config = tiny.hf_model("llava-clip").config
+    torch.manual_seed(0)
+    hf = tf.LlavaForConditionalGeneration(
+        tf.LlavaConfig(
+            vision_config=config.vision_config,
+            text_config={**text.to_dict(), "vocab_size": config.text_config.vocab_size},
+            image_token_id=config.image_token_id,
+        )
+    ).eval()
+    model = mechvrp.load(hf, processor=tiny.processor("llava-clip"))
+    batch = model.encode(tiny.samples(), instruction="")
+    variants = [mechvrp.zero("neurons", layer=i, positions="last", units=[i]) for i in range(3)]
+    made = plan(model, batch, variants)
+    assert [start.mlp_first for group in made.groups for start in group.starts] == [-1] * 3
+    found = sweep(model, batch, variants, "logits", progress=False)
+    for i, edit in enumerate(variants):
+        close(torch.from_numpy(found["logits"].values[i]), naive(model, batch, edit))
 
 
 def test_packs_are_halved_when_memory_runs_out(monkeypatch):
