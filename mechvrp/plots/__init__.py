@@ -2,6 +2,7 @@
 
 from mechvrp.plots.ablations import ablation_curve as ablation_curve
 from mechvrp.plots.dots import baseline_comparison as baseline_comparison
+from mechvrp.plots.dots import signal_aurocs as signal_aurocs
 from mechvrp.plots.dots import task_accuracy as task_accuracy
 from mechvrp.plots.models import ablations_by_model as ablations_by_model
 from mechvrp.plots.models import accuracy_by_model as accuracy_by_model
@@ -22,6 +23,7 @@ __all__ = [
     "knockouts_by_layer",
     "layer_sweep",
     "layers_by_model",
+    "signal_aurocs",
     "task_accuracy",
     "verified_patches",
 ]

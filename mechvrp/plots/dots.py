@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from mechvrp.circuits import Comparison
 from mechvrp.plots.theme import COLOURS, base_figure, interval_bars, label
 
-__all__ = ["baseline_comparison", "dots", "task_accuracy"]
+__all__ = ["baseline_comparison", "dots", "signal_aurocs", "task_accuracy"]
 
 _SPLITS = {
     "all": ("all images", "blue", "circle"),
@@ -80,6 +80,34 @@ def baseline_comparison(comparison: Comparison | pd.DataFrame) -> go.Figure:
     n = int(frame.loc[frame["kind"] == "interval", "n"].max())
     figure.update_layout(
         xaxis_title=f"AUROC, n = {n} held-out examples<br>bars: 95 % interval; 0.5: chance"
+    )
+    figure.add_vline(x=0.5, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5})
+    return figure
+
+
+def signal_aurocs(rows: pd.DataFrame) -> go.Figure:
+    """AUROC of each signal for a right answer, with intervals.
+
+    Args:
+        rows: a row per signal and scope: name, scope, auroc, low, high, n, uses_label.
+
+    Returns:
+        One dot per signal and scope, the names of signals that use the label in brackets. Below 0.5 a
+        signal is higher where answers are wrong.
+    """
+    names = list(dict.fromkeys(rows.loc[rows["auroc"].notna(), "name"]))
+    labelled = set(rows.loc[rows["uses_label"].astype(bool), "name"])
+    figure = dots(
+        rows,
+        names,
+        [label(f"({name})" if name in labelled else name) for name in names],
+        series=[(scope, *_SCOPES[scope]) for scope in _SCOPES],
+        columns=("name", "scope", "auroc"),
+        scale=1,
+    )
+    figure.update_layout(
+        xaxis_title="AUROC of the signal for a right answer<br>bars: 95 % interval; 0.5: chance",
+        height=140 + 34 * len(names),
     )
     figure.add_vline(x=0.5, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5})
     return figure

@@ -104,6 +104,25 @@ SIGNALS: Mapping[str, Signal] = _table(
         source="Hurley and Rickard 2009",
     ),
     Signal(
+        name="peak_sharpness",
+        kind="structure",
+        higher_means_right=None,
+        uses_label=False,
+        cost_forwards=0,
+        description="1 - H_inf / log S of the map's min-entropy: 0 of a uniform map, 1 of a single cell.",
+        source="this package",
+    ),
+    Signal(
+        name="region_mass",
+        kind="structure",
+        higher_means_right=None,
+        # Where the object is comes from the benchmark, and exists only where there is one.
+        uses_label=True,
+        cost_forwards=0,
+        description="Share of the map on what the question asks for, where the benchmark knows where it is.",
+        source=_STUDY,
+    ),
+    Signal(
         name="centre_distance",
         kind="structure",
         higher_means_right=None,

@@ -28,6 +28,7 @@ from mechvrp.plots import (
     baseline_comparison,
     layer_sweep,
     layers_by_model,
+    signal_aurocs,
     task_accuracy,
 )
 from mechvrp.store import RunFolder
@@ -118,6 +119,8 @@ def _section(run: RunFolder, section: ModelSection, examples: pd.DataFrame) -> d
     """What the template needs of one model: its summary, findings, figures and gallery."""
     accuracy = pd.DataFrame(section.accuracy)
     figures: dict[str, Markup] = {"accuracy": _figure_json(task_accuracy(accuracy))}
+    if section.signals and any(row.auroc is not None for row in section.signals.rows):
+        figures["signals"] = _figure_json(signal_aurocs(pd.DataFrame(section.signals.rows)))
     if section.probe:
         figures["sweep"] = _figure_json(layer_sweep(pd.DataFrame(section.probe.layers)))
         figures["comparison"] = _figure_json(

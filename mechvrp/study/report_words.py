@@ -16,6 +16,7 @@ from mechvrp.study.schema import (
     CurveRow,
     ModelSection,
     ProbeSection,
+    SignalSection,
 )
 
 __all__ = ["Finding", "findings", "percent", "signed", "signed_three", "three"]
@@ -39,6 +40,8 @@ class Finding:
 def findings(section: ModelSection) -> list[Finding]:
     """What this model's numbers say, in the order in which a reader needs it."""
     found = [_accuracy(section.model.name, section.accuracy)]
+    if section.signals:
+        found += _signals(section.signals)
     if section.probe:
         found += _probe(section.probe)
     if section.ablation:
@@ -85,6 +88,51 @@ def _accuracy(name: str, rows: Sequence[AccuracyRow]) -> Finding:
 
 def _share(row: AccuracyRow) -> float:
     return row.accuracy or 0.0
+
+
+def _signals(signals: SignalSection) -> list[Finding]:
+    """How many signals of each kind tell anything, within tasks where there are several."""
+    scope = "within tasks" if any(r.scope == "within tasks" for r in signals.rows) else "all"
+    kinds = {"structure": "attention", "generation": "the answer's probabilities"}
+    found = []
+    for kind, words in kinds.items():
+        rows = [
+            row
+            for row in signals.rows
+            if (row.kind, row.scope) == (kind, scope)
+            and row.auroc is not None
+            and not row.uses_label
+        ]
+        if not rows:
+            continue
+        telling = [r for r in rows if not (r.low or 0.0) <= 0.5 <= (r.high or 1.0)]
+        strongest = max(rows, key=lambda r: abs((r.auroc or 0.5) - 0.5))
+        where = " within tasks" if scope == "within tasks" else ""
+        found.append(
+            Finding(
+                "fact",
+                f"Of {len(rows)} signals of {words}, {len(telling)} have an interval that excludes 0.5{where} "
+                "(one at a time: about one in twenty would by chance). The one furthest from it is "
+                f"{strongest.name.replace('_', ' ')}, AUROC {three(strongest.auroc)} "
+                f"({_range(three(strongest.low), three(strongest.high))}).",
+            )
+        )
+    if (fused := signals.fusion) is not None:
+        figure = f"{three(fused.auroc)} ({_range(three(fused.low), three(fused.high))})"
+        ends = _range(signed_three(fused.lead_low), signed_three(fused.lead_high))
+        lead = f"{signed_three(fused.lead)} ({ends})"
+        verdict = (
+            "shown" if fused.lead_low > 0 else "against" if fused.lead_high < 0 else "inconclusive"
+        )
+        found.append(
+            Finding(
+                verdict,
+                f"{len(fused.names)} signals that cost no further forward, fused on training images, predict "
+                f"right answers on held-out ones with AUROC {figure}: {lead} against "
+                f"{fused.best.replace('_', ' ')} alone, the best of them on training images.",
+            )
+        )
+    return found
 
 
 def _probe(probe: ProbeSection) -> list[Finding]:

@@ -22,13 +22,17 @@ __all__ = [
     "EXAMPLE_COLUMNS",
     "AblationSection",
     "AccuracyRow",
+    "CalibrationInfo",
     "ComparisonRow",
     "CurveRow",
     "DataInfo",
+    "FusionInfo",
     "LayerRow",
     "ModelInfo",
     "ModelSection",
     "ProbeSection",
+    "SignalRow",
+    "SignalSection",
     "Summary",
     "TaskRow",
     "check_examples",
@@ -206,6 +210,73 @@ class AblationSection:
 
 
 @dataclass(frozen=True)
+class SignalRow:
+    """One signal against correctness, over all examples or within tasks.
+
+    ``r`` is the point-biserial correlation (over all examples only); an ``auroc`` below 0.5 means that the
+    signal is higher where answers are wrong. ``uses_label``: it describes and must not predict.
+    """
+
+    name: str
+    kind: str
+    uses_label: bool
+    cost_forwards: float
+    scope: str
+    n: int
+    r: float | None
+    r_low: float | None
+    r_high: float | None
+    auroc: float | None
+    low: float | None
+    high: float | None
+    gap: str = ""
+
+
+@dataclass(frozen=True)
+class FusionInfo:
+    """Signals in one logistic regression, on held-out images, against the best single one of training."""
+
+    names: tuple[str, ...]
+    n: int
+    auroc: float
+    low: float
+    high: float
+    best: str
+    best_auroc: float
+    lead: float
+    lead_low: float
+    lead_high: float
+
+
+@dataclass(frozen=True)
+class CalibrationInfo:
+    """Of the answer's probability: ECE (equal width), Brier score, mean confidence minus accuracy."""
+
+    n: int
+    ece: float
+    ece_low: float
+    ece_high: float
+    ece_if_calibrated: float
+    brier: float
+    brier_low: float
+    brier_high: float
+    excess: float
+    excess_low: float
+    excess_high: float
+
+
+@dataclass(frozen=True)
+class SignalSection:
+    """All signals, their fusion, and the calibration of the answer's probability."""
+
+    rows: tuple[SignalRow, ...]
+    fusion: FusionInfo | None
+    calibration: CalibrationInfo | None
+    n_resamples: int
+    gaps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ModelSection:
     """Everything about one model. A part that was not run is null, with the reason in ``notes``."""
 
@@ -217,6 +288,7 @@ class ModelSection:
     ablation: AblationSection | None
     timings_s: dict[str, float]
     notes: tuple[str, ...] = ()
+    signals: SignalSection | None = None
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,16 @@ from mechvrp.errors import InputError, MechVRPError, UnavailableError
 from mechvrp.models import VLM
 from mechvrp.store import Chunks, RunFolder
 from mechvrp.study.config import StudyConfig
+from mechvrp.study.correlating import signal_section
 from mechvrp.study.observing import FEATURE, observe_missing, piece_size
-from mechvrp.study.schema import AblationSection, DataInfo, ModelInfo, ModelSection, ProbeSection
+from mechvrp.study.schema import (
+    AblationSection,
+    DataInfo,
+    ModelInfo,
+    ModelSection,
+    ProbeSection,
+    SignalSection,
+)
 from mechvrp.study.sections import ablation_section, accuracy_rows, probe_section
 
 __all__ = ["ModelStudy"]
@@ -79,6 +87,7 @@ class ModelStudy:
         sides = np.full(len(seen), "train", dtype=object)
         sides[self.heldout] = "heldout"
 
+        signals = self._signals(seen, right, groups)
         sweep, probe = self._probe(hidden, seen, right, groups, tasks)
         ablation = None
         if sweep is not None:
@@ -99,6 +108,7 @@ class ModelStudy:
             ablation=ablation,
             timings_s=self.timings,
             notes=tuple(self.notes),
+            signals=signals,
         )
         table = self._table(seen, sides, sweep)
         self._gallery(run, index, table)
@@ -191,6 +201,25 @@ class ModelStudy:
             site_words=f"residual stream behind block {layer}, last prompt token",
         )
         return sweep, section
+
+    def _signals(self, seen: pd.DataFrame, right: np.ndarray, groups: np.ndarray) -> SignalSection:
+        with self._stage("signals"):
+            found = signal_section(
+                seen,
+                self.train,
+                self.heldout,
+                folds=self._folds(right, groups),
+                seed=self.config.seed,
+                n_resamples=self.config.n_resamples,
+            )
+        for gap in found.gaps:
+            self.notes.append(gap)
+        names = len({row.name for row in found.rows})
+        words = f"{names} signals against correctness"
+        if found.fusion is not None:
+            words += f", fused held-out AUROC {found.fusion.auroc:.3f}"
+        self._done("signals", words)
+        return found
 
     def _folds(self, right: np.ndarray, groups: np.ndarray) -> int:
         """Five folds, or as many as there are training images with answers of the rarer kind."""

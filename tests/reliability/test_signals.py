@@ -9,14 +9,17 @@ MINE = Signal("mine", "generation", None, False, 1, "Something of mine.", "me")
 
 
 def test_every_signal_is_fully_described():
-    assert len(SIGNALS) == 24
+    assert len(SIGNALS) == 26
     for name, signal in SIGNALS.items():
         assert signal.name == name
         assert signal.kind in ("structure", "generation", "hidden", "comparator")
         assert signal.cost_forwards >= 0
         assert signal.description.endswith(".")
         assert signal.source
-    assert {name for name, signal in SIGNALS.items() if signal.uses_label} == {"truth_margin"}
+    assert {name for name, signal in SIGNALS.items() if signal.uses_label} == {
+        "truth_margin",
+        "region_mass",
+    }
 
 
 def test_the_registry_cannot_be_changed():

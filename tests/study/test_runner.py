@@ -165,3 +165,56 @@ def test_one_class_only_is_a_gap_and_not_a_crash(model, tmp_path):
     assert section.ablation is None
     assert any("no probe" in note for note in section.notes)
     assert "no probe" in result.report.read_text()
+
+
+def test_signals_are_those_of_the_table(result):
+    from mechvrp.statistics import auroc, within_task_auroc
+
+    table = result.run.read_examples()
+    (section,) = result.summary.sections
+    rows = {(row.name, row.scope): row for row in section.signals.rows}
+    for name in ("spatial_entropy", "answer_probability", "self_consistency", "own_margin"):
+        values = table[name].astype(float)
+        assert rows[name, "all"].auroc == pytest.approx(auroc(values, table.correct))
+        within = within_task_auroc(values, table.correct, table.task)
+        assert rows[name, "within tasks"].auroc == pytest.approx(within)
+        assert rows[name, "all"].low <= rows[name, "all"].auroc <= rows[name, "all"].high
+        assert rows[name, "all"].r == pytest.approx(np.corrcoef(values, table.correct)[0, 1])
+    assert rows["truth_margin", "all"].uses_label
+    assert rows["truth_margin", "all"].auroc == 1.0  # above 0 exactly where the answer is right
+    fused = section.signals.fusion
+    assert fused.best in fused.names
+    assert not {"truth_margin", "region_mass", "self_consistency"} & set(fused.names)
+    page = result.report.read_text()
+    assert "signals against correctness" in page
+    assert "m1-signals" in page
+
+
+def test_a_signal_that_does_not_vary_is_a_gap():
+    from mechvrp.study.correlating import signal_section
+
+    rng = np.random.default_rng(0)
+    n = 80
+    seen = pd.DataFrame(
+        {
+            "correct": rng.random(n) < 0.5,
+            "image_id": [f"i{i // 2}" for i in range(n)],
+            "task": ["a", "b"] * (n // 2),
+            "spatial_entropy": 1.0,
+            "gini": rng.random(n),
+            "self_consistency": pd.Series([pd.NA] * n, dtype="Float64"),
+            "answer_probability": rng.random(n),
+        }
+    )
+    found = signal_section(seen, np.arange(40), np.arange(40, n), folds=3, seed=0, n_resamples=200)
+    gaps = {row.name: row.gap for row in found.rows if row.scope == "all"}
+    assert gaps["gini"] == ""
+    assert "1 for every example" in gaps["spatial_entropy"]
+    assert "80 of 80 examples have no such signal" in gaps["self_consistency"]
+    assert set(found.fusion.names) == {"gini", "answer_probability"}
+    assert found.calibration.n == n
+    seen["correct"] = True
+    wrong = signal_section(seen, np.arange(40), np.arange(40, n), folds=3, seed=0, n_resamples=200)
+    assert wrong.fusion is None
+    assert all(row.auroc is None and row.gap for row in wrong.rows)
+    assert any("no fusion" in gap for gap in wrong.gaps)

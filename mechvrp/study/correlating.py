@@ -1,0 +1,189 @@
+"""Signals against correctness: what each of them tells, over all examples and within tasks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mechvrp.errors import InputError, NumericalError
+from mechvrp.reliability import SIGNALS, Signal, fuse, measure_calibration
+from mechvrp.statistics import (
+    Estimate,
+    auroc_interval,
+    point_biserial_interval,
+    within_task_auroc_interval,
+)
+from mechvrp.study.schema import CalibrationInfo, FusionInfo, SignalRow, SignalSection
+
+__all__ = ["signal_section"]
+
+#: Signals that a fusion is made of: every one that needs no label and costs no further forward.
+_FUSED = tuple(
+    name for name, signal in SIGNALS.items() if not signal.uses_label and signal.cost_forwards == 0
+)
+
+
+def signal_section(
+    seen: pd.DataFrame,
+    train: np.ndarray,
+    heldout: np.ndarray,
+    *,
+    folds: int,
+    seed: int,
+    n_resamples: int,
+) -> SignalSection:
+    """Every signal of a table of observations against whether the answer is right.
+
+    Args:
+        seen: ``Observations.to_frame()`` with ``correct``.
+        train, heldout: rows of either side, for the fusion; single signals are not fitted and are judged on
+            all rows.
+        folds: of the fusion's cross-validation.
+        seed, n_resamples: of the intervals.
+    """
+    settings = {"seed": seed, "n_resamples": n_resamples}
+    rows = []
+    for name, signal in SIGNALS.items():
+        if name in seen:
+            rows += _rows(signal, seen, settings)
+    fusion, without = _fusion(seen, train, heldout, folds, settings)
+    calibration, uncalibrated = _calibration(seen, settings)
+    return SignalSection(
+        rows=tuple(rows),
+        fusion=fusion,
+        calibration=calibration,
+        n_resamples=n_resamples,
+        gaps=tuple(gap for gap in (without, uncalibrated) if gap),
+    )
+
+
+def _rows(signal: Signal, seen: pd.DataFrame, settings: dict[str, Any]) -> list[SignalRow]:
+    known = seen[signal.name].notna().to_numpy()
+    part = seen[known]
+    several = seen["task"].nunique() > 1
+    return [
+        _row(signal, scope, part, len(seen), settings)
+        for scope in (("all", "within tasks") if several else ("all",))
+    ]
+
+
+def _row(
+    signal: Signal, scope: str, part: pd.DataFrame, n: int, settings: dict[str, Any]
+) -> SignalRow:
+    values = part[signal.name].to_numpy(dtype=float)
+    right = part["correct"].to_numpy(dtype=bool)
+    groups, tasks = (part[c].to_numpy(dtype=str) for c in ("image_id", "task"))
+    r = auroc = None
+    gap = f"{n - len(part)} of {n} examples have no such signal" if len(part) < n else ""
+    try:
+        if not len(part):
+            raise InputError("no example has this signal")
+        if np.ptp(values) == 0:
+            raise InputError(f"it is {values[0]:g} for every example")
+        if scope == "all":
+            r = point_biserial_interval(values, right, groups, **settings)
+            auroc = auroc_interval(values, right, groups, **settings)
+        else:
+            auroc = within_task_auroc_interval(values, right, tasks, groups, **settings)
+    except (InputError, NumericalError) as error:
+        gap = "; ".join(filter(None, [gap, str(error)]))
+    return SignalRow(
+        name=signal.name,
+        kind=signal.kind,
+        uses_label=signal.uses_label,
+        cost_forwards=float(signal.cost_forwards),
+        scope=scope,
+        n=len(part),
+        r=_value(r),
+        r_low=_low(r),
+        r_high=_high(r),
+        auroc=_value(auroc),
+        low=_low(auroc),
+        high=_high(auroc),
+        gap=gap,
+    )
+
+
+def _fusion(
+    seen: pd.DataFrame,
+    train: np.ndarray,
+    heldout: np.ndarray,
+    folds: int,
+    settings: dict[str, Any],
+) -> tuple[FusionInfo | None, str]:
+    names = [
+        name
+        for name in _FUSED
+        if name in seen
+        and seen[name].notna().all()
+        and np.ptp(seen[name].to_numpy(dtype=float)[train]) > 0
+    ]
+    try:
+        found = fuse(
+            seen[names].astype(float),
+            seen["correct"].to_numpy(dtype=bool),
+            seen["image_id"].to_numpy(dtype=str),
+            train,
+            heldout,
+            folds=folds,
+            **settings,
+        )
+    except (InputError, NumericalError) as error:
+        return None, f"no fusion of signals: {error}"
+    best = next(single for single in found.singles if single.signal.name == found.best)
+    return (
+        FusionInfo(
+            names=tuple(names),
+            n=found.auroc.n,
+            auroc=found.auroc.value,
+            low=found.auroc.low,
+            high=found.auroc.high,
+            best=found.best,
+            best_auroc=best.auroc.value,
+            lead=found.lead.value,
+            lead_low=found.lead.low,
+            lead_high=found.lead.high,
+        ),
+        "",
+    )
+
+
+def _calibration(
+    seen: pd.DataFrame, settings: dict[str, Any]
+) -> tuple[CalibrationInfo | None, str]:
+    try:
+        found = measure_calibration(
+            seen["answer_probability"], seen["correct"], seen["image_id"], **settings
+        )
+    except (InputError, NumericalError) as error:
+        return None, f"no calibration of the answer's probability: {error}"
+    return (
+        CalibrationInfo(
+            n=found.gap.n,
+            ece=found.ece_width.value,
+            ece_low=found.ece_width.low,
+            ece_high=found.ece_width.high,
+            ece_if_calibrated=found.ece_width_if_calibrated,
+            brier=found.brier.value,
+            brier_low=found.brier.low,
+            brier_high=found.brier.high,
+            excess=found.gap.value,
+            excess_low=found.gap.low,
+            excess_high=found.gap.high,
+        ),
+        "",
+    )
+
+
+def _value(found: Estimate | None) -> float | None:
+    return None if found is None else found.value
+
+
+def _low(found: Estimate | None) -> float | None:
+    return None if found is None else found.low
+
+
+def _high(found: Estimate | None) -> float | None:
+    return None if found is None else found.high
