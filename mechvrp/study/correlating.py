@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mechvrp.errors import InputError, NumericalError
-from mechvrp.reliability import SIGNALS, Signal, fuse, measure_calibration
+from mechvrp.reliability import SIGNALS, Fusion, Signal, fuse, measure_calibration
 from mechvrp.statistics import (
     Estimate,
     auroc_interval,
@@ -132,6 +132,7 @@ def _fusion(
         )
     except (InputError, NumericalError) as error:
         return None, f"no fusion of signals: {error}"
+    within = _within(found, seen, settings)
     best = next(single for single in found.singles if single.signal.name == found.best)
     return (
         FusionInfo(
@@ -145,9 +146,26 @@ def _fusion(
             lead=found.lead.value,
             lead_low=found.lead.low,
             lead_high=found.lead.high,
+            within=_value(within),
+            within_low=_low(within),
+            within_high=_high(within),
         ),
         "",
     )
+
+
+def _within(found: Fusion, seen: pd.DataFrame, settings: dict[str, Any]) -> Estimate | None:
+    """The fusion's AUROC within tasks, where there are several with both kinds of answers."""
+    held = seen.iloc[found.heldout]
+    if held["task"].nunique() < 2:
+        return None
+    right, tasks, groups = (held[c].to_numpy() for c in ("correct", "task", "image_id"))
+    try:
+        return within_task_auroc_interval(
+            found.scores, right.astype(bool), tasks.astype(str), groups.astype(str), **settings
+        )
+    except InputError:  # no task has both kinds; the rows of single signals say so
+        return None
 
 
 def _calibration(

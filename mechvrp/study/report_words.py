@@ -124,14 +124,18 @@ def _signals(signals: SignalSection) -> list[Finding]:
         verdict = (
             "shown" if fused.lead_low > 0 else "against" if fused.lead_high < 0 else "inconclusive"
         )
-        found.append(
-            Finding(
-                verdict,
-                f"{len(fused.names)} signals that cost no further forward, fused on training images, predict "
-                f"right answers on held-out ones with AUROC {figure}: {lead} against "
-                f"{fused.best.replace('_', ' ')} alone, the best of them on training images.",
-            )
+        text = (
+            f"{len(fused.names)} signals that cost no further forward, fused on training images, predict "
+            f"right answers on held-out ones with AUROC {figure}: {lead} against "
+            f"{fused.best.replace('_', ' ')} alone, the best of them on training images."
         )
+        if fused.within is not None:
+            ends = _range(three(fused.within_low), three(fused.within_high))
+            text += (
+                f" Telling hard tasks from easy ones counts in that; among answers of the same task their "
+                f"AUROC is {three(fused.within)} ({ends})."
+            )
+        found.append(Finding(verdict, text))
     return found
 
 

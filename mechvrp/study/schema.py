@@ -234,7 +234,10 @@ class SignalRow:
 
 @dataclass(frozen=True)
 class FusionInfo:
-    """Signals in one logistic regression, on held-out images, against the best single one of training."""
+    """Signals in one logistic regression, on held-out images, against the best single one of training.
+
+    ``within`` is the AUROC over pairs of the same task, null where there is one task (or it is undefined).
+    """
 
     names: tuple[str, ...]
     n: int
@@ -246,6 +249,9 @@ class FusionInfo:
     lead: float
     lead_low: float
     lead_high: float
+    within: float | None
+    within_low: float | None
+    within_high: float | None
 
 
 @dataclass(frozen=True)

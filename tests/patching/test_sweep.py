@@ -106,7 +106,7 @@ def test_every_plan_gives_what_one_forward_a_variant_gives(name, data):
     chosen = draw(st.sampled_from([samples, samples[1:], samples[:1], samples[::-1]]))
     batch = model.encode(chosen, instruction="")
     acts = mechvrp.cache(model, batch, "resid_post", positions="last")
-    n = draw(st.integers(1, 5))
+    n = draw(st.integers(1, 9))
     variants = [
         [drawn_edit(draw, model, acts) for _ in range(draw(st.integers(0, 2)))] for _ in range(n)
     ]

@@ -184,6 +184,11 @@ def test_signals_are_those_of_the_table(result):
     assert rows["truth_margin", "all"].auroc == 1.0  # above 0 exactly where the answer is right
     fused = section.signals.fusion
     assert fused.best in fused.names
+    assert fused.within_low <= fused.within <= fused.within_high
+    assert (
+        f"among answers of the same task their AUROC is {fused.within:.3f}"
+        in result.report.read_text()
+    )
     assert not {"truth_margin", "region_mass", "self_consistency"} & set(fused.names)
     page = result.report.read_text()
     assert "signals against correctness" in page
