@@ -8,15 +8,14 @@ absent number is null and comes with a reason, never NaN and never 0.
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 
 from mechvrp.errors import RunFolderError
+from mechvrp.study.coding import decode, plain
 
 __all__ = [
     "EXAMPLE_COLUMNS",
@@ -36,7 +35,6 @@ __all__ = [
     "Summary",
     "TaskRow",
     "check_examples",
-    "rows_of",
 ]
 
 SCHEMA_VERSION = 1
@@ -317,8 +315,8 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """JSON types only; tuples become lists."""
-        plain: dict[str, Any] = _plain(dataclasses.asdict(self))
-        return plain
+        found: dict[str, Any] = plain(dataclasses.asdict(self))
+        return found
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Summary:
@@ -332,23 +330,8 @@ class Summary:
                 f"summary.json is of schema {value.get('schema')!r}; this mechvrp reads "
                 f"{SCHEMA_VERSION}. Use the version of mechvrp that wrote it"
             )
-        summary: Summary = _decode(cls, value, "summary")
+        summary: Summary = decode(cls, value, "summary")
         return summary
-
-
-Row = TypeVar("Row")
-
-
-def rows_of(row_type: type[Row], frame: pd.DataFrame) -> tuple[Row, ...]:
-    """A result's ``to_frame()`` as rows of the schema; NaN becomes None.
-
-    >>> rows_of(LayerRow, sweep.to_frame())  # doctest: +SKIP
-    """
-    records = frame.astype(object).where(frame.notna(), None).to_dict(orient="records")
-    return tuple(
-        _decode(row_type, {str(k): _item(v) for k, v in record.items()}, row_type.__name__)
-        for record in records
-    )
 
 
 def check_examples(examples: pd.DataFrame, models: Sequence[str]) -> None:
@@ -365,46 +348,3 @@ def check_examples(examples: pd.DataFrame, models: Sequence[str]) -> None:
     without = sorted(set(models) - set(examples["model"]))
     if without:
         raise RunFolderError(f"examples.parquet has no rows of the models {without}")
-
-
-def _item(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else _item(value)
-
-
-def _decode(kind: Any, value: Any, where: str) -> Any:
-    """``value`` (JSON) as ``kind``: a dataclass, tuple[X, ...], dict[str, X], X | None, or X."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        if not isinstance(value, Mapping):
-            raise RunFolderError(f"{where}: expected an object, found {value!r:.60}")
-        absent = [
-            field.name
-            for field in dataclasses.fields(kind)
-            if field.name not in value and field.default is dataclasses.MISSING
-        ]
-        unknown = sorted(set(value) - set(hints))
-        if absent or unknown:
-            raise RunFolderError(f"{where}: missing fields {absent}, unknown fields {unknown}")
-        fields = {
-            name: _decode(hints[name], item, f"{where}.{name}") for name, item in value.items()
-        }
-        return typing.cast(Any, kind)(**fields)
-    if origin in (typing.Union, types.UnionType):
-        inner = next(argument for argument in arguments if argument is not type(None))
-        return None if value is None else _decode(inner, value, where)
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if origin is dict and isinstance(value, Mapping):
-        return {key: _decode(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if kind is float and type(value) in (int, float):
-        return float(value)
-    if kind in (int, str, bool) and type(value) is kind:
-        return value
-    raise RunFolderError(f"{where}: expected {kind}, found {value!r:.60}")

@@ -9,6 +9,7 @@ import numpy as np
 from mechvrp.circuits import AblationCurve, Comparison
 from mechvrp.errors import InputError
 from mechvrp.statistics import accuracy_interval
+from mechvrp.study.coding import rows_of
 from mechvrp.study.schema import (
     AblationSection,
     AccuracyRow,
@@ -17,7 +18,6 @@ from mechvrp.study.schema import (
     LayerRow,
     ProbeSection,
     TaskRow,
-    rows_of,
 )
 
 __all__ = ["ablation_section", "accuracy_rows", "probe_section"]
