@@ -60,7 +60,7 @@ def main(
         **{
             f"Arithmetic, {name}-shaped": lambda shape=shape: arithmetic.rows(shape)
             for name, shape in shapes.items()
-            if name != "paligemma"
+            if name in ("llava", "qwen2-vl")
         },
         "Attention rows": lambda: attention.rows(shapes["llava"]),
         "Attribution patching on the embedded models": attribution.rows,

@@ -53,6 +53,7 @@ class Shape:
 SHAPES = {
     "llava": Shape("llava", 12, 1024, 2816, 16, 16, 64, 24),
     "qwen2-vl": Shape("qwen2-vl", 12, 896, 4864, 14, 2, 64, 24),
+    "qwen2.5-vl": Shape("qwen2.5-vl", 12, 896, 4864, 14, 2, 64, 24),
     "paligemma": Shape("paligemma", 12, 1024, 4096, 8, 1, 128, 16),
 }
 
@@ -100,27 +101,30 @@ def config(shape: Shape) -> Any:
     half = shape.head_dim // 2
     sections = [half // 4, half // 4 + half // 8, half - half // 2 - half // 8]
     sections[2] = half - sections[0] - sections[1]
-    return tf.Qwen2VLConfig(
-        text_config={
-            "model_type": "qwen2_vl_text",
-            **text,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 1e6,
-                "mrope_section": sections,
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": sections}
+    seen = {"depth": tower["num_hidden_layers"], "num_heads": 4, "patch_size": 14}
+    tokens = {
+        "image_token_id": _IMAGE,
+        "video_token_id": _IMAGE + 1,
+        "vision_start_token_id": _IMAGE + 2,
+        "vision_end_token_id": _IMAGE + 3,
+    }
+    if shape.name == "qwen2.5-vl":
+        return tf.Qwen2_5_VLConfig(
+            text_config={"model_type": "qwen2_5_vl_text", **text, "rope_parameters": rope},
+            vision_config={
+                **seen,
+                "hidden_size": shape.width // 2,
+                "intermediate_size": 2 * shape.width,
+                "out_hidden_size": shape.width,
+                "fullatt_block_indexes": [tower["num_hidden_layers"] - 1],
             },
-        },
-        vision_config={
-            "depth": tower["num_hidden_layers"],
-            "embed_dim": shape.width // 2,
-            "hidden_size": shape.width,
-            "num_heads": 4,
-            "patch_size": 14,
-        },
-        image_token_id=_IMAGE,
-        video_token_id=_IMAGE + 1,
-        vision_start_token_id=_IMAGE + 2,
-        vision_end_token_id=_IMAGE + 3,
+            **tokens,
+        )
+    return tf.Qwen2VLConfig(
+        text_config={"model_type": "qwen2_vl_text", **text, "rope_parameters": rope},
+        vision_config={**seen, "embed_dim": shape.width // 2, "hidden_size": shape.width},
+        **tokens,
     )
 
 
@@ -143,7 +147,7 @@ def batch(model: mechvrp.VLM, shape: Shape, examples: int, seed: int) -> mechvrp
     ids = torch.cat([words[:, :4], image, words[:, 4:]], dim=1)
     inputs: dict[str, torch.Tensor] = {"input_ids": ids}
     side = 14 * shape.side
-    if shape.name == "qwen2-vl":
+    if shape.name.startswith("qwen"):
         patches = (2 * shape.side) ** 2
         inputs["pixel_values"] = torch.randn(
             examples * patches, 3 * 2 * 14 * 14, generator=generator

@@ -77,7 +77,8 @@ def transformer_lens(hf: Any) -> Peer:
 
     def run(batch: mechvrp.Batch, variants: list[Ablation]) -> torch.Tensor:
         found = []
-        inputs = {"pixel_values": batch.inputs["pixel_values"]}
+        names = ("pixel_values", "image_grid_thw", "mm_token_type_ids", "position_ids")
+        inputs = {name: batch.inputs[name] for name in names if name in batch.inputs}
         for layer, units, where in variants:
 
             def edit(value: torch.Tensor, hook: Any, units: Any = units, where: Any = where) -> Any:

@@ -28,12 +28,14 @@ _QUIET: dict[str, Any] = {"progress": False}
 
 
 def rows(shape: models.Shape, *, examples: int = 4) -> list[Row]:
-    """All rows of one model."""
+    """All rows of one model; of Qwen2.5-VL, which is as Qwen2-VL, those that TransformerLens is beside."""
     fresh = models.built(shape)  # never wrapped, for plain hooks: before its first forward
     model = mechvrp.load(models.built(shape))
     warm, batch = (models.batch(model, shape, examples, seed) for seed in (1, 2))
     title = f"{shape.name}-shaped, {millions(fresh)} M weights, {shape.tokens} tokens"
     found = _neurons(model, fresh, warm, batch, "last", title)
+    if shape.name == "qwen2.5-vl":
+        return found
     found += _neurons(model, fresh, warm, batch, "all", title)
     one = [models.batch(model, shape, 1, seed) for seed in (3, 4, 5, 6)]
     return found + _grid(model, one, shape, title)
@@ -95,7 +97,7 @@ def _neurons(
         "the nnsight loop": peers.nnsight_loop(model),
         "plain hooks": peers.hooks(fresh),
     }
-    if model.family.name == "llava":
+    if fresh.config.model_type in ("llava", "qwen2_5_vl"):  # what TransformerLens has adapters for
         others["TransformerLens"] = peers.transformer_lens(fresh)
     made = mechvrp.plan(model, batch, edits)
     least_layers = least_token_layers(model, batch, edits)
