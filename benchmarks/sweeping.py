@@ -153,7 +153,8 @@ def _neurons(
                 )
             )
     if "one k" in works:
-        further = (seconds["sweep"] - seconds["one k"]) / (len(edits) - model.n_layers)
+        more = max(seconds["sweep"] - seconds["one k"], 1e-9)
+        further = more / (len(edits) - model.n_layers)
         forward = seconds["plain hooks"] / len(few)
         found.append(
             Row(
