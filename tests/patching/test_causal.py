@@ -130,3 +130,17 @@ def test_bad_traces_are_refused(traced, options, match):
     model, batch = traced
     with pytest.raises(InputError, match=match):
         causal_trace(model, batch, progress=False, **options)
+
+
+def test_noise_on_words_is_measured_in_words():
+    """Placeholders of image tokens are embedded alike, and written over: they say nothing of words."""
+    from mechvrp.patching.causal import _noises
+
+    model = mechvrp.load("tiny-llava")
+    batch = model.encode(mechvrp.data.load("scenes", limit=4))
+    ids, masked = batch.inputs["input_ids"], batch.tokens.attention_mask.bool()
+    words = model.model.get_input_embeddings()(ids)[
+        masked & (ids != model.family.image_token_id(model.model))
+    ]
+    (edit,) = _noises(model, batch, "question", 3.0, 1, 0)
+    assert edit.sigma(model) == pytest.approx(3 * float(words.detach().double().std()), rel=1e-5)
