@@ -299,3 +299,15 @@ def test_a_piece_without_its_table_is_not_there(run: RunFolder) -> None:
     (chunks.folder / "000002.parquet").write_bytes(b"PAR1 not")
     with pytest.raises(RunFolderError, match="damaged"):
         chunks.table()
+
+
+def test_pieces_are_found_again_by_their_folder(run: RunFolder) -> None:
+    assert run.written_chunks("observe") == {}
+    chunks = run.chunks("observe", "tiny", 10, 4)
+    chunks.write(2, *piece(chunks, 2))
+    found = run.written_chunks("observe")
+    assert list(found) == ["tiny"]
+    assert (found["tiny"].total, found["tiny"].size, found["tiny"].missing()) == (10, 4, [0, 1])
+    (chunks.folder / "pieces.json").write_text('{"total": 10}')
+    with pytest.raises(RunFolderError, match="damaged"):
+        run.written_chunks("observe")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -14,8 +15,11 @@ import torch
 from mechvrp.errors import InputError, RunFolderError
 from mechvrp.store.arrays import read_arrays, write_arrays
 from mechvrp.store.atomic import write_atomically
+from mechvrp.store.json_files import read_object
 
 __all__ = ["Chunks"]
+
+_SIZES = "pieces.json"
 
 
 class Chunks:
@@ -37,6 +41,20 @@ class Chunks:
         self.folder = folder
         self.total = total
         self.size = size
+
+    @classmethod
+    def open(cls, folder: Path) -> Chunks:
+        """The pieces that a run wrote into ``folder``.
+
+        Raises:
+            RunFolderError: there are none.
+        """
+        if not (folder / _SIZES).is_file():
+            raise RunFolderError(f"{folder} holds no pieces; run the study again to make them")
+        sizes = read_object(folder / _SIZES)
+        if sorted(sizes) != ["size", "total"] or not all(type(v) is int for v in sizes.values()):
+            raise RunFolderError(f"{folder / _SIZES} is damaged: it holds {sizes!r:.80}")
+        return cls(folder, sizes["total"], sizes["size"])
 
     def __len__(self) -> int:
         """How many pieces there are when all is done."""
@@ -75,6 +93,9 @@ class Chunks:
                 f"piece {index} has {wanted} examples; its table has {len(table)} rows"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / _SIZES).is_file():
+            sizes = json.dumps({"total": self.total, "size": self.size})
+            write_atomically(self.folder / _SIZES, lambda path: path.write_text(sizes))
         if arrays:
             write_atomically(self._arrays(index), lambda path: write_arrays(path, arrays, dims))
 

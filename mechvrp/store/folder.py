@@ -194,6 +194,12 @@ class RunFolder:
             raise InputError(f"a stage and a part need names; got {stage!r} and {part!r}")
         return Chunks(self.path / "chunks" / names[0] / names[1], total, size)
 
+    def written_chunks(self, stage: str) -> dict[str, Chunks]:
+        """A stage's pieces by part, e.g. by model, in order; complete or not (``Chunks.complete``)."""
+        folder = self.path / "chunks" / stage
+        parts = sorted(p for p in folder.glob("*") if p.is_dir()) if folder.is_dir() else []
+        return {part.name: Chunks.open(part) for part in parts}
+
     def has(self, name: str) -> bool:
         """Whether the file ``name`` (``"summary.json"``, ``"gallery/a.png"``, ...) was written."""
         return (self.path / name).is_file()

@@ -16,12 +16,15 @@ import pandas as pd
 
 from mechvrp.errors import RunFolderError
 from mechvrp.study.coding import decode, plain
+from mechvrp.study.rows import CausalRow, CausalSection, ReadoutRow, ReadoutSection
 
 __all__ = [
     "EXAMPLE_COLUMNS",
     "AblationSection",
     "AccuracyRow",
     "CalibrationInfo",
+    "CausalRow",
+    "CausalSection",
     "ComparisonRow",
     "CurveRow",
     "DataInfo",
@@ -30,6 +33,8 @@ __all__ = [
     "ModelInfo",
     "ModelSection",
     "ProbeSection",
+    "ReadoutRow",
+    "ReadoutSection",
     "SignalRow",
     "SignalSection",
     "Summary",
@@ -212,7 +217,8 @@ class SignalRow:
     """One signal against correctness, over all examples or within tasks.
 
     ``r`` is the point-biserial correlation (over all examples only); an ``auroc`` below 0.5 means that the
-    signal is higher where answers are wrong. ``uses_label``: it describes and must not predict.
+    signal is higher where answers are wrong. ``uses_label``: it describes and must not predict. ``p`` is of
+    no difference between right and wrong answers, ``q`` Benjamini and Hochberg's over the scope's signals.
     """
 
     name: str
@@ -228,6 +234,8 @@ class SignalRow:
     low: float | None
     high: float | None
     gap: str = ""
+    p: float | None = None
+    q: float | None = None
 
 
 @dataclass(frozen=True)
@@ -293,6 +301,8 @@ class ModelSection:
     timings_s: dict[str, float]
     notes: tuple[str, ...] = ()
     signals: SignalSection | None = None
+    readouts: ReadoutSection | None = None
+    causal: CausalSection | None = None
 
 
 @dataclass(frozen=True)
