@@ -41,15 +41,30 @@ def _root(
 
 @app.command()
 def study(
-    out: Annotated[Path, typer.Option(help="Run folder to write; its report is OUT/report.html.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder to write; its report is OUT/report.html.")
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="quick (the default: signals, probes, one ablation curve), vrp (everything the VRP "
+            "papers report), full (also gradient maps and rollout; enough random draws for small p)."
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="YAML file of settings; options given here win. See --print-config."),
+    ] = None,
     model: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             help="Embedded name, local folder or hub id; may be given several times to compare "
-            "models. `mechvrp models` lists what comes with the package."
+            "models. `mechvrp models` lists what comes with the package. \\[default: tiny-llava]"
         ),
-    ] = ["tiny-llava"],  # noqa: B006
-    data: Annotated[str, typer.Option(help="Dataset; `mechvrp data` lists them.")] = "scenes",
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Dataset; `mechvrp data` lists them. \\[default: scenes]")
+    ] = None,
     root: Annotated[
         Path | None, typer.Option(help="Where the dataset's files are, if it needs any.")
     ] = None,
@@ -57,31 +72,52 @@ def study(
         str | None, typer.Option(help="Split of the dataset, e.g. adversarial; else its default.")
     ] = None,
     task: Annotated[str | None, typer.Option(help="Keep one task of the dataset.")] = None,
-    n: Annotated[int, typer.Option("--n", min=20, help="How many examples.")] = 400,
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "--n", min=20, help="How many examples. \\[default: 400; vrp 1000; full 5000]"
+        ),
+    ] = None,
     seed: Annotated[
-        int, typer.Option(help="Of data, split, folds, resampling and random draws.")
-    ] = 0,
+        int | None,
+        typer.Option(help="Of data, split, folds, resampling and random draws. \\[default: 0]"),
+    ] = None,
     test_size: Annotated[
-        float, typer.Option(min=0.1, max=0.9, help="Share of the images held out.")
-    ] = 0.5,
+        float | None,
+        typer.Option(min=0.1, max=0.9, help="Share of the images held out. \\[default: 0.5]"),
+    ] = None,
     draws: Annotated[
-        int, typer.Option(min=20, help="Random sets of units beside each top-k, and shuffles.")
-    ] = 20,
+        int | None,
+        typer.Option(
+            min=20,
+            help="Random sets of units beside each top-k, and shuffles. \\[default: 20; full 199]",
+        ),
+    ] = None,
     k: Annotated[
         list[int] | None,
         typer.Option(
-            "--k", help="Numbers of units to zero, from 0; by default 0 1 2 5 ... half the width."
+            "--k", help="Numbers of units to ablate, from 0; by default 0 1 2 5 ... half the width."
         ),
     ] = None,
     resamples: Annotated[
-        int, typer.Option(min=100, help="Bootstrap resamples behind each interval.")
-    ] = 2000,
+        int | None,
+        typer.Option(min=100, help="Bootstrap resamples behind each interval. \\[default: 2000]"),
+    ] = None,
     samples: Annotated[
-        int, typer.Option(min=0, help="Sampled answers an example, for self-consistency.")
-    ] = 10,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples a forward.")] = 32,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
+        int | None,
+        typer.Option(
+            min=0, help="Sampled answers an example, for self-consistency. \\[default: 10]"
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Examples a forward. \\[default: 32]")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps. \\[default: auto]")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="auto, float32, bfloat16, float16. \\[default: auto]")
+    ] = None,
     reading: Annotated[
         str | None,
         typer.Option(
@@ -89,14 +125,46 @@ def study(
             "yes) or strict. By default official for pope, else strict."
         ),
     ] = None,
+    readouts: Annotated[
+        bool | None,
+        typer.Option(
+            "--readouts/--no-readouts", help="Sparse and MLP probes, centroids, attention features."
+        ),
+    ] = None,
+    causal: Annotated[
+        bool | None,
+        typer.Option(
+            "--causal/--no-causal", help="Patch masking, neuron ablation, corruption by layer."
+        ),
+    ] = None,
+    comparators: Annotated[
+        bool | None,
+        typer.Option(
+            "--comparators/--no-comparators", help="Grad-CAM, gradient times input, rollout."
+        ),
+    ] = None,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Run only observe, correlate, intervene or report; may be given several times."
+        ),
+    ] = None,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan", help="Estimate time, memory and disk from short runs, and stop there."
+        ),
+    ] = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print all settings as YAML, and stop there.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
 ) -> None:
     """Run a reliability study and write its report.
 
-    Greedy answers and whether they are right, with every signal one prefill shows (attention, margins,
-    sampled answers); a linear probe for correctness per layer on the residual stream, chosen on
-    training images and judged on held-out ones beside two baselines and shuffled labels; the probe's
-    top dimensions zeroed against random ones.
+    In four stages, each resumable: observe (answers with every signal one prefill shows), correlate
+    (signals and probes against correctness, on held-out images, beside baselines), intervene (what
+    the answers depend on, beside random controls), report.
 
     Results are kept piece by piece: the same command goes on with a run that was killed.
 
@@ -104,31 +172,47 @@ def study(
 
     - `mechvrp study --out runs/first`
 
-    - `mechvrp study --model llava-hf/llava-1.5-7b-hf --data pope --root ~/pope --split adversarial
-    --n 1000 --dtype bfloat16 --out runs/llava-pope`
-    """
-    from mechvrp.study import run_study
+    - `mechvrp study --preset vrp --model tiny-llava --model tiny-qwen2-vl --plan`
 
-    run_study(
-        model,
-        data,
-        out=out,
-        progress=not quiet,
-        root=None if root is None else str(root),
-        split=split,
-        task=task,
-        n=n,
-        seed=seed,
-        test_size=test_size,
-        draws=draws,
-        ks=tuple(k) if k else None,
-        n_resamples=resamples,
-        samples=samples,
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-        reading=reading,
-    )
+    - `mechvrp study --preset vrp --model llava-hf/llava-1.5-7b-hf --data pope --root ~/pope --split
+    adversarial --dtype bfloat16 --out runs/llava-pope`
+    """
+    options = {
+        "root": None if root is None else str(root),
+        "split": split,
+        "task": task,
+        "n": n,
+        "seed": seed,
+        "test_size": test_size,
+        "draws": draws,
+        "ks": tuple(k) if k else None,
+        "n_resamples": resamples,
+        "samples": samples,
+        "batch_size": batch_size,
+        "device": device,
+        "dtype": dtype,
+        "reading": reading,
+        "readouts": readouts,
+        "causal": causal,
+        "comparators": comparators,
+    }
+    options = {name: value for name, value in options.items() if value is not None}
+    named: dict[str, Any] = {"preset": preset, "config": config, **options}
+    if print_config:
+        from mechvrp.study.settings import config_text, resolve_settings
+
+        more = {name: v for name, v in (("models", model), ("data", data)) if v}
+        typer.echo(config_text(resolve_settings(preset, config, {**options, **more})), nl=False)
+    elif plan:
+        from mechvrp.study import plan_study
+
+        typer.echo(plan_study(model or None, data, progress=not quiet, **named))
+    elif out is None:
+        raise typer.BadParameter("a study needs a run folder: --out FOLDER")
+    else:
+        from mechvrp.study import run_study
+
+        run_study(model or None, data, out=out, stages=stage or None, progress=not quiet, **named)
 
 
 @app.command()

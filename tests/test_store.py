@@ -84,11 +84,16 @@ def test_damaged_json(run: RunFolder, content: str) -> None:
         run.read_summary()
 
 
-@pytest.mark.parametrize("name", ["examples.parquet", "activations.safetensors"])
-def test_damaged_tables_and_arrays(run: RunFolder, name: str) -> None:
-    (run.path / name).write_bytes(b"not this format at all")
+def test_damaged_tables_and_arrays(run: RunFolder) -> None:
+    (run.path / "examples.parquet").write_bytes(b"not this format at all")
+    for read in (run.read_examples, run.example_columns):
+        with pytest.raises(RunFolderError, match="damaged"):
+            read()
+    chunks = run.chunks("observe", "tiny", 2, 2)
+    chunks.write(0, *piece(chunks, 0))
+    (chunks.folder / "000000.safetensors").write_bytes(b"not this format at all")
     with pytest.raises(RunFolderError, match="damaged"):
-        run.read_examples() if name.endswith("parquet") else run.read_activations()
+        list(chunks.arrays())
 
 
 def test_newer_format_is_refused(run: RunFolder) -> None:
@@ -154,31 +159,70 @@ def test_examples_that_parquet_cannot_hold(run: RunFolder) -> None:
     assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "versions.json"]
 
 
-def test_activations_round_trip(run: RunFolder) -> None:
+def one_piece(run: RunFolder, arrays, dims=None) -> Chunks:
+    chunks = run.chunks("observe", "tiny", 2, 2)
+    chunks.write(0, pd.DataFrame({"example": [0, 1]}), arrays, dims)
+    return chunks
+
+
+def test_arrays_round_trip(run: RunFolder) -> None:
     base = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
-    run.write_activations(
+    chunks = one_piece(
+        run,
         {"resid": base[:, ::2], "half": torch.ones(3, dtype=torch.bfloat16), "view": base},
-        dims={"resid": ("layer", "example", "d_model")},
+        {"resid": ("layer", "example", "d_model")},
     )
-    read = run.read_activations()
+    (read,) = chunks.arrays()
     assert np.array_equal(read["resid"], base[:, ::2])
     assert read["resid"].dtype == np.float32
     assert read["half"].dtype == np.float32
-    assert run.activation_dims() == {"resid": ["layer", "example", "d_model"]}
-    assert list(run.read_activations(["view"])) == ["view"]
-    modes = {path.stat().st_mode for path in run.path.iterdir()}
+    assert np.array_equal(chunks.array("resid"), base[:, ::2])
+    with pytest.raises(RunFolderError, match="no dimension 'example'"):
+        chunks.array("view")
+    assert [list(part) for part in chunks.arrays(["view"])] == [["view"]]
+    modes = {path.stat().st_mode for path in chunks.folder.iterdir()}
     assert len(modes) == 1
     with pytest.raises(InputError, match="no activations named"):
-        run.read_activations(["absent"])
+        list(chunks.arrays(["absent"]))
 
 
-def test_activations_refused(run: RunFolder) -> None:
+def test_arrays_refused(run: RunFolder) -> None:
     with pytest.raises(NumericalError, match="'a' hold 1 values"):
-        run.write_activations({"a": np.array([1.0, np.nan])})
+        one_piece(run, {"a": np.array([1.0, np.nan])})
     with pytest.raises(InputError, match="dtype"):
-        run.write_activations({"a": np.array(["text"])})
+        one_piece(run, {"a": np.array(["text"])})
     with pytest.raises(InputError, match="do not fit"):
-        run.write_activations({"a": np.zeros((2, 2))}, dims={"a": ("layer",)})
+        one_piece(run, {"a": np.zeros((2, 2))}, {"a": ("layer",)})
+
+
+def test_examples_in_parts_are_one_table(run: RunFolder) -> None:
+    """A column that is empty in one part, or absent, has the others' type; one part at a time."""
+    parts = [
+        pd.DataFrame({"example": [0, 1], "score": pd.Series([None, None], dtype="Float64")}),
+        pd.DataFrame({"example": [2], "score": [0.5], "word": ["w"]}),
+    ]
+    run.write_examples_in_parts(lambda: iter(parts))
+    table = run.read_examples()
+    assert table["example"].tolist() == [0, 1, 2]
+    assert table["score"].dropna().tolist() == [0.5]
+    assert table["word"].isna().tolist() == [True, True, False]
+    assert run.example_columns() == ["example", "score", "word"]
+    assert run.read_examples(["example"], where=[("word", "=", "w")])["example"].tolist() == [2]
+    with pytest.raises(InputError, match="no rows"):
+        run.write_examples_in_parts(lambda: iter([]))
+    odd = [pd.DataFrame({"a": ["x"]}), pd.DataFrame({"a": [[1]]})]
+    with pytest.raises(InputError, match="cannot be written"):
+        run.write_examples_in_parts(lambda: iter(odd))
+    assert run.read_examples()["example"].tolist() == [0, 1, 2]  # the old one stays
+
+
+def test_what_a_stage_found_is_kept(run: RunFolder) -> None:
+    assert run.read_stage("correlate", "0-a/b") is None
+    run.write_stage("correlate", "0-a/b", {"auroc": np.float64(0.5)})
+    assert run.read_stage("correlate", "0-a/b") == {"auroc": 0.5}
+    assert (run.path / "stages/correlate/0-a-b.json").is_file()
+    with pytest.raises(NumericalError, match="auroc"):
+        run.write_stage("correlate", "0-a/b", {"auroc": np.nan})
 
 
 def test_gallery(run: RunFolder) -> None:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import torch
 
 from mechvrp.errors import InputError, RunFolderError
-from mechvrp.store.arrays import read_arrays, write_arrays
+from mechvrp.store.arrays import read_arrays, read_dims, write_arrays
 from mechvrp.store.atomic import write_atomically
 from mechvrp.store.json_files import read_object
 
@@ -137,6 +137,19 @@ class Chunks:
         wanted = None if names is None else list(names)
         for index in range(len(self)):
             yield read_arrays(self._existing(self._arrays(index)), wanted)
+
+    def array(self, name: str) -> np.ndarray:
+        """One array of all pieces, joined along its dimension ``example``; it must fit in memory.
+
+        Raises:
+            RunFolderError: the array does not say which of its dimensions that is.
+        """
+        first = self._existing(self._arrays(0))
+        dims = read_dims(first).get(name, [])
+        if "example" not in dims:
+            raise RunFolderError(f"{first}: {name!r} has no dimension 'example'; it has {dims}")
+        parts = [part[name] for part in self.arrays([name])]
+        return np.concatenate(parts, axis=dims.index("example"))
 
     def _table(self, index: int) -> Path:
         return self.folder / f"{index:06d}.parquet"

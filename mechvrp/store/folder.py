@@ -5,9 +5,9 @@ Layout of a run folder (format 1)::
     config.json             what was asked for; its header marks the folder as ours
     versions.json           packages, Python and threads, at creation and at each resumption
     examples.parquet        one row per example
-    activations.safetensors named arrays, with the names of their dimensions
     run.lock                held by the process that writes
-    chunks/STAGE/MODEL/     results in pieces while a study runs (`mechvrp.store.Chunks`)
+    chunks/STAGE/MODEL/     results by example, in pieces (`mechvrp.store.Chunks`)
+    stages/STAGE/MODEL.json what a stage found for a model
     summary.json            the results (strict JSON: no NaN, an absent number is null)
     gallery/*.png           example images
     report.html             the report, made from the files above
@@ -27,13 +27,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from filelock import FileLock, Timeout
 
 from mechvrp.errors import InputError, RunFolderError
-from mechvrp.store.arrays import read_arrays, read_dims, write_arrays
 from mechvrp.store.atomic import TEMPORARY, remove_temporaries, write_atomically
 from mechvrp.store.chunks import Chunks
 from mechvrp.store.json_files import differences, plain, read_json, read_object
@@ -189,16 +189,29 @@ class RunFolder:
                 become ``-``.
             total, size: examples in all, and a piece.
         """
-        names = [re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".") for name in (stage, part)]
-        if not all(names):
-            raise InputError(f"a stage and a part need names; got {stage!r} and {part!r}")
-        return Chunks(self.path / "chunks" / names[0] / names[1], total, size)
+        return Chunks(self.path.joinpath("chunks", *_folder_names(stage, part)), total, size)
 
     def written_chunks(self, stage: str) -> dict[str, Chunks]:
         """A stage's pieces by part, e.g. by model, in order; complete or not (``Chunks.complete``)."""
         folder = self.path / "chunks" / stage
         parts = sorted(p for p in folder.glob("*") if p.is_dir()) if folder.is_dir() else []
         return {part.name: Chunks.open(part) for part in parts}
+
+    def write_stage(self, stage: str, part: str, value: Mapping[str, Any]) -> Path:
+        """Write what a stage found for a part, ``stages/STAGE/PART.json``; NaN is refused."""
+        name = f"stages/{'/'.join(_folder_names(stage, part))}.json"
+        (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+        return self._write_json(name, plain(value, f"{stage} of {part}"))
+
+    def read_stage(self, stage: str, part: str) -> dict[str, Any] | None:
+        """What `write_stage` wrote; ``None`` if that stage has not ended for the part."""
+        path = self.path / f"stages/{'/'.join(_folder_names(stage, part))}.json"
+        return read_object(path) if path.is_file() else None
+
+    def discard(self, *names: str) -> None:
+        """Remove files of the run that are out of date; only for who holds its lock."""
+        for name in names:
+            (self.path / name).unlink(missing_ok=True)
 
     def has(self, name: str) -> bool:
         """Whether the file ``name`` (``"summary.json"``, ``"gallery/a.png"``, ...) was written."""
@@ -234,31 +247,61 @@ class RunFolder:
 
         return self._atomically("examples.parquet", write)
 
-    def read_examples(self) -> pd.DataFrame:
-        """The per-example table."""
+    def write_examples_in_parts(self, parts: Callable[[], Iterable[pd.DataFrame]]) -> Path:
+        """Write the per-example table from its parts, one in memory at a time.
+
+        Args:
+            parts: gives the tables, in order; called twice, since a column that is empty in one part
+                takes its type from the others.
+
+        Raises:
+            InputError: there are no rows, or a column has different types.
+        """
+
+        def write(target: Path) -> None:
+            try:
+                schemas = [pa.Schema.from_pandas(part, preserve_index=False) for part in parts()]
+                if not schemas:
+                    raise InputError("the table of examples has no rows")
+                schema = pa.unify_schemas(schemas, promote_options="permissive")
+                with pq.ParquetWriter(target, schema.remove_metadata()) as writer:
+                    for part in parts():
+                        table = pa.Table.from_pandas(part, preserve_index=False)
+                        wanted = pa.schema([schema.field(name) for name in table.column_names])
+                        table = table.cast(wanted)
+                        for name in schema.names:
+                            if name not in table.column_names:
+                                empty = pa.nulls(len(table), schema.field(name).type)
+                                table = table.append_column(name, empty)
+                        writer.write_table(table.select(schema.names).replace_schema_metadata())
+            except (ValueError, TypeError, pa.ArrowException) as error:
+                raise InputError(f"the table of examples cannot be written: {error}") from error
+
+        return self._atomically("examples.parquet", write)
+
+    def read_examples(
+        self, columns: Iterable[str] | None = None, *, where: Any = None
+    ) -> pd.DataFrame:
+        """The per-example table.
+
+        Args:
+            columns: those wanted; by default all.
+            where: a filter of ``pyarrow.parquet.read_table``, e.g. ``[("model", "=", "tiny-llava")]``.
+        """
         path = self._existing("examples.parquet")
+        wanted = None if columns is None else list(columns)
         try:
-            return pd.read_parquet(path, engine="pyarrow")
-        except (ValueError, OSError) as error:
+            return pq.read_table(path, columns=wanted, filters=where).to_pandas()
+        except (ValueError, OSError, pa.ArrowException) as error:
             raise RunFolderError(f"{path} is damaged: {error}. Run the study again") from error
 
-    def write_activations(
-        self,
-        arrays: Mapping[str, np.ndarray | torch.Tensor],
-        dims: Mapping[str, Iterable[str]] | None = None,
-    ) -> Path:
-        """Write named arrays, each with the names of its dimensions (`write_arrays`)."""
-        return self._atomically(
-            "activations.safetensors", lambda target: write_arrays(target, arrays, dims)
-        )
-
-    def read_activations(self, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
-        """The arrays called ``names`` (all of them by default); bfloat16 is widened to float32."""
-        return read_arrays(self._existing("activations.safetensors"), names)
-
-    def activation_dims(self) -> dict[str, list[str]]:
-        """Dimension names by array, where they were given."""
-        return read_dims(self._existing("activations.safetensors"))
+    def example_columns(self) -> list[str]:
+        """The names of the per-example table's columns."""
+        path = self._existing("examples.parquet")
+        try:
+            return list(pq.read_schema(path).names)
+        except (ValueError, OSError, pa.ArrowException) as error:
+            raise RunFolderError(f"{path} is damaged: {error}. Run the study again") from error
 
     def write_gallery_image(self, name: str, image: Image) -> str:
         """Write ``gallery/<name>`` as PNG; returns ``name``.
@@ -311,6 +354,13 @@ class RunFolder:
 
     def _atomically(self, name: str, write: Callable[[Path], Any]) -> Path:
         return write_atomically(self.path / name, write)
+
+
+def _folder_names(stage: str, part: str) -> list[str]:
+    names = [re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".") for name in (stage, part)]
+    if not all(names):
+        raise InputError(f"a stage and a part need names; got {stage!r} and {part!r}")
+    return names
 
 
 def _check_gallery_name(name: str) -> None:

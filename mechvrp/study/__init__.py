@@ -1,7 +1,19 @@
 """Studies: run, keep, report."""
 
 from mechvrp.study.config import StudyConfig as StudyConfig
+from mechvrp.study.planning import ModelPlan as ModelPlan
+from mechvrp.study.planning import StudyPlan as StudyPlan
+from mechvrp.study.planning import plan_study as plan_study
 from mechvrp.study.runner import StudyResult as StudyResult
 from mechvrp.study.runner import run_study as run_study
+from mechvrp.study.settings import PRESETS as PRESETS
 
-__all__ = ["StudyConfig", "StudyResult", "run_study"]
+__all__ = [
+    "PRESETS",
+    "ModelPlan",
+    "StudyConfig",
+    "StudyPlan",
+    "StudyResult",
+    "plan_study",
+    "run_study",
+]

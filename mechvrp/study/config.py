@@ -2,80 +2,113 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from mechvrp.errors import InputError
 
-__all__ = ["StudyConfig"]
+__all__ = ["StudyConfig", "describe"]
+
+_LEAST = {
+    "n": 20,
+    "draws": 20,
+    "n_resamples": 100,
+    "batch_size": 1,
+    "max_new_tokens": 1,
+    "samples": 0,
+    "probe_examples": 100,
+    "intervene_examples": 20,
+    "mask_draws": 1,
+    "noise_draws": 1,
+}
+
+
+def _setting(default: Any, words: str) -> Any:
+    """A field with what it means, which the YAML file shows beside it."""
+    return field(default=default, metadata={"words": words})
 
 
 @dataclass(frozen=True)
 class StudyConfig:
     """Settings of a study; all of them are kept in the run folder.
 
-    Attributes:
-        models: names, folders or hub ids.
-        data: name of the dataset.
-        root, split, task: as ``mechvrp.data.load``.
-        n: examples.
-        seed: of the data, the split of images, the folds, the resampling and the random draws.
-        test_size: share of the images that is held out.
-        draws: random sets of units beside each top-k, at least 20.
-        ks: numbers of units to zero; by default 0, 1, 2, 5, ... up to half of the width.
-        n_resamples: bootstrap resamples behind each interval.
-        batch_size: examples a forward.
-        max_new_tokens: longest answer.
-        samples: sampled answers an example, for self-consistency; 0 for none.
-        device, dtype: as ``mechvrp.load``.
-        reading: how yes/no answers are read, ``"official"`` (POPE's own code: whatever is not a no
-            counts as a yes) or ``"strict"`` (only yes and no count). By default the official one
-            for ``pope``, else strict.
-        given: what identifies a dataset or models that were passed as objects; filled in by
-            ``run_study``, so that another object is another configuration.
+    ``given`` identifies a dataset or models that were passed as objects; ``run_study`` fills it in, so
+    that another object is another configuration. What the others mean: ``mechvrp study --print-config``,
+    or ``describe()``.
     """
 
-    models: tuple[str, ...] = ("tiny-llava",)
-    data: str = "scenes"
-    root: str | None = None
-    split: str | None = None
-    task: str | None = None
-    n: int = 400
-    seed: int = 0
-    test_size: float = 0.5
-    draws: int = 20
-    ks: tuple[int, ...] | None = None
-    n_resamples: int = 2000
-    batch_size: int = 32
-    max_new_tokens: int = 16
-    samples: int = 10
-    device: str = "auto"
-    dtype: str = "auto"
-    reading: Literal["official", "strict"] | None = None
-    given: dict[str, Any] | None = None
+    models: tuple[str, ...] = _setting(("tiny-llava",), "names, folders or hub ids")
+    data: str = _setting("scenes", "name of the dataset; `mechvrp data` lists them")
+    root: str | None = _setting(None, "where the dataset's files are, if it needs any")
+    split: str | None = _setting(None, "split of the dataset; by default its own default")
+    task: str | None = _setting(None, "keep one task of the dataset")
+    n: int = _setting(400, "examples, at most")
+    seed: int = _setting(0, "of data, split, folds, resampling and random draws")
+    test_size: float = _setting(0.5, "share of the images that is held out")
+    draws: int = _setting(20, "random sets of units beside each top-k, and shuffles of labels")
+    ks: tuple[int, ...] | None = _setting(
+        None, "numbers of units to ablate, from 0; by default 0 1 2 5 ... up to half of the width"
+    )
+    n_resamples: int = _setting(2000, "bootstrap resamples behind each interval")
+    batch_size: int = _setting(32, "examples a forward")
+    max_new_tokens: int = _setting(16, "longest answer, in tokens")
+    samples: int = _setting(10, "sampled answers an example, for self-consistency; 0 for none")
+    device: str = _setting("auto", "auto, cpu, cuda, cuda:1, mps")
+    dtype: str = _setting("auto", "auto, float32, bfloat16, float16")
+    reading: Literal["official", "strict"] | None = _setting(
+        None,
+        "how yes/no answers are read: official (POPE's own code: whatever is not a no is a yes) or "
+        "strict; by default official for pope, else strict",
+    )
+    readouts: bool = _setting(
+        False,
+        "beside the linear probe: sparse and MLP probes, the last five layers, distance to "
+        "centroids, and a classifier on 11 features of attention",
+    )
+    comparators: bool = _setting(
+        False, "maps of Grad-CAM, gradient times input and attention rollout as signals"
+    )
+    causal: bool = _setting(
+        False,
+        "interventions: image patches masked, MLP neurons and residual dimensions ablated (zero and "
+        "mean), noise on hidden states, on attention, and on both",
+    )
+    mask_fraction: float = _setting(0.3, "share of the image patches that is masked")
+    mask_draws: int = _setting(10, "random masks beside the top and bottom ones")
+    noise: float = _setting(1.0, "noise on hidden states, in standard deviations of each layer")
+    noise_draws: int = _setting(5, "draws of noise")
+    probe_examples: int = _setting(
+        10_000,
+        "probes are fitted and judged on at most so many examples (whole images, drawn by the seed), "
+        "which bounds memory",
+    )
+    intervene_examples: int = _setting(
+        5_000, "interventions are run on at most so many held-out examples (likewise)"
+    )
+    given: dict[str, Any] | None = field(default=None, metadata={"words": ""})
 
     def __post_init__(self) -> None:
         if not self.models:
             raise InputError("a study needs at least one model")
         if len(set(self.models)) != len(self.models):
             raise InputError(f"each model once, please; got {', '.join(self.models)}")
-        for name, least in (
-            ("n", 20),
-            ("draws", 20),
-            ("n_resamples", 100),
-            ("batch_size", 1),
-            ("max_new_tokens", 1),
-            ("samples", 0),
-        ):
+        for name, least in _LEAST.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
+            if type(value) is not int or value < least:
                 raise InputError(
                     f"{name} must be a whole number of at least {least}; got {value!r}"
                 )
+        for name in ("readouts", "comparators", "causal"):
+            if type(getattr(self, name)) is not bool:
+                raise InputError(f"{name} must be true or false; got {getattr(self, name)!r}")
         if not 0.1 <= self.test_size <= 0.9:
             raise InputError(
                 f"test_size is a share of the images, 0.1 to 0.9; got {self.test_size}"
             )
+        if not 0 < self.mask_fraction < 1:
+            raise InputError(f"mask_fraction is between 0 and 1; got {self.mask_fraction}")
+        if not 0 < self.noise < 1e6:
+            raise InputError(f"noise is a number of standard deviations above 0; got {self.noise}")
         if self.reading not in (None, "official", "strict"):
             raise InputError(f"reading must be 'official' or 'strict'; got {self.reading!r}")
         if self.ks is not None and (list(self.ks) != sorted(set(self.ks)) or self.ks[:1] != (0,)):
@@ -88,3 +121,8 @@ class StudyConfig:
 
     def to_json(self) -> dict[str, Any]:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+def describe() -> dict[str, str]:
+    """What each setting means, in the order in which a configuration file shows them."""
+    return {f.name: f.metadata["words"] for f in fields(StudyConfig) if f.metadata["words"]}

@@ -18,6 +18,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 import plotly.graph_objects as go
+import pyarrow.compute as pc
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
@@ -33,7 +34,7 @@ from mechvrp.plots import (
 )
 from mechvrp.store import RunFolder
 from mechvrp.study import report_words
-from mechvrp.study.schema import ModelSection, Summary, check_examples
+from mechvrp.study.schema import EXAMPLE_COLUMNS, ModelSection, Summary, check_examples
 
 __all__ = ["render_report", "write_report"]
 
@@ -53,8 +54,9 @@ def write_report(run: RunFolder) -> Path:
 def render_report(run: RunFolder) -> str:
     """The report as HTML text; see `write_report`."""
     summary = Summary.from_json(run.read_summary())
-    examples = run.read_examples()
-    check_examples(examples, [section.model.name for section in summary.sections])
+    # A model that could not be observed has no accuracy, and no examples.
+    observed = [section.model.name for section in summary.sections if section.accuracy]
+    shown = _examples(run, observed)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -75,7 +77,7 @@ def render_report(run: RunFolder) -> str:
     return environment.get_template("report.html").render(
         summary=summary,
         sections=[
-            _section(run, section, examples[examples["model"] == section.model.name])
+            _section(run, section, shown[shown["model"] == section.model.name])
             for section in summary.sections
         ],
         overview=_overview(summary.sections),
@@ -86,6 +88,16 @@ def render_report(run: RunFolder) -> str:
         scripts=[Markup(script) for script in scripts],
         policy=_policy(scripts),
     )
+
+
+def _examples(run: RunFolder, models: Sequence[str]) -> pd.DataFrame:
+    """The examples that have a picture."""
+    if not models and not run.has("examples.parquet"):
+        return pd.DataFrame(columns=list(EXAMPLE_COLUMNS))
+    columns = run.example_columns()
+    present = set(run.read_examples(["model"])["model"]) if "model" in columns else set()
+    check_examples(columns, sorted(present), models)
+    return run.read_examples(EXAMPLE_COLUMNS, where=pc.field("gallery").is_valid())
 
 
 def _overview(sections: Sequence[ModelSection]) -> dict[str, Any]:
@@ -99,11 +111,10 @@ def _overview(sections: Sequence[ModelSection]) -> dict[str, Any]:
         for n, s in names.items()
         if s.ablation
     }
-    figures = {
-        "accuracy": _figure_json(
-            accuracy_by_model({n: pd.DataFrame(s.accuracy) for n, s in names.items()})
-        )
-    }
+    figures = {}
+    accuracies = {n: pd.DataFrame(s.accuracy) for n, s in names.items() if s.accuracy}
+    if accuracies:
+        figures["accuracy"] = _figure_json(accuracy_by_model(accuracies))
     if probes:
         figures["layers"] = _figure_json(layers_by_model(probes))
     if ablations:
@@ -117,8 +128,9 @@ def _overview(sections: Sequence[ModelSection]) -> dict[str, Any]:
 
 def _section(run: RunFolder, section: ModelSection, examples: pd.DataFrame) -> dict[str, Any]:
     """What the template needs of one model: its summary, findings, figures and gallery."""
-    accuracy = pd.DataFrame(section.accuracy)
-    figures: dict[str, Markup] = {"accuracy": _figure_json(task_accuracy(accuracy))}
+    figures: dict[str, Markup] = {}
+    if section.accuracy:
+        figures["accuracy"] = _figure_json(task_accuracy(pd.DataFrame(section.accuracy)))
     if section.signals and any(row.auroc is not None for row in section.signals.rows):
         figures["signals"] = _figure_json(signal_aurocs(pd.DataFrame(section.signals.rows)))
     if section.probe:
@@ -145,13 +157,12 @@ def _section(run: RunFolder, section: ModelSection, examples: pd.DataFrame) -> d
 
 
 def _gallery(run: RunFolder, examples: pd.DataFrame) -> list[dict[str, Any]]:
-    """The examples that have an image, right ones and wrong ones, in the table's order."""
-    shown = examples[examples["gallery"].notna()]
+    """Examples that all have an image, right ones and wrong ones, in the table's order."""
     sides: list[dict[str, Any]] = []
     for correct, title in ((True, "Right answers"), (False, "Wrong answers")):
         items = [
             {str(key): None if pd.isna(value) else value for key, value in record.items()}
-            for record in shown[shown["correct"] == correct].to_dict(orient="records")
+            for record in examples[examples["correct"] == correct].to_dict(orient="records")
         ]
         for item in items:
             png = base64.b64encode(run.read_gallery_png(str(item["gallery"]))).decode("ascii")

@@ -39,6 +39,8 @@ class Finding:
 
 def findings(section: ModelSection) -> list[Finding]:
     """What this model's numbers say, in the order in which a reader needs it."""
+    if not section.accuracy:
+        return [Finding("inconclusive", f"{section.model.name} could not be observed.")]
     found = [_accuracy(section.model.name, section.accuracy)]
     if section.signals:
         found += _signals(section.signals)

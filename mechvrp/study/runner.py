@@ -1,12 +1,12 @@
-"""``run_study``: a small reliability study, from images to a report."""
+"""``run_study``: a reliability study, from images to a report."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,125 +19,231 @@ from mechvrp.data import Dataset, train_test_split
 from mechvrp.errors import InputError
 from mechvrp.models import VLM, load
 from mechvrp.store import RunFolder
+from mechvrp.study.checking import usable_dataset
 from mechvrp.study.config import StudyConfig
 from mechvrp.study.report import write_report
-from mechvrp.study.schema import ModelSection, Summary
-from mechvrp.study.stages import ModelStudy
+from mechvrp.study.schema import Summary
+from mechvrp.study.settings import resolve_settings
+from mechvrp.study.stage_results import STAGES, Intervened, Observed, kept
+from mechvrp.study.stages import ModelStudy, check_width
 
-__all__ = ["StudyResult", "run_study"]
+__all__ = ["StudyResult", "load_data", "loader", "prepare_study", "run_study", "split_images"]
 
 
 @dataclass(frozen=True)
 class StudyResult:
-    """A finished study: its folder, its report and its figures."""
+    """A study's folder, and, once the stage report has run, its report and its figures."""
 
     run: RunFolder
-    report: Path
-    summary: Summary
+    report: Path | None
+    summary: Summary | None
 
     def __repr__(self) -> str:
-        return (
-            f"StudyResult({', '.join(s.model.name for s in self.summary.sections)}: {self.report})"
-        )
+        if self.summary is None:
+            return f"StudyResult({self.run.path}: no report yet)"
+        names = ", ".join(s.model.name for s in self.summary.sections)
+        return f"StudyResult({names}: {self.report})"
 
 
 def run_study(
-    model: str | VLM | Sequence[str | VLM] = "tiny-llava",
-    data: str | Dataset = "scenes",
+    model: str | VLM | Sequence[str | VLM] | None = None,
+    data: str | Dataset | None = None,
     *,
     out: str | Path,
+    preset: str | None = None,
+    config: str | Path | None = None,
+    stages: Sequence[str] | None = None,
     progress: bool = True,
     **options: Any,
 ) -> StudyResult:
-    """Where can this model's reliability be read? A probe per layer, baselines, ablations, a report.
+    """Where can this model's reliability be read? Signals, probes, interventions, and a report.
 
-    For each model: greedy answers and whether they are right, with every signal that one prefill shows
-    (``mechvrp.reliability.observe``); a linear probe on the residual stream of the last prompt token for
-    correctness per layer, fitted on training images and judged on held-out ones beside two baselines and
-    a shuffled-label control; the dimensions of the chosen layer ranked by probe weight and zeroed, top-k
-    against random k.
+    For each model, in stages that end with files of their own:
+
+    - observe: greedy answers and whether they are right, with every signal that one prefill shows
+      (``mechvrp.reliability.observe``), and the residual stream of the last prompt token;
+    - correlate: every signal against correctness; a linear probe per layer, fitted on training images and
+      judged on held-out ones beside two baselines and shuffled labels; with ``readouts`` other probes;
+    - intervene: the probe's top dimensions zeroed, against random ones; with ``causal`` also image
+      patches masked, MLP neurons ablated, hidden states and attention corrupted;
+    - report: one page, made from what the others left.
 
     Args:
-        model: one or several, by name or from ``mechvrp.load``.
-        data: the name of a dataset, or one already loaded (then ``n``, ``split``, ``task`` and
-            ``root`` are its own).
+        model: one or several, by name or from ``mechvrp.load``; by default ``"tiny-llava"``.
+        data: the name of a dataset (by default ``"scenes"``), or one already loaded (then ``n``,
+            ``split``, ``task`` and ``root`` are its own).
         out: the run folder; a folder that holds the same finished run is returned to as it is, and
             one of a run that was killed is gone on with: at most one piece is computed again.
+        preset: ``"quick"`` (the default), ``"vrp"`` (everything the VRP papers report) or ``"full"``.
+        config: a YAML file of settings (``mechvrp study --print-config`` shows one); what is given here
+            wins over it.
+        stages: some of ``observe``, ``correlate``, ``intervene``, ``report``; by default all.
         progress: show what is going on.
-        options: the other fields of ``StudyConfig`` (``n``, ``split``, ``seed``, ``draws``, ...).
+        options: the other settings (``mechvrp.study.StudyConfig``: ``n``, ``split``, ``seed``, ``draws``, ...).
 
     Raises:
         InputError: an option is unusable (before any compute).
-        RunFolderError: ``out`` holds something else, or a run with another configuration.
+        RunFolderError: ``out`` holds something else, a run with another configuration, or lacks what
+            a stage needs.
     """
-    given: list[Any] = [model] if isinstance(model, (str, VLM)) else list(model)
-    names = tuple(m.name if isinstance(m, VLM) else str(m) for m in given)
-    loaded = data if isinstance(data, Dataset) else None
-    if loaded is not None:
-        own = sorted({"n", "split", "task", "root"} & set(options))
-        if own:
-            raise InputError(f"{', '.join(own)} belong to loading a dataset; this one is loaded")
-        options.update(n=len(loaded), split=loaded.info.get("split"), task=loaded.info.get("task"))
-    try:
-        config = StudyConfig(
-            models=names,
-            data=data.name if isinstance(data, Dataset) else data,
-            given=_identity(given, loaded),
-            **options,
-        )
-    except TypeError as error:
-        known = ", ".join(StudyConfig.__dataclass_fields__)
-        raise InputError(f"{error}; a study's options are {known}") from error
+    settings, given, loaded = prepare_study(model, data, preset, config, options)
+    wanted = _stages(stages)
     say = Console(quiet=not progress, highlight=False)
     folder = Path(out)
     # A folder in use is looked at first; a new one is made once data and model are there, so that a
     # misspelt name leaves nothing behind.
     used = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
-    run = RunFolder.create(out, config.to_json()) if used else None
-    if run is not None and run.has("summary.json") and run.has("report.html"):
+    run = RunFolder.create(out, settings.to_json()) if used else None
+    if run is not None and _finished(run, len(given)):
         say.print(f"{run.path} already holds this study; its report is {run.path / 'report.html'}")
         summary = Summary.from_json(run.read_summary())
         return StudyResult(run, run.path / "report.html", summary)
 
-    dataset = loaded or _load_data(config)
+    dataset = loaded or load_data(settings)
     say.print(f"{dataset}")
-    train, heldout = _split(dataset, config)
-    sections: list[ModelSection] = []
-    tables: list[pd.DataFrame] = []
-    states: dict[str, np.ndarray] = {}
-    with ExitStack() as held:
-        if run is not None:
-            held.enter_context(run.lock())
-        for entry in given:
-            vlm = entry if isinstance(entry, VLM) else _load_model(entry, config)
-            if config.ks is not None and config.ks[-1] > vlm.d_model:
-                raise InputError(
-                    f"k = {config.ks[-1]} is more than the {vlm.d_model} dimensions of {vlm.name}"
-                )
-            if run is None:
-                run = RunFolder.create(out, config.to_json())
-                held.enter_context(run.lock())
-            say.print(
-                f"[bold]{vlm.name}[/bold] ({vlm.family.name}, {vlm.n_layers} layers, {vlm.device})"
+    models = [loader(entry, settings) for entry in given]
+    if run is None:
+        check_width(settings, models[0]())
+        run = RunFolder.create(out, settings.to_json())
+    with run.lock():
+        run.discard("report.html", "summary.json")  # of fewer stages
+        dataset = usable_dataset(run, dataset, say)
+        train, heldout = split_images(dataset, settings)
+        parts = []
+        for index, get in enumerate(models):
+            name = _known_name(run, index) or get().name
+            part = ModelStudy(
+                name, index, get, run, dataset, train, heldout, settings, say, progress
             )
-            part = ModelStudy(vlm, dataset, train, heldout, config, say, progress)
-            section, table, hidden = part.run(run, len(sections))
-            sections.append(section)
-            tables.append(table)
-            states[vlm.name.replace("/", "--") + ".resid_post"] = hidden
-        assert run is not None  # there is at least one model
-        run.write_examples(pd.concat(tables, ignore_index=True))
-        run.write_activations(states, dict.fromkeys(states, ("layer", "example", "d_model")))
-        summary = Summary(
-            title=f"Reliability of {', '.join(s.model.name for s in sections)} on {dataset.name}",
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            seeds={"study": config.seed},
-            sections=tuple(sections),
-        )
-        run.write_summary(summary.to_json())
+            say.print(f"[bold]{name}[/bold]")
+            for stage in ("observe", "correlate", "intervene"):
+                if stage in wanted:
+                    getattr(part, stage)()
+            parts.append(part)
+        if "report" not in wanted:
+            return StudyResult(run, None, None)
+        summary = _summarise(run, parts, dataset, settings)
         report = write_report(run)
     say.print(f"[bold]report[/bold]: {report}")
     return StudyResult(run, report, summary)
+
+
+def prepare_study(
+    model: str | VLM | Sequence[str | VLM] | None,
+    data: str | Dataset | None,
+    preset: str | None,
+    file: str | Path | None,
+    options: dict[str, Any],
+) -> tuple[StudyConfig, list[str | VLM], Dataset | None]:
+    """A study's settings, its models by name or loaded, and its dataset if it was passed as one.
+
+    Raises:
+        InputError: an option is unusable.
+    """
+    entries: list[str | VLM] | None = None
+    if model is not None:
+        entries = [model] if isinstance(model, (str, VLM)) else list(model)
+        options = {**options, "models": tuple(str(getattr(m, "name", m)) for m in entries)}
+    loaded = data if isinstance(data, Dataset) else None
+    if loaded is not None:
+        own = sorted({"n", "split", "task", "root"} & set(options))
+        if own:
+            raise InputError(f"{', '.join(own)} belong to loading a dataset; this one is loaded")
+    elif data is not None:
+        options = {**options, "data": data}
+    settings = resolve_settings(preset, file, options)
+    if loaded is not None:
+        info = loaded.info
+        settings |= {"data": loaded.name, "split": info.get("split"), "task": info.get("task")}
+        # A dataset that is there has its own number of examples, however few.
+        settings |= {"n": max(len(loaded), 20)}
+    plain = StudyConfig(**settings)
+    entries = list(plain.models) if entries is None else entries
+    return StudyConfig(**settings, given=_identity(entries, loaded)), entries, loaded
+
+
+def split_images(dataset: Dataset, config: StudyConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of training and held-out examples; an image is on one side.
+
+    With one image there is no split: all of it is training, and what needs held-out images is a gap.
+    """
+    if len(set(dataset.image_ids)) < 2:
+        return np.arange(len(dataset)), np.empty(0, dtype=int)
+    _, test = train_test_split(
+        dataset,
+        test_size=config.test_size,
+        seed=config.seed,
+        stratify=[s.task for s in dataset],
+    )
+    held = {s.image_id for s in test}
+    inside = np.array([s.image_id in held for s in dataset])
+    return np.flatnonzero(~inside), np.flatnonzero(inside)
+
+
+def _stages(stages: Sequence[str] | None) -> tuple[str, ...]:
+    chosen = STAGES if stages is None else tuple(stages)
+    unknown = [stage for stage in chosen if stage not in STAGES]
+    if unknown or not chosen:
+        raise InputError(f"stages are {', '.join(STAGES)}; got {', '.join(unknown) or 'none'}")
+    return chosen
+
+
+def _summarise(
+    run: RunFolder, parts: Sequence[ModelStudy], dataset: Dataset, config: StudyConfig
+) -> Summary:
+    """Write the table of examples, the gallery and the summary."""
+    sections = tuple(part.section() for part in parts)
+
+    def tables() -> Iterator[pd.DataFrame]:
+        for part in parts:
+            yield from part.examples()
+
+    if any(section.accuracy for section in sections):
+        run.write_examples_in_parts(tables)
+    for part in parts:
+        part.write_gallery()
+    summary = Summary(
+        title=f"Reliability of {', '.join(s.model.name for s in sections)} on {dataset.name}",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seeds={"study": config.seed},
+        sections=sections,
+    )
+    run.write_summary(summary.to_json())
+    return summary
+
+
+def _finished(run: RunFolder, models: int) -> bool:
+    """Whether every stage has ended: a report can also be made before the interventions."""
+    if not (run.has("summary.json") and run.has("report.html")):
+        return False
+    for index in range(models):
+        paths = list(run.path.glob(f"stages/observe/{index}-*.json"))
+        observed = kept(run, paths[0].stem, Observed) if paths else None
+        if observed is None:
+            return False
+        if not observed.failure and kept(run, paths[0].stem, Intervened) is None:
+            return False
+    return True
+
+
+def _known_name(run: RunFolder, index: int) -> str | None:
+    """The name of a model that was observed before: later stages need not load it."""
+    for path in run.path.glob(f"stages/observe/{index}-*.json"):
+        found = kept(run, path.stem, Observed)
+        return found.model.name if found is not None else None
+    return None
+
+
+def loader(entry: str | VLM, config: StudyConfig) -> Callable[[], VLM]:
+    """Gives the model, loading it once, at the first call."""
+    if isinstance(entry, VLM):
+        return lambda: entry
+
+    @cache
+    def get() -> VLM:
+        return load(entry, device=config.device, dtype=config.dtype)
+
+    return get
 
 
 def _identity(models: Sequence[Any], dataset: Dataset | None) -> dict[str, Any] | None:
@@ -161,7 +267,8 @@ def _identity(models: Sequence[Any], dataset: Dataset | None) -> dict[str, Any] 
     return found or None
 
 
-def _load_data(config: StudyConfig) -> Dataset:
+def load_data(config: StudyConfig) -> Dataset:
+    """The dataset that a study's settings name."""
     options = {} if config.task is None else {"task": config.task}
     return benchmarks.load(
         config.data,
@@ -171,20 +278,3 @@ def _load_data(config: StudyConfig) -> Dataset:
         seed=config.seed,
         **options,
     )
-
-
-def _load_model(name: str, config: StudyConfig) -> VLM:
-    return load(name, device=config.device, dtype=config.dtype)
-
-
-def _split(dataset: Dataset, config: StudyConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of training and held-out examples; an image is on one side."""
-    _, test = train_test_split(
-        dataset,
-        test_size=config.test_size,
-        seed=config.seed,
-        stratify=[s.task for s in dataset],
-    )
-    held = {s.image_id for s in test}
-    inside = np.array([s.image_id in held for s in dataset])
-    return np.flatnonzero(~inside), np.flatnonzero(inside)

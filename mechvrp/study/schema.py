@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
 from mechvrp.errors import RunFolderError
 from mechvrp.study.coding import decode, plain
 from mechvrp.study.rows import CausalRow, CausalSection, ReadoutRow, ReadoutSection
@@ -344,17 +342,20 @@ class Summary:
         return summary
 
 
-def check_examples(examples: pd.DataFrame, models: Sequence[str]) -> None:
+def check_examples(columns: Sequence[str], present: Sequence[str], models: Sequence[str]) -> None:
     """Check that a table has `EXAMPLE_COLUMNS` and rows of every model.
+
+    Args:
+        columns: of the table.
+        present: models with rows.
+        models: models that must have rows.
 
     Raises:
         RunFolderError: a column or a model's rows are missing.
     """
-    absent = [name for name in EXAMPLE_COLUMNS if name not in examples.columns]
+    absent = [name for name in EXAMPLE_COLUMNS if name not in columns]
     if absent:
-        raise RunFolderError(
-            f"examples.parquet lacks the columns {absent}; it has {list(examples.columns)}"
-        )
-    without = sorted(set(models) - set(examples["model"]))
+        raise RunFolderError(f"examples.parquet lacks the columns {absent}; it has {list(columns)}")
+    without = sorted(set(models) - set(present))
     if without:
         raise RunFolderError(f"examples.parquet has no rows of the models {without}")

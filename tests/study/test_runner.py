@@ -38,7 +38,7 @@ def test_the_folder_holds_what_it_says(result, model):
     assert overall.low <= overall.accuracy <= overall.high
     assert table.answer_probability.between(0, 1).all()
     assert table.probe_score.notna().equals(table.split == "heldout")
-    hidden = run.read_activations()["tiny-llava.resid_post"]
+    hidden = run.written_chunks("observe")["0-tiny-llava"].array("hidden")
     assert hidden.shape == (model.n_layers, 120, model.d_model)
     samples = mechvrp.data.load("scenes", limit=120)
     acts = mechvrp.cache(model, samples[:5], "resid_post")
@@ -75,7 +75,7 @@ def test_ablated_accuracy_equals_a_hand_written_trace(result, model):
     from mechvrp.circuits import probe_sweep, rank_by_probe_weight
 
     table = result.run.read_examples()
-    hidden = result.run.read_activations()["tiny-llava.resid_post"]
+    hidden = result.run.written_chunks("observe")["0-tiny-llava"].array("hidden")
     (section,) = result.summary.sections
     held = np.flatnonzero(table.split == "heldout")
     sweep = probe_sweep(

@@ -1,0 +1,165 @@
+"""The stage ``correlate``: what the observations of a model say. It needs no model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from mechvrp.circuits import ProbeSweep, compare_with_baselines, probe_sweep
+from mechvrp.errors import InputError, NumericalError
+from mechvrp.store import Chunks
+from mechvrp.study.config import StudyConfig
+from mechvrp.study.correlating import signal_section
+from mechvrp.study.reading_pieces import bounded, hidden_states, observed_table, other_scores
+from mechvrp.study.schema import ProbeSection, SignalSection
+from mechvrp.study.sections import accuracy_rows, probe_section
+from mechvrp.study.stage_results import Correlated, ProbeChoice
+from mechvrp.study.telling import Teller
+
+__all__ = ["correlate"]
+
+#: Folds of the cross-validation within the training images.
+FOLDS = 5
+
+
+def correlate(
+    pieces: Chunks,
+    train: np.ndarray,
+    heldout: np.ndarray,
+    config: StudyConfig,
+    teller: Teller,
+) -> Correlated:
+    """Accuracy, signals against correctness, and probes of the hidden states.
+
+    Args:
+        pieces: of the observations, complete.
+        train, heldout: examples of either side.
+        config, teller: of the study.
+    """
+    seen = observed_table(pieces)
+    right = seen["correct"].to_numpy(dtype=bool)
+    groups, tasks = (seen[name].to_numpy(dtype=str) for name in ("image_id", "task"))
+    sides = np.full(len(seen), "train", dtype=object)
+    sides[heldout] = "heldout"
+    folds = _folds(right, groups, train, teller)
+    signals = _signals(seen, train, heldout, folds, config, teller)
+
+    # Probes see a bounded number of examples, and the rest one piece at a time.
+    half = config.probe_examples // 2
+    some_train = bounded(train, groups, half, config.seed)
+    some_held = bounded(heldout, groups, config.probe_examples - half, config.seed)
+    drawn = np.sort(np.concatenate([some_train, some_held]))
+    if len(drawn) < len(seen):
+        teller.notes.append(
+            f"probes were fitted on {len(some_train)} of {len(train)} training examples and judged on "
+            f"{len(some_held)} of {len(heldout)} held-out ones (probe_examples {config.probe_examples})"
+        )
+    hidden = hidden_states(pieces, drawn)
+    part = seen.iloc[drawn].reset_index(drop=True)
+    places = (np.searchsorted(drawn, some_train), np.searchsorted(drawn, some_held))
+    sweep, probe = _probe(hidden, part, *places, folds, config, teller)
+    choice, scored, scores = None, np.empty(0, int), np.empty(0)
+    if sweep is not None:
+        choice = ProbeChoice.of(sweep.chosen_layer, sweep.probe)
+        rest = np.setdiff1d(heldout, some_held)
+        more = other_scores(pieces, sweep.chosen_layer, rest, sweep.probe.scores)
+        scored = np.concatenate([drawn[sweep.heldout], rest])
+        scores = np.concatenate([sweep.scores, more])
+    return Correlated(
+        accuracy=accuracy_rows(
+            right, tasks, groups, sides, seed=config.seed, n_resamples=config.n_resamples
+        ),
+        signals=signals,
+        probe=probe,
+        readouts=None,
+        choice=choice,
+        scored=tuple(scored.tolist()),
+        scores=tuple(scores.tolist()),
+        timings_s=teller.timings,
+        notes=tuple(teller.notes),
+    )
+
+
+def _probe(
+    hidden: np.ndarray,
+    seen: pd.DataFrame,
+    train: np.ndarray,
+    heldout: np.ndarray,
+    folds: int,
+    config: StudyConfig,
+    teller: Teller,
+) -> tuple[ProbeSweep | None, ProbeSection | None]:
+    right = seen["correct"].to_numpy(dtype=bool)
+    groups, tasks = (seen[name].to_numpy(dtype=str) for name in ("image_id", "task"))
+    try:
+        with teller.timed("probes"):
+            sweep = probe_sweep(
+                hidden,
+                right,
+                groups,
+                tasks,
+                train,
+                heldout,
+                seed=config.seed,
+                n_resamples=config.n_resamples,
+                folds=folds,
+            )
+            beside = compare_with_baselines(
+                sweep,
+                hidden,
+                right,
+                groups,
+                tasks,
+                seen["prediction"].tolist(),
+                seen["answer_probability"].to_numpy(),
+                draws=config.draws,
+                folds=folds,
+            )
+    except (InputError, NumericalError) as error:
+        teller.gap("no probe", error)
+        return None, None
+    layer = sweep.chosen_layer
+    teller.done("probes", f"layer {layer}, held-out AUROC {sweep.auroc}")
+    section = probe_section(
+        beside,
+        site=f"blocks.{layer}.hook_resid_post",
+        site_words=f"residual stream behind block {layer}, last prompt token",
+    )
+    return sweep, section
+
+
+def _signals(
+    seen: pd.DataFrame,
+    train: np.ndarray,
+    heldout: np.ndarray,
+    folds: int,
+    config: StudyConfig,
+    teller: Teller,
+) -> SignalSection:
+    with teller.timed("signals"):
+        found = signal_section(
+            seen,
+            train,
+            heldout,
+            folds=folds,
+            seed=config.seed,
+            n_resamples=config.n_resamples,
+        )
+    teller.notes += found.gaps
+    words = f"{len({row.name for row in found.rows})} signals against correctness"
+    if found.fusion is not None:
+        words += f", fused held-out AUROC {found.fusion.auroc:.3f}"
+    teller.done("signals", words)
+    return found
+
+
+def _folds(right: np.ndarray, groups: np.ndarray, train: np.ndarray, teller: Teller) -> int:
+    """Five folds, or as many as there are training images with answers of the rarer kind."""
+    images = [len(set(groups[train][right[train] == value])) for value in (False, True)]
+    folds = min(FOLDS, *images)
+    if 2 <= folds < FOLDS:
+        teller.notes.append(
+            f"{folds} folds of cross-validation instead of {FOLDS}: the training images hold "
+            f"wrong answers on {images[0]} and right ones on {images[1]}"
+        )
+    return max(folds, 2)

@@ -1,0 +1,177 @@
+"""The stage ``intervene``: what becomes of the answers when parts of the model are taken away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from mechvrp.circuits import (
+    AblationOutcomes,
+    Ranking,
+    ablate_ranking,
+    analyse_ablation,
+    default_ks,
+    rank_by_probe_weight,
+)
+from mechvrp.data import Dataset
+from mechvrp.errors import InputError, UnavailableError
+from mechvrp.models import VLM
+from mechvrp.store import Chunks
+from mechvrp.study.config import StudyConfig
+from mechvrp.study.reading_pieces import bounded, observed_table
+from mechvrp.study.schema import AblationSection
+from mechvrp.study.sections import ablation_section
+from mechvrp.study.stage_results import Correlated, Intervened
+from mechvrp.study.telling import Teller
+
+__all__ = ["intervene"]
+
+#: The pieces of a stage for so many examples.
+Pieces = Callable[[str, int], Chunks]
+
+
+def intervene(
+    model: VLM,
+    dataset: Dataset,
+    observed: Chunks,
+    correlated: Correlated,
+    heldout: np.ndarray,
+    pieces: Pieces,
+    config: StudyConfig,
+    teller: Teller,
+) -> Intervened:
+    """Ablate the probe's units, and run the causal rows where they are asked for.
+
+    Args:
+        model, dataset: what is studied.
+        observed: pieces of the observations, complete.
+        correlated: the earlier stage's result.
+        heldout: held-out examples.
+        pieces: gives a stage's pieces.
+        config, teller: of the study.
+    """
+    seen = observed_table(observed)
+    held = bounded(heldout, seen["image_id"].to_numpy(str), config.intervene_examples, config.seed)
+    if len(held) < len(heldout):
+        teller.notes.append(
+            f"interventions were run on {len(held)} of {len(heldout)} held-out examples "
+            f"(intervene_examples {config.intervene_examples})"
+        )
+    ablation = None
+    if correlated.choice is None:
+        teller.gap("no ablation curve", "there is no probe to rank units by")
+    else:
+        ablation = _ablation(model, dataset, seen, correlated, held, pieces, config, teller)
+    return Intervened(
+        ablation=ablation,
+        causal=None,
+        timings_s=teller.timings,
+        notes=tuple(teller.notes),
+    )
+
+
+def _ablation(
+    model: VLM,
+    dataset: Dataset,
+    seen: pd.DataFrame,
+    correlated: Correlated,
+    held: np.ndarray,
+    pieces: Pieces,
+    config: StudyConfig,
+    teller: Teller,
+) -> AblationSection | None:
+    # The first token is the answer only where the clean answer is one token long.
+    single = (seen["answer_tokens"] == 1).to_numpy()[held]
+    if not single.all() and single.any():
+        teller.notes.append(
+            f"ablation curve: {(~single).sum()} of {len(single)} held-out examples are left out, "
+            "whose clean answer is not one token long"
+        )
+    held = held[single]
+    assert correlated.choice is not None
+    site = correlated.choice.site
+    ranking = rank_by_probe_weight(correlated.choice.probe, site)
+    ks = config.ks or default_ks(model.d_model)
+    try:
+        with teller.timed("ablations"):
+            if not len(held):
+                raise UnavailableError(
+                    "the ablation curve scores the first generated token, and no held-out answer is "
+                    "one token long; it needs a task with one-token answers (polls, words of the "
+                    "model's vocabulary)"
+                )
+            outcomes = _ablated(
+                model, dataset, pieces("ablate", len(held)), held, ranking, ks, config, teller
+            )
+            right = seen["correct"].to_numpy(dtype=bool)[held]
+            if not np.array_equal(outcomes.clean, right):
+                differ = int((outcomes.clean != right).sum())
+                raise UnavailableError(
+                    f"{differ} answers read from one forward differ from the generated ones"
+                )
+            curve = analyse_ablation(
+                outcomes.clean,
+                outcomes.top,
+                outcomes.random,
+                seen["image_id"].to_numpy(dtype=str)[held],
+                ks,
+                seen["task"].to_numpy(dtype=str)[held],
+                units=model.d_model,
+                site=site,
+                seed=config.seed,
+                n_resamples=config.n_resamples,
+            )
+    except (InputError, UnavailableError) as error:
+        teller.gap("no ablation curve", error)
+        return None
+    worst = min((p for p in curve.points if p.k), key=lambda p: p.excess.value)
+    teller.done(
+        "ablations",
+        f"top {worst.k} of {model.d_model} dimensions {worst.change.value:+.1f} pp, "
+        f"{config.draws} x random {worst.k} {worst.random_change.value:+.1f} pp",
+    )
+    return ablation_section(curve, edit="set to zero at the last prompt position")
+
+
+def _ablated(
+    model: VLM,
+    dataset: Dataset,
+    pieces: Chunks,
+    held: np.ndarray,
+    ranking: Ranking,
+    ks: Sequence[int],
+    config: StudyConfig,
+    teller: Teller,
+) -> AblationOutcomes:
+    """Outcomes of all held-out examples, piece by piece."""
+    missing = set(pieces.missing())
+    with teller.bar("ablating", len(held)) as advance:
+        for piece in range(len(pieces)):
+            rows = held[pieces.rows(piece)]
+            if piece in missing:
+                found = ablate_ranking(
+                    model,
+                    [dataset[int(i)] for i in rows],
+                    ranking,
+                    ks,
+                    draws=config.draws,
+                    seed=config.seed,
+                    reading=config.yes_no,
+                    batch_size=config.batch_size,
+                )
+                pieces.write(
+                    piece,
+                    pd.DataFrame({"example": rows, "clean": found.clean}),
+                    {"top": found.top, "random": found.random},
+                    {"top": ("k", "example"), "random": ("draw", "k", "example")},
+                )
+            advance(len(rows))
+    parts = list(pieces.arrays())
+    return AblationOutcomes(
+        tuple(ks),
+        pieces.table(["clean"])["clean"].to_numpy(dtype=bool),
+        np.concatenate([part["top"] for part in parts], axis=-1),
+        np.concatenate([part["random"] for part in parts], axis=-1),
+    )

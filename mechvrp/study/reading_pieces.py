@@ -1,0 +1,69 @@
+"""What was observed, read back in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pandas as pd
+
+from mechvrp.reliability import STRUCTURE_FEATURES
+from mechvrp.store import Chunks
+from mechvrp.study.observing import FEATURE
+
+__all__ = ["bounded", "example_tables", "hidden_states", "observed_table", "other_scores"]
+
+#: Columns that are long: read only where they are used.
+_LONG = ("votes", "map", "map_rows")
+_FEATURES = tuple(FEATURE + name for name in STRUCTURE_FEATURES)
+
+
+def bounded(indices: np.ndarray, groups: np.ndarray, limit: int, seed: int) -> np.ndarray:
+    """Whole images, drawn until no more fit in ``limit`` examples; all of them if they fit.
+
+    Args:
+        indices: of examples, ascending.
+        groups: image of every example of the data set.
+    """
+    if len(indices) <= limit:
+        return indices
+    images, codes = np.unique(groups[indices], return_inverse=True)
+    sizes = np.bincount(codes)
+    order = np.random.default_rng(seed).permutation(len(images))
+    fit = order[np.cumsum(sizes[order]) <= limit]
+    return indices[np.isin(codes, fit)]
+
+
+def observed_table(pieces: Chunks) -> pd.DataFrame:
+    """A row per example: what it is, its answer, its signals, and the features of its attention map."""
+    parts = [table.drop(columns=list(_LONG)) for table in pieces.tables()]
+    return pd.concat(parts, ignore_index=True)
+
+
+def example_tables(pieces: Chunks) -> Iterator[pd.DataFrame]:
+    """The same without features, a piece at a time."""
+    for table in pieces.tables():
+        yield table.drop(columns=[*_LONG, *_FEATURES])
+
+
+def hidden_states(pieces: Chunks, rows: np.ndarray) -> np.ndarray:
+    """Residual streams [layer, example, d_model] of the examples ``rows`` (ascending)."""
+    found = []
+    for index, part in enumerate(pieces.arrays(["hidden"])):
+        inside = pieces.rows(index)
+        mine = rows[(rows >= inside.start) & (rows < inside.stop)] - inside.start
+        found.append(part["hidden"][:, mine])
+    return np.concatenate(found, axis=1)
+
+
+def other_scores(
+    pieces: Chunks, layer: int, rows: np.ndarray, score: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """A probe's scores of the examples ``rows`` (ascending), a piece at a time."""
+    found = [np.empty(0)]
+    for index, part in enumerate(pieces.arrays(["hidden"])):
+        inside = pieces.rows(index)
+        mine = rows[(rows >= inside.start) & (rows < inside.stop)] - inside.start
+        if len(mine):
+            found.append(score(part["hidden"][layer, mine]))
+    return np.concatenate(found)

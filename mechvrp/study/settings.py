@@ -1,0 +1,155 @@
+"""A study's settings from a preset, a YAML file and the caller, in this order; and a documented file."""
+
+from __future__ import annotations
+
+import difflib
+import textwrap
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mechvrp.errors import InputError
+from mechvrp.study.config import StudyConfig, describe
+
+__all__ = ["PRESETS", "config_text", "read_settings", "resolve_settings"]
+
+#: What a preset sets; the rest are ``StudyConfig``'s defaults.
+PRESETS: dict[str, dict[str, Any]] = {
+    # A first look: signals, the linear probe beside its baselines, one ablation curve.
+    "quick": {},
+    # Everything the VRP papers report.
+    "vrp": {"n": 1_000, "readouts": True, "causal": True},
+    # That, the comparators people ask for, and enough random draws for p-values down to 0.005.
+    "full": {
+        "n": 5_000,
+        "readouts": True,
+        "causal": True,
+        "comparators": True,
+        "draws": 199,
+        "mask_draws": 50,
+        "noise_draws": 20,
+    },
+}
+
+
+def resolve_settings(
+    preset: str | None = None,
+    file: str | Path | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The settings for ``StudyConfig``; a later source wins.
+
+    Args:
+        preset: one of ``PRESETS``; else the file's own ``preset``; else ``"quick"``.
+        file: YAML, as ``read_settings``.
+        given: settings by name.
+
+    Raises:
+        InputError: an unknown preset or setting, or a value of another type.
+    """
+    found = read_settings(file) if file is not None else {}
+    own = found.pop("preset", None)
+    chosen = preset or own or "quick"
+    if chosen not in PRESETS:
+        raise InputError(f"no preset {chosen!r}; there are {', '.join(PRESETS)}")
+    return {**PRESETS[chosen], **found, **checked_settings(given or {}, "the study's options")}
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """The settings of a YAML file: ``preset`` and fields of ``StudyConfig``, all optional.
+
+    Raises:
+        InputError: the file cannot be read, is no mapping, or has an unknown setting or one of
+            another type; it is named.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the settings {path} cannot be read: {error}") from error
+    try:
+        value = yaml.load(text, Loader=_Strict)
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {error}") from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InputError(f"{path} must hold settings as `name: value`; found {value!r:.60}")
+    preset = value.pop("preset", None)
+    found = checked_settings(value, str(path))
+    return found if preset is None else {"preset": preset, **found}
+
+
+def checked_settings(given: Mapping[Any, Any], where: str) -> dict[str, Any]:
+    """Settings by name, each of its field's type; lists become tuples."""
+    hints = typing.get_type_hints(StudyConfig)
+    known = list(describe())
+    found = {}
+    for name, value in given.items():
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise InputError(
+                f"{where}: no setting {name!r}{hint} A study's options are {', '.join(known)}"
+            )
+        if name == "models" and isinstance(value, str):
+            value = (value,)
+        found[name] = _typed(hints[name], value, f"{where}: {name}")
+    return found
+
+
+def config_text(settings: Mapping[str, Any]) -> str:
+    """A YAML file of all settings, each with a comment that says what it is.
+
+    Args:
+        settings: those that differ from ``StudyConfig``'s defaults.
+    """
+    config = StudyConfig(**settings).to_json()
+    lines = [
+        "# Settings of `mechvrp study --config FILE`; what is left out has its preset's value."
+    ]
+    for name, words in describe().items():
+        lines += ["", *textwrap.wrap(words, 96, initial_indent="# ", subsequent_indent="# ")]
+        text = yaml.safe_dump(config[name], default_flow_style=True, allow_unicode=True, width=9999)
+        lines.append(f"{name}: {text.removesuffix('...' + chr(10)).strip()}")
+    return "\n".join(lines) + "\n"
+
+
+class _Strict(yaml.SafeLoader):
+    """YAML without pickled objects, in which a name comes once."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            name = key.value
+            if name in seen:
+                raise yaml.YAMLError(f"{name!r} is set twice (line {key.start_mark.line + 1})")
+            seen.add(name)
+        found: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return found
+
+
+def _typed(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        inner = next(argument for argument in arguments if argument is not type(None))
+        return _typed(inner, value, where)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise InputError(f"{where} must be a list; got {value!r:.60}")
+        return tuple(_typed(arguments[0], item, where) for item in value)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise InputError(f"{where} must be one of {', '.join(arguments)}; got {value!r:.60}")
+        return value
+    if hint is float and type(value) in (int, float):
+        return float(value)
+    if type(value) is not hint:
+        raise InputError(f"{where} must be of type {hint.__name__}; got {value!r:.60}")
+    return value

@@ -1,0 +1,171 @@
+"""Stages one by one, and what they do with models and data that give nothing to work on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import mechvrp
+from mechvrp.errors import DataError, InputError, RunFolderError
+from mechvrp.study import plan_study
+from mechvrp.study.reading_pieces import bounded
+
+OPTIONS = {
+    "ks": (0, 2, 48),
+    "n_resamples": 100,
+    "samples": 2,
+    "batch_size": 16,
+    "progress": False,
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return mechvrp.load("tiny-llava", device="cpu")
+
+
+def test_stages_one_by_one_give_what_one_run_gives(model, tmp_path, monkeypatch):
+    whole = mechvrp.run_study(model, n=96, out=tmp_path / "whole", **OPTIONS)
+    out = tmp_path / "parts"
+    with pytest.raises(InputError, match="stages are observe"):
+        mechvrp.run_study(model, n=96, out=out, stages=["obsrve"], **OPTIONS)
+    assert not out.exists()
+    for stage, lacking in (("correlate", "observe before"), ("report", "observe before")):
+        with pytest.raises(RunFolderError, match=lacking):
+            mechvrp.run_study(model, n=96, out=out, stages=[stage], **OPTIONS)
+    mechvrp.run_study(model, n=96, out=out, stages=["observe"], **OPTIONS)
+    with pytest.raises(RunFolderError, match="correlate before intervene"):
+        mechvrp.run_study(model, n=96, out=out, stages=["intervene"], **OPTIONS)
+    monkeypatch.setattr(
+        "mechvrp.study.stages.observe_missing", lambda *_: pytest.fail("observed again")
+    )
+    early = mechvrp.run_study(model, n=96, out=out, stages=["correlate", "report"], **OPTIONS)
+    assert early.summary.sections[0].ablation is None
+    assert any("has not been run" in note for note in early.summary.sections[0].notes)
+    last = mechvrp.run_study(model, n=96, out=out, stages=["intervene"], **OPTIONS)
+    assert last.report is None
+    again = mechvrp.run_study(model, n=96, out=out, **OPTIONS)
+    a, b = (r.summary.sections[0] for r in (whole, again))
+    assert (a.accuracy, a.signals, a.probe, a.ablation, a.notes) == (
+        b.accuracy,
+        b.signals,
+        b.probe,
+        b.ablation,
+        b.notes,
+    )
+    pd.testing.assert_frame_equal(whole.run.read_examples(), again.run.read_examples())
+
+
+def test_probes_and_interventions_on_fewer_examples_say_so(model, tmp_path):
+    result = mechvrp.run_study(
+        model, n=240, out=tmp_path / "a", probe_examples=160, intervene_examples=30, **OPTIONS
+    )
+    (section,) = result.summary.sections
+    assert any("fitted on 78 of 120 training" in note for note in section.notes) or any(
+        "probe_examples 160" in note for note in section.notes
+    )
+    assert any("intervene_examples 30" in note for note in section.notes)
+    assert section.ablation.points[0].n <= 30
+    table = result.run.read_examples()
+    assert table.probe_score.notna().equals(table.split == "heldout")  # all of them are scored
+
+
+def test_bounded_takes_whole_images():
+    groups = np.array([f"i{i // 6}" for i in range(600)])
+    indices = np.arange(0, 600, 1)[: 6 * 50]
+    found = bounded(indices, groups, 100, seed=0)
+    assert 95 <= len(found) <= 100
+    assert set(np.bincount(found // 6)) <= {0, 6}
+    assert np.array_equal(found, bounded(indices, groups, 100, seed=0))
+    assert not np.array_equal(found, bounded(indices, groups, 100, seed=1))
+    assert bounded(indices, groups, 300, seed=0) is indices
+
+
+def test_a_model_of_nan_is_a_gap_beside_a_good_one(model, tmp_path):
+    broken = mechvrp.load("tiny-qwen2-vl", device="cpu")
+    broken.model.lm_head.weight.data[:] = float("nan")
+    result = mechvrp.run_study([broken, model], n=96, out=tmp_path / "both", **OPTIONS)
+    bad, good = result.summary.sections
+    assert bad.accuracy == ()
+    assert any("NaN" in note for note in bad.notes)
+    assert good.probe is not None
+    page = result.report.read_text()
+    assert "tiny-qwen2-vl could not be observed" in page
+    assert set(result.run.read_examples()["model"]) == {"tiny-llava"}
+    alone = mechvrp.run_study(broken, n=96, out=tmp_path / "alone", **OPTIONS)
+    assert "could not be observed" in alone.report.read_text()
+
+
+def test_one_image_has_no_split_and_is_all_gaps(model, tmp_path):
+    first = mechvrp.data.load("scenes", limit=1)[0]
+    samples = [
+        mechvrp.Sample(first.image, f"Is there a {word}?", "yes", "one", "existence")
+        for word in ("zero", "one", "two", "three", "four", "five", "six", "seven") * 3
+    ]
+    data = mechvrp.Dataset("one", samples)
+    result = mechvrp.run_study(model, data, out=tmp_path / "one", **OPTIONS)
+    (section,) = result.summary.sections
+    assert section.probe is None
+    assert section.ablation is None
+    assert section.data.n_heldout == 0
+    assert all(row.gap for row in section.signals.rows)
+    assert "no probe" in result.report.read_text()
+
+
+def write_folder(root, n, bad):
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(n):
+        Image.fromarray(rng.integers(0, 255, (48, 48, 3), dtype=np.uint8)).save(root / f"{i}.png")
+        rows.append(
+            {"image": f"{i}.png", "question": "Is there a two?", "answer": ["yes", "no"][i % 2]}
+        )
+    for i in bad:
+        (root / f"{i}.png").write_bytes(b"not a picture")
+    pd.DataFrame(rows).to_csv(root / "metadata.csv", index=False)
+
+
+def test_bad_records_are_left_out_and_listed(model, tmp_path, capsys):
+    root = tmp_path / "data"
+    root.mkdir()
+    write_folder(root, 40, bad=[3, 17])
+    result = mechvrp.run_study(
+        model, "folder", root=str(root), n=40, out=tmp_path / "run", **{**OPTIONS, "progress": True}
+    )
+    (section,) = result.summary.sections
+    assert (section.data.n, section.data.n_skipped) == (38, 2)
+    assert "2 of 40 records are left out" in capsys.readouterr().out
+    listed = result.run.read_stage("check", "data")["left_out"]
+    assert [entry["index"] for entry in listed] == [3, 17]
+    # The choice is the run's: files that have been mended since do not change it.
+    write_folder(root, 40, bad=[])
+    (result.run.path / "summary.json").unlink()
+    again = mechvrp.run_study(
+        model, "folder", root=str(root), n=40, out=tmp_path / "run", **OPTIONS
+    )
+    assert again.summary.sections[0].data == section.data
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    write_folder(bad, 20, bad=range(20))
+    with pytest.raises(DataError, match="no record"):
+        mechvrp.run_study(model, "folder", root=str(bad), n=20, out=tmp_path / "x", **OPTIONS)
+
+
+def test_a_plan_estimates_and_writes_nothing(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = plan_study(model, n=400, **{**OPTIONS, "batch_size": 12})
+    assert plan.n == 400
+    assert plan.measured == (24, 48)
+    (found,) = plan.models
+    assert set(found.seconds) == {"observe", "correlate", "intervene"}
+    assert min(found.seconds.values()) > 0
+    assert found.memory > 100 * 2**20
+    assert 1e5 < found.disk < 1e8
+    assert "tiny-llava" in str(plan)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InputError, match="just run the study"):
+        plan_study(model, n=40, **OPTIONS)
+    more = plan_study(model, n=4000, **{**OPTIONS, "batch_size": 12})
+    assert more.models[0].disk > 5 * found.disk
