@@ -1,4 +1,4 @@
-"""Run the ablations behind an ablation curve: zero top-ranked and random units, score the answers."""
+"""Run the ablations behind an ablation curve: take away top-ranked and random units, score the answers."""
 
 from __future__ import annotations
 
@@ -9,19 +9,26 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
+from mechvrp.circuits.first_token import AnswerReader, sweep_answers
 from mechvrp.circuits.ranking import Ranking
-from mechvrp.data.scoring import is_correct
-from mechvrp.errors import InputError, NumericalError, UnavailableError
+from mechvrp.errors import InputError, NumericalError, ShapeError
 from mechvrp.patching.interventions import zero
-from mechvrp.patching.sweeping import sweep
+from mechvrp.patching.replacing import replace
+from mechvrp.tracing.activations import Activations
 from mechvrp.tracing.caching import in_batches
 from mechvrp.tracing.sites import Site
 
 if TYPE_CHECKING:
     from mechvrp.data import Sample
     from mechvrp.models import VLM
+    from mechvrp.patching.interventions import Edits
 
-__all__ = ["AblationOutcomes", "ablate_ranking"]
+__all__ = ["AblationMode", "AblationOutcomes", "ablate_ranking", "ablation_variants"]
+
+#: What stands in the place of a unit: nothing, or its mean over other examples.
+AblationMode = Literal["zero", "mean"]
+
+_SITES = ("resid_post", "neurons")
 
 
 @dataclass(frozen=True)
@@ -29,10 +36,10 @@ class AblationOutcomes:
     """Whether each answer was right, under each ablation.
 
     Attributes:
-        ks: how many units were zeroed.
+        ks: how many units were taken away.
         clean: [example], without ablation.
-        top: [k, example], the top k of the ranking zeroed.
-        random: [draw, k, example], k random units zeroed.
+        top: [k, example], the top k of the ranking taken away.
+        random: [draw, k, example], k random units taken away.
     """
 
     ks: tuple[int, ...]
@@ -47,91 +54,122 @@ def ablate_ranking(
     ranking: Ranking,
     ks: Sequence[int],
     *,
+    mode: AblationMode = "zero",
+    over: Activations | np.ndarray | None = None,
     draws: int = 20,
     seed: int = 0,
-    answers: Sequence[Sequence[int]] | None = None,
     reading: Literal["official", "strict"] = "strict",
     batch_size: int = 64,
     progress: bool = False,
 ) -> AblationOutcomes:
-    """Zero units of a residual-stream site at the last prompt position, and score the greedy answer.
+    """Take away units of a site at the last prompt position, and score the greedy answer.
 
-    The answer is read from the first generated token, so every clean answer must be one token long.
-    All ablations of a batch are one sweep: what they share is computed once.
+    The answer is read from the first generated token, so every clean answer must be one token long
+    (``mechvrp.reliability.greedy_answers`` gives each answer's tokens). All ablations of a batch are one
+    sweep: what they share is computed once.
 
     Args:
         model: from ``mechvrp.load``.
         samples: the held-out examples.
-        ranking: units of a ``blocks.L.hook_resid_post`` site.
+        ranking: units of the residual stream (``blocks.L.hook_resid_post``) or of an MLP's neurons
+            (``blocks.L.mlp.hook_post``).
         ks: numbers of units, ascending from 0.
+        mode: ``"zero"``, or ``"mean"``: the units take their mean over other (training) examples.
+        over: for ``"mean"``: ``mechvrp.cache(model, training, ranking.site, positions="last")``, or the same
+            values as an array [example, unit].
         draws: random sets of each size; draw i is nested over k, as the top units are.
         seed: of the draws.
-        answers: token ids of each sample's clean greedy answer, without the end token, where they
-            are known; checked to be one token each.
         reading: how yes/no answers are read (``mechvrp.data.score``). Under the official reading
             of POPE whatever is not a no counts as a yes, so a broken answer can be right.
 
     Raises:
-        InputError: the ranking is of another kind of site, or ``ks`` or ``draws`` do not fit it.
-        UnavailableError: an answer is longer than one token.
+        InputError: the ranking is of another kind of site, or ``ks``, ``draws``, ``mode`` or ``over`` do
+            not fit it.
+        ShapeError: the ranking or ``over`` is of another width than the site.
+        NumericalError: an ablation gave no answer: NaN or infinite logits.
     """
-    site = Site.parse(ranking.site).check(model)
-    if site.component != "resid_post" or site.layer is None:
-        raise InputError(f"ablate_ranking takes a ranking of resid_post units; got one of {site}")
-    if list(ks) != sorted(set(ks)) or not ks or not 0 <= ks[0] <= ks[-1] <= model.d_model:
-        raise InputError(f"ks must ascend within 0 to {model.d_model}; got {list(ks)}")
-    if answers is not None and (long := sum(len(a) != 1 for a in answers)):
-        raise UnavailableError(
-            f"the ablation curve scores the first generated token, but {long} of {len(answers)} "
-            "clean answers are not one token long; it needs a task with one-token answers (polls, "
-            "words of the model's vocabulary)"
-        )
-    random = {k: ranking.random(k, draws, seed) for k in ks}
-    chosen = [ranking.top(k) for k in ks]
-    chosen += [random[k][draw] for draw in range(draws) for k in ks]
-    edits = [
-        [zero(site, positions="last", units=units.tolist())] if len(units) else []
-        for units in chosen
-    ]
-    read = _FirstToken(model, reading)
+    edits = ablation_variants(model, ranking, ks, mode=mode, over=over, draws=draws, seed=seed)
+    read = AnswerReader(model, reading)
     clean: list[np.ndarray] = []
     outcomes: list[np.ndarray] = []
     for chunk in in_batches(samples, batch_size, progress, "ablating"):
-        found = sweep(model, model.encode(chunk), edits, _first_token, progress=False)
-        if failed := [error for error in found["error"].values if error]:
+        found = sweep_answers(model, model.encode(chunk), edits, read)
+        if failed := [error for error in found.errors if error]:
             raise NumericalError(f"{len(failed)} of {len(edits)} ablations failed: {failed[0]}")
-        clean.append(read(chunk, found["base__first_token"].values[None])[0])
-        outcomes.append(read(chunk, found["_first_token"].values))
+        clean.append(found.clean)
+        outcomes.append(found.answers == 1)
+    if not outcomes:
+        raise InputError("no samples to ablate units on")
     joined = np.concatenate(outcomes, axis=-1).reshape(draws + 1, len(ks), -1)
     return AblationOutcomes(tuple(ks), np.concatenate(clean), joined[0], joined[1:])
 
 
-def _first_token(logits: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
-    """The greedy token [variant, example]; whole numbers of up to 24 bits are exact in float32."""
-    return logits.argmax(-1).float()
+def ablation_variants(
+    model: VLM,
+    ranking: Ranking,
+    ks: Sequence[int],
+    *,
+    mode: AblationMode = "zero",
+    over: Activations | np.ndarray | None = None,
+    draws: int = 20,
+    seed: int = 0,
+) -> list[Edits]:
+    """The edits that ``ablate_ranking`` sweeps: the top k for each k, then of each draw k random units.
+
+    Arguments and errors as there.
+    """
+    site = Site.parse(ranking.site).check(model)
+    if site.component not in _SITES or site.layer is None:
+        raise InputError(
+            f"ablate_ranking takes a ranking of resid_post units or of MLP neurons; got one of {site}"
+        )
+    width = model.d_model if site.component == "resid_post" else model.d_mlp
+    if len(ranking.order) != width:
+        raise ShapeError(f"{site} has {width} units, the ranking {len(ranking.order)}")
+    if list(ks) != sorted(set(ks)) or not ks or not 0 <= ks[0] <= ks[-1] <= width:
+        raise InputError(f"ks must ascend within 0 to {width}; got {list(ks)}")
+    stand_in = _stand_in(site, width, mode, over)
+    random = {k: ranking.random(k, draws, seed) for k in ks}
+    chosen = [ranking.top(k) for k in ks]
+    chosen += [random[k][draw] for draw in range(draws) for k in ks]
+    return [_edit(site, units, stand_in) for units in chosen]
 
 
-class _FirstToken:
-    """Whether the greedy first token, read as an answer, is right by the benchmark's own rule."""
+def _stand_in(
+    site: Site, width: int, mode: str, over: Activations | np.ndarray | None
+) -> torch.Tensor | None:
+    """The value [unit] that stands in the place of a unit; None: zero."""
+    if mode not in ("zero", "mean"):
+        raise InputError(f"mode is 'zero' or 'mean'; got {mode!r}")
+    if (over is None) != (mode == "zero"):
+        raise InputError(
+            "mode='mean' needs over=, activations of other examples to take the mean over, and "
+            f"mode='zero' none; got mode={mode!r} and {'no ' * (over is None)}over"
+        )
+    if over is None:
+        return None
+    if isinstance(over, Activations):
+        if over.positions != "last":
+            raise InputError(
+                f"the mean is of last prompt positions; over was cached at {over.positions!r}"
+            )
+        values = over.flat(site).double()
+    else:
+        values = torch.from_numpy(np.ascontiguousarray(over)).double()
+    if values.ndim != 2 or values.shape[1] != width or not len(values):
+        raise ShapeError(
+            f"over has shape {tuple(values.shape)}; {site} has {width} units: give [example, {width}]"
+        )
+    if not bool(torch.isfinite(values).all()):
+        raise NumericalError(
+            f"over holds {int((~torch.isfinite(values)).sum())} values that are NaN or infinite"
+        )
+    return values.mean(0).float()
 
-    def __init__(self, model: VLM, reading: Literal["official", "strict"]) -> None:
-        self._reading = reading
-        self._tokenizer = model.tokenizer
-        self._texts: dict[int, str] = {}
 
-    def __call__(self, samples: Sequence[Sample], tokens: np.ndarray) -> np.ndarray:
-        """[variant, example] booleans of such token ids."""
-        known: dict[tuple[int, int], bool] = {}
-        found = np.empty(tokens.shape, dtype=bool)
-        for (variant, i), token in np.ndenumerate(tokens.astype(np.int64)):
-            key = (i, int(token))
-            if key not in known:
-                known[key] = is_correct(samples[i], self._text(int(token)), reading=self._reading)
-            found[variant, i] = known[key]
-        return found
-
-    def _text(self, token: int) -> str:
-        if token not in self._texts:
-            text = self._tokenizer.decode([token], skip_special_tokens=True)
-            self._texts[token] = text.strip()
-        return self._texts[token]
+def _edit(site: Site, units: np.ndarray, stand_in: torch.Tensor | None) -> Edits:
+    if not len(units):
+        return ()
+    if stand_in is None:
+        return zero(site, positions="last", units=units.tolist())
+    return replace(site, stand_in, positions="last", units=units.tolist())

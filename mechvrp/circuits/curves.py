@@ -22,7 +22,7 @@ from mechvrp.statistics import (
     paired_accuracy_change,
 )
 
-__all__ = ["analyse_ablation", "default_ks"]
+__all__ = ["analyse_ablation", "default_ks", "over_images_and_draws", "rank_p"]
 
 
 def default_ks(d: int) -> tuple[int, ...]:
@@ -92,7 +92,7 @@ def analyse_ablation(
         points=analysed.pop("all"),
         task_points=analysed,
         curve_p={
-            name: _rank_p(
+            name: rank_p(
                 top[above][:, inside].mean(), random[:, above][:, :, inside].mean(axis=(1, 2))
             )
             if len(above)
@@ -123,7 +123,7 @@ def _point(
     top_change = 100.0 * (top.astype(float) - clean)
     random_change = 100.0 * (random.astype(float) - clean)
     per_draw = random_change.mean(axis=1)
-    band, excess = _over_images_and_draws(top_change, random_change, groups, seed, n_resamples)
+    band, excess = over_images_and_draws(top_change, random_change, groups, seed, n_resamples)
     return AblationPoint(
         task=task,
         k=k,
@@ -134,12 +134,13 @@ def _point(
         random_change=band,
         random_range=(float(per_draw.min()), float(per_draw.max())),
         excess=excess,
-        excess_p=_rank_p(top_change.mean(), per_draw) if k else None,
+        excess_p=rank_p(top_change.mean(), per_draw) if k else None,
         excess_q=None,
     )
 
 
-def _rank_p(top: float, draws: np.ndarray) -> float:
+def rank_p(top: float, draws: np.ndarray) -> float:
+    """Share of draws that lower accuracy at least as much as the top, the top itself counted as one."""
     # One-sided: the claim is that the ranked units matter more, so accuracy is lower.
     # 1e-9: equal counts of right answers must compare equal whatever the order of summation.
     return (1 + int((draws <= top + 1e-9).sum())) / (1 + len(draws))
@@ -150,7 +151,7 @@ def _nothing(found: Estimate) -> Estimate:
     return replace(found, value=0.0, low=0.0, high=0.0, method="nothing is zeroed")
 
 
-def _over_images_and_draws(
+def over_images_and_draws(
     top: np.ndarray, random: np.ndarray, groups: np.ndarray, seed: int, n_resamples: int
 ) -> tuple[Estimate, Estimate]:
     """Mean random change and top-minus-random, with intervals over images and draws together.

@@ -9,6 +9,7 @@ from mechvrp.models.families import register_family as register_family
 from mechvrp.models.loading import EmbeddedModel as EmbeddedModel
 from mechvrp.models.loading import embedded_models as embedded_models
 from mechvrp.models.loading import load as load
+from mechvrp.models.tokens import Each as Each
 from mechvrp.models.tokens import ImageTokens as ImageTokens
 from mechvrp.models.tokens import TokenMap as TokenMap
 from mechvrp.models.vlm import VLM as VLM
@@ -16,6 +17,7 @@ from mechvrp.models.vlm import VLM as VLM
 __all__ = [
     "VLM",
     "Batch",
+    "Each",
     "EmbeddedModel",
     "Family",
     "Grid",

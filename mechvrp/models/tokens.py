@@ -18,11 +18,44 @@ from mechvrp.errors import DataError, SiteError
 if TYPE_CHECKING:
     from mechvrp.models.families import Grid
 
-__all__ = ["ImageTokens", "Positions", "TokenMap", "integers", "on_image"]
+__all__ = ["Each", "ImageTokens", "Positions", "TokenMap", "integers", "on_image"]
+
+
+@dataclass(frozen=True)
+class Each:
+    """A position of its own for each sample of a batch.
+
+    Attributes:
+        places: one a sample, counted from the end of its prompt (-1 is the last prompt token), so that
+            padding changes nothing.
+    """
+
+    places: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "places", integers("positions", self.places))
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def resolve(self, mask: Bool[Tensor, "batch pos"]) -> tuple[Int[Tensor, " chosen"], ...]:
+        """Each sample's position in the padded sequence; ``mask`` is False on padding."""
+        if len(self) != len(mask):
+            raise SiteError(
+                f"{len(self)} positions were given, one a sample, for a batch of {len(mask)}"
+            )
+        for i, (place, real) in enumerate(zip(self.places, mask.sum(-1).tolist(), strict=True)):
+            if not -real <= place < 0:
+                raise SiteError(
+                    f"position {place} of sample {i} is out of range: its prompt has {real} tokens, "
+                    f"{-real} to -1, counted from the end"
+                )
+        return tuple(torch.tensor([mask.shape[1] + place]) for place in self.places)
+
 
 #: How positions are named: a keyword (see ``TokenMap.resolve``), a word of the question, one
-#: position, or several positions or (row, column) patches.
-Positions = str | int | Sequence[int] | Sequence[tuple[int, int]]
+#: position, several positions or (row, column) patches, or one of each sample's own.
+Positions = str | int | Sequence[int] | Sequence[tuple[int, int]] | Each
 
 KEYWORDS = ("all", "image", "last", "question", "text")
 
@@ -201,6 +234,11 @@ class TokenMap:
         found[tokens.position] = torch.stack(columns, dim=1)
         return found
 
+    @cached_property
+    def all_patches(self) -> Int[Tensor, "batch pos 5"]:
+        """``patches`` of every sample."""
+        return torch.stack([self.patches(i) for i in range(len(self))])
+
     # ---- text -------------------------------------------------------------------------------
 
     def strings(self, sample: int) -> list[str]:
@@ -297,13 +335,16 @@ class TokenMap:
         ``"last"`` (the last prompt token), ``"image"``, ``"question"``, ``"text"`` (all but image
         tokens), ``"all"`` (all but padding); any other string is a word of the question
         (``"word:image"`` for a word that is also a keyword); a number or a list of numbers counts in
-        the padded sequence, negative from its end; a list of (row, col) pairs means image patches.
+        the padded sequence, negative from its end; a list of (row, col) pairs means image patches;
+        ``Each`` a position of each sample's own.
 
         Raises:
             SiteError: no such word, position or patch, with the valid range.
         """
         if isinstance(positions, str):
             return self._named(positions)
+        if isinstance(positions, Each):
+            return positions.resolve(self.attention_mask)
         if not isinstance(positions, Sequence):
             positions = integers("positions", positions)
         bare = isinstance(positions, tuple) and len(positions) == 2

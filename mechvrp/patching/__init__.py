@@ -4,6 +4,8 @@ from mechvrp.patching.attention_edges import Knockout as Knockout
 from mechvrp.patching.attention_edges import knockout as knockout
 from mechvrp.patching.attribution import Attribution as Attribution
 from mechvrp.patching.attribution import attribution_patching as attribution_patching
+from mechvrp.patching.blanking import Blank as Blank
+from mechvrp.patching.blanking import blank_patches as blank_patches
 from mechvrp.patching.causal import causal_trace as causal_trace
 from mechvrp.patching.causal import patch_effects as patch_effects
 from mechvrp.patching.corruptions import corrupted_batch as corrupted_batch
@@ -21,6 +23,7 @@ from mechvrp.patching.knockouts import EDGES as EDGES
 from mechvrp.patching.knockouts import attention_knockout as attention_knockout
 from mechvrp.patching.masking import mask_image_patches as mask_image_patches
 from mechvrp.patching.masking import masked_pixels as masked_pixels
+from mechvrp.patching.masking import patch_masks as patch_masks
 from mechvrp.patching.measures import MEASURES as MEASURES
 from mechvrp.patching.paths import Node as Node
 from mechvrp.patching.paths import path_patching as path_patching
@@ -38,6 +41,7 @@ __all__ = [
     "EDGES",
     "MEASURES",
     "Attribution",
+    "Blank",
     "Intervention",
     "Knockout",
     "Mean",
@@ -52,6 +56,7 @@ __all__ = [
     "activation_patching",
     "attention_knockout",
     "attribution_patching",
+    "blank_patches",
     "causal_trace",
     "corrupted_batch",
     "knockout",
@@ -60,6 +65,7 @@ __all__ = [
     "mean",
     "noise",
     "patch_effects",
+    "patch_masks",
     "path_patching",
     "plan",
     "replace",

@@ -6,9 +6,9 @@ made by the same code: its tokens are looked up once, and moved to where the mod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -21,7 +21,6 @@ from mechvrp.patching.planning import Group, Plan, Start, start_of
 from mechvrp.patching.shared_prefix import (
     Narrowed,
     PrefixCache,
-    prefix_length,
     shared_inputs,
 )
 from mechvrp.patching.variants import Variant
@@ -32,10 +31,17 @@ from mechvrp.tracing.tracer import Trace
 if TYPE_CHECKING:
     from mechvrp.models import VLM
 
-__all__ = ["Runner"]
+__all__ = ["Ran", "Runner"]
 
 #: Modes that run on from the clean run's keys and values.
 _SHARING = ("branches", "suffix")
+
+
+class Ran(NamedTuple):
+    """What a pass gives: logits of the last position, and its attention where that is watched."""
+
+    logits: Float[Tensor, "variant example d_vocab"]
+    attention: Float[Tensor, "variant example layer pos"] | None
 
 
 @dataclass
@@ -45,14 +51,18 @@ class Runner:
     Attributes:
         model, batch, plan: what is run.
         base: interventions in front of the decoder that every run has, the clean pass included.
+        watch: whether the last position's attention (mean over heads) is read along.
         logits: logits of the last position without any variant's edits, [example, d_vocab], float32.
+        attention: the last position's attention in that run, mean over heads, where it is watched.
     """
 
     model: VLM
     batch: Batch
     plan: Plan
     base: tuple[Intervention, ...] = ()
+    watch: bool = False
     logits: Float[Tensor, "example d_vocab"] = field(init=False)
+    attention: Float[Tensor, "example layer pos"] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._states: dict[Site, Tensor] = {}
@@ -83,22 +93,30 @@ class Runner:
             for start in group.starts
         )
         options = {"logits_to_keep": 1, "use_cache": cached}
+        wanted = {*kept, *self._watched(range(self.model.n_layers))}
+        rows: dict[int, Tensor] = {}
         with Trace(self.model, self.batch, options=options) as t:
             t.apply(*self.base)
-            for site in sorted(kept, key=lambda s: s.order):
-                self._states[site] = t[site][:, kept[site] :].clone().save()
+            for site in sorted(wanted, key=lambda s: s.order):
+                if site.component == "pattern":
+                    rows[site.layer or 0] = t.attention_rows(site.layer or 0).float().mean(1).save()
+                else:
+                    self._states[site] = t[site][:, kept[site] :].clone().save()
             logits = t.logits.save()
             if cached:
                 cache = self.model.envoy.output.past_key_values.save()
         self._kept = kept
         self.logits = logits[:, -1].float()
+        if self.watch:
+            self.attention = torch.stack([rows[layer] for layer in sorted(rows)], dim=1)
         if cached:
             self._cache = cache
 
-    def run(
-        self, group: Group, variants: Sequence[Variant]
-    ) -> Float[Tensor, "variant example d_vocab"]:
-        """Last-position logits of some variants of a group, float32."""
+    def _watched(self, layers: Iterable[int]) -> list[Site]:
+        return [Site("pattern", layer) for layer in layers] if self.watch else []
+
+    def run(self, group: Group, variants: Sequence[Variant]) -> Ran:
+        """What some variants of a group give, float32."""
         length = self.batch.tokens.length
         starts = tuple(start_of(group.mode, v, self.model.n_layers, length) for v in variants)
         cut = Site("resid_mid", self.model.n_layers - 1)
@@ -138,7 +156,17 @@ class Runner:
                 later.append(edit)
         return state, later
 
-    def _rows(self, layout: Layout, edits: list[PackedEdit], start: Start | None) -> Tensor:
+    def _ran(self, layout: Layout, logits: Tensor, rows: dict[int, Tensor]) -> Ran:
+        """Where a variant has not begun, its attention is the clean run's."""
+        if self.attention is None:
+            return Ran(logits, None)
+        found = self.attention.expand(layout.variants, *self.attention.shape).clone()
+        for layer, weights in rows.items():
+            here = layout.last_weights(weights, Site("pattern", layer))
+            found[: len(here), :, layer] = here
+        return Ran(logits, found)
+
+    def _rows(self, layout: Layout, edits: list[PackedEdit], start: Start | None) -> Ran:
         """Whole sequences, a row for each variant and example; from a block on, or from the first."""
         n = layout.variants
         beginning: list[Any] = [LastOnly(layout.cut, layout)]
@@ -152,6 +180,9 @@ class Runner:
             state, beginning = self._resumed(layout, start)
             state, edits = self._split(edits, entry, state)
         rows = Batch(inputs, self.batch.tokens)
+        begins = entry + (start is not None and start.mlp_first >= 0)
+        watched = self._watched(range(begins, self.model.n_layers))
+        seen: dict[int, Tensor] = {}
         blocks: Any = self.model.envoy.get(self.model.modules.layers)
         attention = self._attention
         with Trace(self.model, rows, options=options) as t:
@@ -162,8 +193,12 @@ class Runner:
             if start is not None and start.mlp_first >= 0:
                 attention(entry).skip((state, None))
             t.apply(*beginning, *edits)
+            for site in watched:
+                seen[site.layer or 0] = t.query_rows(
+                    site.layer or 0, *layout.last_queries(site)
+                ).save()
             logits = t.logits.save()
-        return logits[:, -1].float().unflatten(0, (n, layout.examples))
+        return self._ran(layout, logits[:, -1].float().unflatten(0, (n, layout.examples)), seen)
 
     def _resumed(self, layout: Layout, start: Start) -> tuple[Tensor, list[Any]]:
         """What skipped blocks give to whole sequences, and edits that begin the first block."""
@@ -179,7 +214,7 @@ class Runner:
             edits.append(Joined(end, after[:, : start.mlp_first], dim=1, in_front=True))
         return after, edits
 
-    def _behind(self, layout: Layout, edits: list[PackedEdit]) -> Tensor:
+    def _behind(self, layout: Layout, edits: list[PackedEdit]) -> Ran:
         """Only positions from the first edited one on, over the clean run's keys and values."""
         first, branches = layout.starts[0], layout.mode == "branches"
         entry, depth = first.entry, self.model.n_layers
@@ -201,10 +236,12 @@ class Runner:
         options: dict[str, Any] = {"use_cache": True}
         if entry < depth:
             options["past_key_values"] = PrefixCache(
-                self._cache, prefix_length(layout), layout.length, entry
+                self._cache, layout.prefix, layout.length, entry
             )
         blocks: Any = self.model.envoy.get(self.model.modules.layers)
         attention = self._attention
+        watched = [s for s in self._watched(range(entry, depth)) if layout.present(s)]
+        seen: dict[int, Tensor] = {}
         with Trace(self.model, Batch(inputs, self.batch.tokens), options=options) as t:
             for layer in range(entry):
                 blocks[layer].skip(state)
@@ -213,11 +250,16 @@ class Runner:
             if first.mlp_first >= 0:
                 attention(entry).skip((state, None))
             t.apply(*beginning, *edits)
+            for site in watched:
+                seen[site.layer or 0] = t.query_rows(
+                    site.layer or 0, *layout.last_queries(site)
+                ).save()
             logits = t.logits.save()
         logits = logits.float()
         if branches:
-            return logits.transpose(0, 1)
-        return logits[:, -1].unflatten(0, (layout.variants, layout.examples))
+            return self._ran(layout, logits.transpose(0, 1), seen)
+        logits = logits[:, -1].unflatten(0, (layout.variants, layout.examples))
+        return self._ran(layout, logits, seen)
 
     def _begun(self, layout: Layout, site: Site) -> Tensor:
         """Clean states of the variants that begin at a site, side by side as the mode has them."""

@@ -62,7 +62,7 @@ class Noise(Intervention):
 
     def edit(self, old: Tensor, chosen: Selected, model: VLM, batch: Batch) -> Tensor:
         site, sigma = self.site.check(model), self.sigma(model)
-        drawn = torch.zeros(old.shape, dtype=torch.float32)
+        drawn, keys = torch.zeros(old.shape, dtype=torch.float32), batch.keys
         for sample in chosen.sample.unique().tolist():
             mine = (chosen.sample == sample).nonzero().flatten()
             shape = list(old.shape[1:])
@@ -74,7 +74,7 @@ class Noise(Intervention):
             # another; torch's draws change with the size of the whole.
             place = chosen.place[mine]
             nth = -1 - place if int(place.min()) < 0 else place
-            stream = np.random.default_rng(self._key(site, batch.keys[sample]))
+            stream = np.random.default_rng(self._key(site, keys[sample]))
             values = stream.standard_normal((int(nth.max()) + 1, *shape), dtype=np.float32)
             drawn[mine, ..., drawn.shape[-1] - shape[-1] :] = torch.from_numpy(values)[nth]
         shift = (sigma * drawn).to(old.device)

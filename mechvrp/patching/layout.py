@@ -7,6 +7,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from mechvrp.patching.interventions import Intervention
@@ -71,6 +72,52 @@ class Layout:
             return chosen.sample * sum(rooms) + sum(rooms[:slot]) + position
         return (slot * self.examples + chosen.sample) * room + position
 
+    @property
+    def prefix(self) -> int:
+        """Positions whose keys and values are those of the clean run for some variant."""
+        return max(start.first for start in self.starts)
+
+    def keys_of(self, slot: int, rows: Float[Tensor, "... key"]) -> Float[Tensor, "... key"]:
+        """Attention weights of a variant's queries over the keys of its own whole sequence."""
+        if self.mode != "branches":
+            return rows
+        first, own = self.starts[slot].first, self._own_keys(slot)
+        return torch.cat([rows[..., :first], rows[..., own]], dim=-1)
+
+    def with_keys(self, slot: int, rows: Tensor, keys: Tensor) -> Tensor:
+        """The inverse of ``keys_of``: the rows of a pass with the variant's own weights in them."""
+        if self.mode != "branches":
+            return keys
+        first, found = self.starts[slot].first, rows.clone()
+        found[..., :first], found[..., self._own_keys(slot)] = keys[..., :first], keys[..., first:]
+        return found
+
+    def _own_keys(self, slot: int) -> slice:
+        begin = self.prefix + sum(self.rooms[:slot])
+        return slice(begin, begin + self.rooms[slot])
+
+    def last_queries(self, site: Site) -> tuple[Tensor, Tensor]:
+        """Row and column of the last query of each example and variant that has begun, in this order."""
+        n = self.present(site)
+        if self.mode == "branches":
+            ends = torch.tensor(list(accumulate(self.rooms[:n]))) - 1
+            return torch.arange(self.examples).repeat_interleave(n), ends.repeat(self.examples)
+        room = self.length - min(start.first for start in self.starts)
+        if self.mode in ("resume", "full"):
+            room = self.length
+        rows = torch.arange(n * self.examples)
+        return rows, torch.full_like(rows, room - 1)
+
+    def last_weights(
+        self, rows: Float[Tensor, "row head key"], site: Site
+    ) -> Float[Tensor, "variant example key"]:
+        """Weights of ``last_queries``, mean over heads, over the keys of the whole sequence."""
+        n, mean = self.present(site), rows.float().mean(1)
+        if self.mode != "branches":
+            return mean.unflatten(0, (n, self.examples))
+        found = mean.unflatten(0, (self.examples, n))
+        return torch.stack([self.keys_of(slot, found[:, slot]) for slot in range(n)])
+
     def _room_at(self, site: Site, slot: int) -> int:
         """How many of a variant's positions there are at a site."""
         start = self.starts[slot]
@@ -127,11 +174,20 @@ class PackedEdit(Fitting):
                     continue
             at = self.layout.index(slot, chosen, len(tokens), self.site).to(value.device)
             if len(at) == len(tokens) and bool((at.diff() == 1).all()):  # all, in their order
-                tokens, own = edit.tokens(tokens, chosen, model, self.batch), True
+                tokens, own = self._edited(tokens, slot, edit, chosen, model), True
             else:
                 tokens, own = (tokens if own else tokens.clone()), True
-                tokens[at] = edit.tokens(tokens[at], chosen, model, self.batch)
+                tokens[at] = self._edited(tokens[at], slot, edit, chosen, model)
         return unflat(self.site, tokens, value)
+
+    def _edited(
+        self, tokens: Tensor, slot: int, edit: Intervention, chosen: Selected, model: VLM
+    ) -> Tensor:
+        if self.site.component != "pattern":
+            return edit.tokens(tokens, chosen, model, self.batch)
+        keys = self.layout.keys_of(slot, tokens)
+        new = edit.tokens(keys, chosen, model, self.batch)
+        return self.layout.with_keys(slot, tokens, new)
 
 
 @dataclass(frozen=True, eq=False)

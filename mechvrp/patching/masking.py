@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace as changed
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from mechvrp.models import VLM
 
-__all__ = ["check_fill", "checked_masks", "mask_image_patches", "masked_pixels"]
+__all__ = ["check_fill", "checked_masks", "mask_image_patches", "masked_pixels", "patch_masks"]
 
 Fill = Literal["mean", "zero"]
 
@@ -84,12 +85,8 @@ def mask_image_patches(
             "fraction must be between 0 and 1, draws at least 1, at 'projected' or 'pixels'; got "
             f"{fraction}, {draws}, {at!r}"
         )
-    given = [_checked(i, score, batch) for i, score in enumerate(scores)]
-    if len(given) != len(batch):
-        raise ShapeError(f"{len(given)} maps of scores were given for {len(batch)} samples")
-    rng = np.random.default_rng(seed)
     kinds = ["top", "bottom", *["random"] * draws]
-    masks = [[_drop(score, kind, fraction, rng) for score in given] for kind in kinds]
+    masks = patch_masks(batch, scores, fraction=fraction, draws=draws, seed=seed)
     clean, features = _clean(model, batch)
     if at == "projected":
         variants = [replace("projected", _blanked(features, batch, m, fill)) for m in masks]
@@ -137,6 +134,45 @@ def mask_image_patches(
         "seed": seed,
     }
     return xr.Dataset(data, coords, attrs)
+
+
+def patch_masks(
+    batch: Batch,
+    scores: Sequence[Float[np.ndarray, "row col"]],
+    *,
+    fraction: float,
+    draws: int,
+    seed: int = 0,
+) -> list[list[np.ndarray]]:
+    """Which patches go: those of the highest scores, of the lowest, and ``draws`` times random ones.
+
+    Draws belong to samples, not to runs: a sample has the same ones in any batch.
+
+    Args:
+        batch, scores, fraction, draws, seed: as ``mask_image_patches``.
+
+    Returns:
+        For each kind (top, bottom, random ones) a mask for each sample, True where a patch goes.
+
+    Raises:
+        InputError, ShapeError, UnavailableError: as ``mask_image_patches``.
+    """
+    (draws,) = integers("draws", draws)
+    if not 0 < fraction < 1 or draws < 1:
+        raise InputError(
+            f"fraction must be between 0 and 1 and draws at least 1; got {fraction}, {draws}"
+        )
+    given = [_checked(i, score, batch) for i, score in enumerate(scores)]
+    if len(given) != len(batch):
+        raise ShapeError(f"{len(given)} maps of scores were given for {len(batch)} samples")
+    kinds = [("top", 0), ("bottom", 0), *(("random", draw) for draw in range(draws))]
+    return [
+        [
+            _drop(score, kind, fraction, _rng(kind, draw, seed, key))
+            for score, key in zip(given, batch.keys, strict=True)
+        ]
+        for kind, draw in kinds
+    ]
 
 
 def masked_pixels(
@@ -208,6 +244,11 @@ def _checked(i: int, score: Any, batch: Batch) -> np.ndarray:
             f"{int((~np.isfinite(found)).sum())} of them not finite"
         )
     return found
+
+
+def _rng(kind: str, draw: int, seed: int, key: str) -> np.random.Generator:
+    digest = hashlib.sha256(f"patches {kind} {seed} {draw} {key}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 
 
 def _drop(score: np.ndarray, kind: str, fraction: float, rng: np.random.Generator) -> np.ndarray:

@@ -35,7 +35,17 @@ __all__ = [
 ]
 
 #: Coordinates of a sweep's result, which no measure can be called.
-_TAKEN = ("variant", "example", "vocab", "description", "error", "target", "image_id")
+_TAKEN = (
+    "variant",
+    "example",
+    "vocab",
+    "layer",
+    "position",
+    "description",
+    "error",
+    "target",
+    "image_id",
+)
 
 #: A named measure, or a function of logits [variant, example, d_vocab] and clean logits
 #: [example, d_vocab] that gives [variant, example].
@@ -54,6 +64,7 @@ MEASURES = {
     "correct": "whether the greedy first token, read as an answer, is right by the benchmark's rule",
     "kl": "Kullback-Leibler divergence of the clean run's distribution from this one's, in nats",
     "logits": "all logits of the last prompt position",
+    "attention": "attention of the last prompt position, mean over heads, by layer and position",
 }
 
 
@@ -316,8 +327,8 @@ def one_measure(measure: Any, method: str, *, of_logits: bool = False) -> tuple[
     if len(measures) != 1:
         raise InputError(f"{method} takes one measure; got {measure!r}")
     ((name, found),) = measures.items()
-    if not callable(found) and found == "logits":
-        raise InputError(f"{method} measures one number an example; 'logits' are d_vocab of them")
+    if not callable(found) and found in ("logits", "attention"):
+        raise InputError(f"{method} measures one number an example; {found!r} gives many")
     if not split_measures(measures)[1]:
         return name, found
     if of_logits:

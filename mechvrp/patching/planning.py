@@ -202,7 +202,8 @@ def make_plan(model: VLM, batch: Batch, variants: Sequence[Variant], *, memory: 
             key = (2 ** (room - 1).bit_length(),)  # of about the same length
         elif mode == "suffix":
             key = (start.first,)
-        grouped[(mode, *key)].append(index)
+        # Edited weights are formed for all variants of a pass, so they keep to themselves.
+        grouped[(mode, variant.rows, *key)].append(index)
     groups = []
     for (mode, *_), members in grouped.items():
         members.sort(key=lambda i: starts[i].site.order if mode in ("branches", "suffix") else i)
@@ -213,7 +214,9 @@ def make_plan(model: VLM, batch: Batch, variants: Sequence[Variant], *, memory: 
         first = min(start.first for start in begun)
         room = length - first
         if any(variants[i].rows for i in members):
-            per_token += 4 * 3 * model.n_heads * length  # whole patterns: scores, weights, edited
+            # Patterns: scores, weights, edited; branches see one another's keys, though masked.
+            wide = length + max(length, _ROW) * (mode == "branches")
+            per_token += 4 * 3 * model.n_heads * wide
         cached = 0
         if mode == "suffix":
             cached = first * examples * 2 * model.n_kv_heads * model.d_head * 4 * model.n_layers
@@ -235,7 +238,7 @@ def _mode(variant: Variant, depth: int, length: int, why_not: str) -> Mode:
         return "clean"
     if variant.entry < 0:
         return "full"
-    if why_not or variant.rows or (variant.first == 0 and variant.entry < depth):
+    if why_not or (variant.first == 0 and variant.entry < depth):
         return "resume"
     # Behind the last block only the last position's logits can differ.
     room = 1 if variant.entry >= depth else length - variant.first

@@ -94,7 +94,7 @@ def select(site: Site, positions: Positions, value: Tensor, model: VLM, batch: B
         row,
         position,
         position - length,
-        torch.stack([batch.tokens.patches(i) for i in range(len(batch))])[row, position],
+        batch.tokens.all_patches[row, position],
         batch.tokens.attention_mask.sum(-1)[row],
     )
 

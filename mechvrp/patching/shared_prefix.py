@@ -22,12 +22,7 @@ from mechvrp.tracing.sites import Site
 if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
 
-__all__ = ["Narrowed", "PrefixCache", "prefix_length", "shared_inputs"]
-
-
-def prefix_length(layout: Layout) -> int:
-    """Positions whose keys and values are those of the clean run for some variant."""
-    return max(start.first for start in layout.starts)
+__all__ = ["Narrowed", "PrefixCache", "shared_inputs"]
 
 
 def shared_inputs(model: VLM, batch: Batch, layout: Layout) -> dict[str, Tensor]:
@@ -57,7 +52,7 @@ def _mask(model: VLM, batch: Batch, layout: Layout) -> Tensor:
     position = torch.cat(
         [torch.arange(layout.length - room, layout.length, device=real.device) for room in rooms]
     )
-    before = torch.arange(prefix_length(layout), device=real.device) < firsts[owner][:, None]
+    before = torch.arange(layout.prefix, device=real.device) < firsts[owner][:, None]
     own = (owner == owner[:, None]) & (position <= position[:, None])
     visible = torch.cat(
         [before & real[:, None, : before.shape[1]], own & real[:, None, position]], dim=-1
@@ -98,7 +93,7 @@ class Narrowed(Fitting):
         if name == "attention_mask":  # [row, 1, query, key]
             if not branches:
                 return value[:rows]
-            return value[..., :tokens, : prefix_length(self.layout) + tokens]
+            return value[..., :tokens, : self.layout.prefix + tokens]
         if name.startswith("position_embeddings"):  # [..., row, query, d_head]
             return value[..., :tokens, :] if branches else value[..., :rows, :, :]
         if name == "position_ids":  # [..., row, query]

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mechvrp.errors import InputError, MechVRPError, NumericalError
-from mechvrp.patching.execution import Runner
+from mechvrp.patching.execution import Ran, Runner
 from mechvrp.patching.interventions import Edits, Intervention, flatten
 from mechvrp.patching.measures import Measuring, as_measures, split_measures
 from mechvrp.patching.memory import PeakMemory
 from mechvrp.patching.planning import Group, Plan, make_plan
 from mechvrp.patching.readings import read_variants
 from mechvrp.patching.variants import Variant, Variants, as_variants
+from mechvrp.tracing import access
+from mechvrp.tracing.sites import Site
 
 if TYPE_CHECKING:
     import xarray
@@ -68,7 +70,7 @@ def sweep(
             function such as ``zero`` gives an intervention for each of several layers; in a list of
             its own that is one variant, by itself it is a list of variants.)
         measure: one or several of ``logit``, ``probability``, ``logit_diff``, ``correct``, ``kl``,
-            ``logits`` (``mechvrp.patching.MEASURES`` says what they are); functions of logits
+            ``logits``, ``attention`` (``mechvrp.patching.MEASURES`` says what they are); functions of logits
             [variant, example, d_vocab] and clean logits [example, d_vocab] that give [variant, example];
             or functions of the trace of a run, ``f(t)``, that give [example, ...] and may read any sites in
             the order of computation (a whole forward a variant: nothing can be left out).
@@ -83,11 +85,12 @@ def sweep(
         progress: show a bar.
 
     Returns:
-        A variable per measure, [variant, example] (``logits``: and vocab); ``base_*`` [example]: the
-        same of the run without any variant's edits. Coordinates: ``description`` of each variant,
-        ``error`` ("" or why it has no values), ``target`` token ids. ``attrs``: the plan, what was computed
-        against what a forward a variant would compute, forward calls, and ``peak_memory`` in bytes beyond
-        what was held before (``PeakMemory`` says how it is measured).
+        A variable per measure, [variant, example] (``logits``: and vocab; ``attention``: and layer and
+        position in the padded sequence); ``base_*`` [example]: the same of the run without any variant's
+        edits. Coordinates: ``description`` of each variant, ``error`` ("" or why it has no values),
+        ``target`` token ids. ``attrs``: the plan, what was computed against what a forward a variant would
+        compute, forward calls, and ``peak_memory`` in bytes beyond what was held before (``PeakMemory``
+        says how it is measured).
 
     Raises:
         InputError: a measure, target or variant is unusable, or all variants failed.
@@ -105,14 +108,20 @@ def sweep(
     made = make_plan(model, batch, known, memory=memory)
     if all(variant.error for variant in known):
         raise InputError(f"no variant can be run: {known[0].name!r}: {known[0].error}")
-    of_logits, of_trace = split_measures(measures)
+    maps = [name for name, one in measures.items() if one == "attention"]
+    if maps:
+        access.check_available(model, Site("pattern", 0))
+    of_logits, of_trace = split_measures({k: v for k, v in measures.items() if k not in maps})
+    running = bool(of_logits or maps)
     calls, read, computed = 1, 0, 0.0
     clean: dict[str, np.ndarray] = {}
     with PeakMemory(model.device) as peak:
-        runner = Runner(model, batch, made if of_logits else replace(made, groups=()), common)
+        runner = Runner(
+            model, batch, made if running else replace(made, groups=()), common, bool(maps)
+        )
         measuring = Measuring(model, batch, of_logits, runner.logits, target, foil, reading)
-        results = _Results(known, len(batch), measuring)
-        if of_logits:
+        results = _Results(known, len(batch), measuring, maps)
+        if running:
             calls, computed = _run(runner, made, known, results, progress)
         if of_trace:
             read = sum(not error for error in results.errors)
@@ -130,12 +139,13 @@ def sweep(
         batch,
         made,
         known,
+        measures,
         measuring,
         results,
-        clean,
+        clean | {name: _clean(runner, 1).attention[0].cpu().numpy() for name in maps},  # type: ignore[index]
         common,
         calls,
-        computed,
+        computed if running else 0.0,
         read,
         peak.bytes,
     )
@@ -144,15 +154,21 @@ def sweep(
 class _Results:
     """Measures of all variants, filled in as they come; NaN where a variant failed."""
 
-    def __init__(self, variants: list[Variant], examples: int, measuring: Measuring) -> None:
+    def __init__(
+        self, variants: list[Variant], examples: int, measuring: Measuring, maps: list[str]
+    ) -> None:
         self.errors = [variant.error for variant in variants]
         self.values: dict[str, np.ndarray] = {}
         self.measuring = measuring
+        self._maps = maps
         self._shape = (len(variants), examples)
 
-    def put(self, indices: list[int], logits: Tensor) -> None:
-        finite = torch.isfinite(logits).flatten(1).all(-1).tolist()
-        for name, value in self.measuring(logits).items():
+    def put(self, indices: list[int], ran: Ran) -> None:
+        finite = torch.isfinite(ran.logits).flatten(1).all(-1).tolist()
+        found = self.measuring(ran.logits)
+        if ran.attention is not None:
+            found |= {name: ran.attention.cpu() for name in self._maps}
+        for name, value in found.items():
             array = value.numpy()
             if name not in self.values:
                 self.values[name] = np.full((*self._shape, *array.shape[2:]), np.nan, np.float32)
@@ -183,18 +199,18 @@ def _run(
             while waiting:
                 pack, rest = waiting[:width], waiting[width:]
                 if group.mode == "clean":
-                    results.put(pack, runner.logits.expand(len(pack), *runner.logits.shape))
+                    results.put(pack, _clean(runner, len(pack)))
                     bar.advance(task, len(pack))
                     waiting = rest
                     continue
                 calls += 1
                 computed += made.cost(group, pack)
                 try:
-                    logits = runner.run(group, [variants[i] for i in pack])
-                    if len(pack) > 1 and not bool(torch.isfinite(logits).all()):
+                    ran = runner.run(group, [variants[i] for i in pack])
+                    if len(pack) > 1 and not bool(torch.isfinite(ran.logits).all()):
                         # Branches share a row: what is infinite in one can reach another.
                         raise NumericalError("a variant of the pack gave NaN or infinite values")
-                    results.put(pack, logits)
+                    results.put(pack, ran)
                 except _FAILURES as error:
                     if _out_of_memory(error):
                         if len(pack) == 1:
@@ -210,6 +226,15 @@ def _run(
                 bar.advance(task, len(pack))
                 waiting = rest
     return calls, computed
+
+
+def _clean(runner: Runner, times: int) -> Ran:
+    """The clean run's, for variants without edits."""
+    maps = runner.attention
+    return Ran(
+        runner.logits.expand(times, *runner.logits.shape),
+        None if maps is None else maps.expand(times, *maps.shape),
+    )
 
 
 def _tell(variants: list[Variant], results: _Results) -> None:
@@ -250,6 +275,7 @@ def _dataset(
     batch: Batch,
     made: Plan,
     variants: list[Variant],
+    measures: Mapping[str, Any],
     measuring: Measuring,
     results: _Results,
     clean: dict[str, np.ndarray],
@@ -265,7 +291,11 @@ def _dataset(
     data: dict[str, Any] = {}
     for name, values in results.values.items():
         further = (
-            ("vocab",) if name not in clean else (f"{name}_{i}" for i in range(values.ndim - 2))
+            ("layer", "position")
+            if measures[name] == "attention"
+            else ("vocab",)
+            if name not in clean
+            else (f"{name}_{i}" for i in range(values.ndim - 2))
         )
         dims = ("variant", "example", *further)[: values.ndim]
         data[name] = (dims, values)
@@ -286,7 +316,7 @@ def _dataset(
         "attention": model.attn_implementation,
         "base": "; ".join(edit.describe() for edit in base) or "clean",
         "plan": str(made),
-        "token_layers": (computed if measuring.measures else forward) + read * forward,
+        "token_layers": (computed or forward) + read * forward,
         "naive_token_layers": made.naive_token_layers,
         "forward_calls": calls + read,
         "peak_memory": peak,

@@ -1,6 +1,8 @@
 """Plotly figures, one function each. Importing this registers nothing with plotly."""
 
 from mechvrp.plots.ablations import ablation_curve as ablation_curve
+from mechvrp.plots.causal import causal_changes as causal_changes
+from mechvrp.plots.causal import corruption_by_layer as corruption_by_layer
 from mechvrp.plots.dots import baseline_comparison as baseline_comparison
 from mechvrp.plots.dots import signal_aurocs as signal_aurocs
 from mechvrp.plots.dots import task_accuracy as task_accuracy
@@ -19,6 +21,8 @@ __all__ = [
     "ablations_by_model",
     "accuracy_by_model",
     "baseline_comparison",
+    "causal_changes",
+    "corruption_by_layer",
     "effects_over_image",
     "knockouts_by_layer",
     "layer_sweep",

@@ -2,6 +2,8 @@
 
 from mechvrp.reliability.answers import Answer as Answer
 from mechvrp.reliability.answers import greedy_answers as greedy_answers
+from mechvrp.reliability.attended import mask_attended_patches as mask_attended_patches
+from mechvrp.reliability.attended import masking_variants as masking_variants
 from mechvrp.reliability.attention_shape import centre_distance as centre_distance
 from mechvrp.reliability.attention_shape import gini as gini
 from mechvrp.reliability.attention_shape import head_agreement as head_agreement
@@ -20,6 +22,10 @@ from mechvrp.reliability.comparators import grad_cam as grad_cam
 from mechvrp.reliability.comparators import gradient_maps as gradient_maps
 from mechvrp.reliability.comparators import gradient_times_input as gradient_times_input
 from mechvrp.reliability.comparators import rollout_maps as rollout_maps
+from mechvrp.reliability.corrupting import CORRUPTIONS as CORRUPTIONS
+from mechvrp.reliability.corrupting import corrupt_windows as corrupt_windows
+from mechvrp.reliability.corrupting import corruption_variants as corruption_variants
+from mechvrp.reliability.corrupting import layer_windows as layer_windows
 from mechvrp.reliability.features import STRUCTURE_FEATURES as STRUCTURE_FEATURES
 from mechvrp.reliability.features import structure_features as structure_features
 from mechvrp.reliability.fusion import Fusion as Fusion
@@ -39,6 +45,7 @@ from mechvrp.reliability.observations import STRUCTURE_SIGNALS as STRUCTURE_SIGN
 from mechvrp.reliability.observations import Observations as Observations
 from mechvrp.reliability.observing import observe as observe
 from mechvrp.reliability.observing import observe_batches as observe_batches
+from mechvrp.reliability.outcomes import Outcomes as Outcomes
 from mechvrp.reliability.recalibration import IsotonicCalibration as IsotonicCalibration
 from mechvrp.reliability.recalibration import PlattScaling as PlattScaling
 from mechvrp.reliability.recalibration import Recalibration as Recalibration
@@ -68,10 +75,12 @@ from mechvrp.reliability.structure import cluster_count as cluster_count
 from mechvrp.reliability.structure import entropy_by_head as entropy_by_head
 from mechvrp.reliability.structure import entropy_by_layer as entropy_by_layer
 from mechvrp.reliability.structure import entropy_evolution as entropy_evolution
+from mechvrp.reliability.structure import entropy_shares as entropy_shares
 from mechvrp.reliability.structure import mean_map as mean_map
 from mechvrp.reliability.structure import spatial_entropy as spatial_entropy
 
 __all__ = [
+    "CORRUPTIONS",
     "SIGNALS",
     "STRUCTURE_FEATURES",
     "STRUCTURE_SIGNALS",
@@ -83,6 +92,7 @@ __all__ = [
     "IsotonicCalibration",
     "Margins",
     "Observations",
+    "Outcomes",
     "PlattScaling",
     "Recalibration",
     "RiskThreshold",
@@ -99,10 +109,13 @@ __all__ = [
     "centre_distance",
     "choose_threshold",
     "cluster_count",
+    "corrupt_windows",
+    "corruption_variants",
     "decompose_brier",
     "entropy_by_head",
     "entropy_by_layer",
     "entropy_evolution",
+    "entropy_shares",
     "expected_calibration_error",
     "expected_majority_share",
     "fewest_answers",
@@ -115,11 +128,14 @@ __all__ = [
     "greedy_answers",
     "head_agreement",
     "image_mass",
+    "layer_windows",
     "lens_logits",
     "load_recalibration",
     "logit_entropy",
     "logit_margins",
     "majority_share",
+    "mask_attended_patches",
+    "masking_variants",
     "mean_map",
     "measure_calibration",
     "measure_selective_risk",

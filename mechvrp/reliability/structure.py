@@ -26,6 +26,7 @@ __all__ = [
     "entropy_by_head",
     "entropy_by_layer",
     "entropy_evolution",
+    "entropy_shares",
     "mean_map",
     "spatial_entropy",
 ]
@@ -149,6 +150,20 @@ def entropy_evolution(
         NumericalError: as ``entropy_by_layer``.
     """
     return np.diff(entropy_by_layer(maps))
+
+
+def entropy_shares(weights: Float[np.ndarray, "map token"]) -> Float[np.ndarray, " map"]:
+    """H_s over log S of many maps, each normalised to sum 1: 0 to 1, NaN where there is no map.
+
+    There is none of fewer than two tokens, or where nothing of it is on the image.
+    """
+    found = np.asarray(weights, dtype=np.float64)
+    total = found.sum(-1, keepdims=True)
+    if found.shape[-1] < 2:
+        return np.full(len(found), np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.where(total > 0, found / total, np.nan)
+    return np.asarray(-(share * np.log(share + _EPSILON)).sum(-1) / np.log(found.shape[-1]))
 
 
 def _stack(maps: np.ndarray) -> np.ndarray:

@@ -15,6 +15,8 @@ from mechvrp.statistics.delong import delong_interval as delong_interval
 from mechvrp.statistics.delong import delong_test as delong_test
 from mechvrp.statistics.discordance import McNemar as McNemar
 from mechvrp.statistics.discordance import mcnemar as mcnemar
+from mechvrp.statistics.drawn import DrawnChange as DrawnChange
+from mechvrp.statistics.drawn import drawn_accuracy_change as drawn_accuracy_change
 from mechvrp.statistics.estimate import Estimate as Estimate
 from mechvrp.statistics.estimate import PairedChange as PairedChange
 from mechvrp.statistics.fisher import fisher_z_interval as fisher_z_interval
@@ -34,6 +36,7 @@ from mechvrp.statistics.stratified import stratified_point_biserial as stratifie
 
 __all__ = [
     "DeLongTest",
+    "DrawnChange",
     "Estimate",
     "McNemar",
     "Means",
@@ -47,6 +50,7 @@ __all__ = [
     "correlation_interval",
     "delong_interval",
     "delong_test",
+    "drawn_accuracy_change",
     "fisher_z_interval",
     "group_bootstrap",
     "group_bootstrap_all",

@@ -15,7 +15,7 @@ from mechvrp.statistics.checks import binary, group_codes
 from mechvrp.statistics.estimate import Estimate, PairedChange, exact_bound
 from mechvrp.statistics.multiplicity import two_sided_permutation_p
 
-__all__ = ["accuracy_interval", "paired_accuracy_change"]
+__all__ = ["accuracy_interval", "paired_accuracy_change", "sign_flips"]
 
 # Signs of one block of permutations, at 8 bytes each: 32 MB.
 _BLOCK = 4_000_000
@@ -98,7 +98,7 @@ def paired_accuracy_change(
     codes, n_groups = group_codes(groups, len(gained))
     # Whole numbers, so that a permuted sum equal to the observed one compares as equal.
     sums = np.bincount(codes, weights=gained, minlength=n_groups).astype(np.int64)
-    null = _sign_flips(sums[sums != 0], n_permutations, seed)
+    null = sign_flips(sums[sums != 0], n_permutations, seed)
     return PairedChange(change, two_sided_permutation_p(float(sums.sum()), null))
 
 
@@ -111,7 +111,7 @@ def _sparse_bounds(gained: NDArray[np.int64], level: float) -> tuple[float, floa
     return 100 * max(-1.0, centre - reach), 100 * min(1.0, centre + reach)
 
 
-def _sign_flips(sums: NDArray[np.int64], n: int, seed: int) -> NDArray[np.int64]:
+def sign_flips(sums: NDArray[np.int64], n: int, seed: int) -> NDArray[np.int64]:
     """``[n]`` totals of ``sums`` with random signs."""
     # A stream of its own: the bootstrap uses ``seed`` itself.
     rng = np.random.default_rng([seed, 1])

@@ -10,7 +10,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from nnsight.intervention.interleaver import OutOfOrderError
 from nnsight.intervention.tracer import InterleavingTracer
 from torch import Tensor
@@ -117,10 +117,15 @@ class Trace(InterleavingTracer):
             SiteError: no such layer or position, or the model has passed it.
             UnavailableError: the attention implementation hands over no mask.
         """
-        site = self._arrive(Site("pattern", layer))
         chosen = self.batch.tokens.resolve(positions)
         sample = torch.cat([torch.full_like(c, i) for i, c in enumerate(chosen)])
-        place = torch.cat(chosen)
+        return self.query_rows(layer, sample, torch.cat(chosen))
+
+    def query_rows(
+        self, layer: int, sample: Int[Tensor, " row"], place: Int[Tensor, " row"]
+    ) -> Float[Tensor, "row head key"]:
+        """``attention_rows`` of queries by their row and column in the model's own layout."""
+        site = self._arrive(Site("pattern", layer))
         if self._lent is not None:  # it has been read or edited in this trace
             value = self._lent[1]
             return value[sample.to(value.device), :, place.to(value.device)]

@@ -196,21 +196,61 @@ def test_variants_join_a_pass_where_they_begin(name, attn):
         )
 
 
-@pytest.mark.parametrize("attn", ["sdpa", "eager"])
-def test_edits_of_attention_weights_are_resumed_not_shared(attn):
-    model = loaded("llava-clip", attn)
-    batch = model.encode(tiny.samples(), instruction="")
-    variants = {
+def weighted(draw_from):
+    """Edits of attention weights, at the last position and at others, alone and with other edits."""
+    last = mechvrp.zero("neurons", layer=1, positions="last")
+    return {
         "cut": mechvrp.knockout([1, 2], query="last", key="image"),
+        "cut questions": mechvrp.knockout(1, query="question", key="image"),
         "noisy": mechvrp.noise("pattern", 1.0, layer=1, positions="last"),
-        "both": [mechvrp.knockout(2), mechvrp.zero("neurons", layer=1, positions="last")],
+        "noisy late": mechvrp.noise("pattern", 1.0, layer=[0, 2], positions=-2, seed=draw_from),
+        "noisy all": mechvrp.noise("pattern", 1.0, layer=1, seed=draw_from),
+        "both": [mechvrp.knockout(2), last],
+        "other": last,
+        "state": mechvrp.noise("resid_post", 1.0, layer=0, positions="last"),
+        "patches": mechvrp.zero("projected", positions=[(0, 0)]),
+        "values": mechvrp.zero("z", layer=1, positions="question"),
+        "whole": mechvrp.zero("mlp_out", layer=1),
+        "nothing": [],
+        "behind": mechvrp.zero("resid_post", layer=-1, units=[0]),
     }
-    assert {group.mode for group in plan(model, batch, variants).groups} == {"resume"}
-    found = sweep(model, batch, variants, "logits", progress=False)
-    for name, edits in variants.items():
-        close(
-            torch.from_numpy(found["logits"].sel(variant=name).values), naive(model, batch, edits)
-        )
+
+
+@pytest.mark.parametrize("attn", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", tiny.NAMES)
+def test_edited_and_watched_attention_is_that_of_one_forward_a_variant(name, attn):
+    model = loaded(name, attn)
+    batch = model.encode(tiny.samples(), instruction="")
+    variants = weighted(3)
+    if model.family.attention == "causal":
+        modes = {group.mode for group in plan(model, batch, variants).groups}
+        assert modes >= {"branches", "suffix", "resume", "full", "clean"}
+    found = sweep(model, batch, variants, ["logits", "attention"], progress=False)
+    assert found["attention"].dims == ("variant", "example", "layer", "position")
+    for title, edits in variants.items():
+        rows = []
+        with mechvrp.trace(model, batch) as t:
+            t.apply(edits)
+            for layer in range(model.n_layers):
+                rows.append(t.attention_rows(layer).float().mean(1).save())
+            logits = t.logits[:, -1].float().save()
+        here = found.sel(variant=title)
+        close(torch.from_numpy(here["logits"].values), logits)
+        close(torch.from_numpy(here["attention"].values), torch.stack(rows, dim=1))
+        if title == "nothing":
+            assert (here["attention"] == found["base_attention"]).all()
+
+
+def test_attention_alone_can_be_watched_and_is_refused_where_one_number_is_wanted():
+    model = loaded("llava-clip", "sdpa")
+    batch = model.encode(tiny.samples(), instruction="")
+    edits = [mechvrp.zero("mlp_out", layer=0)]
+    alone = sweep(model, batch, edits, "attention", progress=False)
+    beside = sweep(model, batch, edits, ["logit", "attention"], progress=False)
+    assert np.array_equal(alone["attention"].values, beside["attention"].values)
+    assert np.allclose(alone["attention"].sum("position"), 1, atol=1e-5)
+    with pytest.raises(InputError, match="one number"):
+        mechvrp.patching.attention_knockout(model, batch, measure="attention", progress=False)
 
 
 def test_sliding_windows_are_not_shared():
