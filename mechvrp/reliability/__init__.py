@@ -15,6 +15,9 @@ from mechvrp.reliability.calibration import Calibration as Calibration
 from mechvrp.reliability.calibration import expected_calibration_error as expected_calibration_error
 from mechvrp.reliability.calibration import measure_calibration as measure_calibration
 from mechvrp.reliability.calibration import reliability_table as reliability_table
+from mechvrp.reliability.comparator_signals import COMPARATOR_SIGNALS as COMPARATOR_SIGNALS
+from mechvrp.reliability.comparator_signals import comparator_columns as comparator_columns
+from mechvrp.reliability.comparator_signals import map_entropy as map_entropy
 from mechvrp.reliability.comparators import attention_rollout as attention_rollout
 from mechvrp.reliability.comparators import grad_cam as grad_cam
 from mechvrp.reliability.comparators import gradient_maps as gradient_maps
@@ -72,6 +75,7 @@ from mechvrp.reliability.structure import mean_map as mean_map
 from mechvrp.reliability.structure import spatial_entropy as spatial_entropy
 
 __all__ = [
+    "COMPARATOR_SIGNALS",
     "SIGNALS",
     "STRUCTURE_FEATURES",
     "STRUCTURE_SIGNALS",
@@ -99,6 +103,7 @@ __all__ = [
     "centre_distance",
     "choose_threshold",
     "cluster_count",
+    "comparator_columns",
     "decompose_brier",
     "entropy_by_head",
     "entropy_by_layer",
@@ -120,6 +125,7 @@ __all__ = [
     "logit_entropy",
     "logit_margins",
     "majority_share",
+    "map_entropy",
     "mean_map",
     "measure_calibration",
     "measure_selective_risk",
