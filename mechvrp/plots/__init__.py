@@ -12,6 +12,7 @@ from mechvrp.plots.models import layers_by_model as layers_by_model
 from mechvrp.plots.patching import effects_over_image as effects_over_image
 from mechvrp.plots.patching import knockouts_by_layer as knockouts_by_layer
 from mechvrp.plots.patching import verified_patches as verified_patches
+from mechvrp.plots.readouts import readout_aurocs as readout_aurocs
 from mechvrp.plots.sweeps import layer_sweep as layer_sweep
 from mechvrp.plots.theme import TEMPLATE as TEMPLATE
 
@@ -27,6 +28,7 @@ __all__ = [
     "knockouts_by_layer",
     "layer_sweep",
     "layers_by_model",
+    "readout_aurocs",
     "signal_aurocs",
     "task_accuracy",
     "verified_patches",

@@ -17,6 +17,9 @@ from mechvrp.reliability.calibration import Calibration as Calibration
 from mechvrp.reliability.calibration import expected_calibration_error as expected_calibration_error
 from mechvrp.reliability.calibration import measure_calibration as measure_calibration
 from mechvrp.reliability.calibration import reliability_table as reliability_table
+from mechvrp.reliability.comparator_signals import COMPARATOR_SIGNALS as COMPARATOR_SIGNALS
+from mechvrp.reliability.comparator_signals import comparator_columns as comparator_columns
+from mechvrp.reliability.comparator_signals import map_entropy as map_entropy
 from mechvrp.reliability.comparators import attention_rollout as attention_rollout
 from mechvrp.reliability.comparators import grad_cam as grad_cam
 from mechvrp.reliability.comparators import gradient_maps as gradient_maps
@@ -80,6 +83,7 @@ from mechvrp.reliability.structure import mean_map as mean_map
 from mechvrp.reliability.structure import spatial_entropy as spatial_entropy
 
 __all__ = [
+    "COMPARATOR_SIGNALS",
     "CORRUPTIONS",
     "SIGNALS",
     "STRUCTURE_FEATURES",
@@ -109,6 +113,7 @@ __all__ = [
     "centre_distance",
     "choose_threshold",
     "cluster_count",
+    "comparator_columns",
     "corrupt_windows",
     "corruption_variants",
     "decompose_brier",
@@ -134,6 +139,7 @@ __all__ = [
     "logit_entropy",
     "logit_margins",
     "majority_share",
+    "map_entropy",
     "mask_attended_patches",
     "masking_variants",
     "mean_map",

@@ -32,8 +32,10 @@ __all__ = [
     "attention_rollout",
     "grad_cam",
     "gradient_maps",
+    "gradient_maps_of",
     "gradient_times_input",
     "rollout_maps",
+    "rollout_maps_of",
 ]
 
 
@@ -95,12 +97,25 @@ def gradient_maps(
     site = Site("resid_pre", layer).check(model)
     maps: list[np.ndarray] = []
     for chunk in in_batches(samples, batch_size, progress, method):
-        batch = model.encode(chunk)
-        states, gradients = _gradients(model, batch, site, target)
-        for i, tokens in enumerate(batch.tokens.images):
-            found = _METHODS[method](states[i, tokens.position], gradients[i, tokens.position])
-            maps.append(on_grid(tokens, found.numpy()))
+        maps += gradient_maps_of(model, model.encode(chunk), site, [method], target)[method]
     return maps
+
+
+def gradient_maps_of(
+    model: VLM, batch: Batch, site: Site, methods: Iterable[str], target: Any
+) -> dict[str, list[np.ndarray]]:
+    """Maps of a batch by each of the methods, which share the forward and the backward pass."""
+    states, gradients = _gradients(model, batch, site, target)
+    return {
+        method: [
+            on_grid(
+                tokens,
+                _METHODS[method](states[i, tokens.position], gradients[i, tokens.position]).numpy(),
+            )
+            for i, tokens in enumerate(batch.tokens.images)
+        ]
+        for method in methods
+    }
 
 
 def _gradients(model: VLM, batch: Batch, site: Site, target: Any) -> tuple[Tensor, Tensor]:
@@ -170,13 +185,19 @@ def rollout_maps(
     access.check_available(model, Site("pattern", 0))
     maps: list[np.ndarray] = []
     for chunk in in_batches(samples, batch_size, progress, "rollout"):
-        batch = model.encode(chunk)
-        with Trace(model, batch, options={"logits_to_keep": 1}) as t:
-            patterns = nnsight.save([pattern.float().mean(dim=1) for pattern in t.pattern])
-            t.stop()
-        flow = attention_rollout(torch.stack(patterns)).cpu().numpy()
-        if not np.isfinite(flow).all():
-            raise NumericalError(f"attention of {model.name} holds NaN")
-        for i, tokens in enumerate(batch.tokens.images):
-            maps.append(on_grid(tokens, flow[i, tokens.position.numpy()]))
+        maps += rollout_maps_of(model, model.encode(chunk))
     return maps
+
+
+def rollout_maps_of(model: VLM, batch: Batch) -> list[np.ndarray]:
+    """Rollout maps of a batch."""
+    with Trace(model, batch, options={"logits_to_keep": 1}) as t:
+        patterns = nnsight.save([pattern.float().mean(dim=1) for pattern in t.pattern])
+        t.stop()
+    flow = attention_rollout(torch.stack(patterns)).cpu().numpy()
+    if not np.isfinite(flow).all():
+        raise NumericalError(f"attention of {model.name} holds NaN")
+    return [
+        on_grid(tokens, flow[i, tokens.position.numpy()])
+        for i, tokens in enumerate(batch.tokens.images)
+    ]

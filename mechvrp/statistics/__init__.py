@@ -4,6 +4,7 @@ Questions about one image are not independent, so every interval resamples *grou
 all their rows, and every paired test flips whole groups.
 """
 
+from mechvrp.statistics.balanced import balanced_accuracy_interval as balanced_accuracy_interval
 from mechvrp.statistics.bootstrap import group_bootstrap as group_bootstrap
 from mechvrp.statistics.bootstrap import group_bootstrap_all as group_bootstrap_all
 from mechvrp.statistics.correctness import accuracy_interval as accuracy_interval
@@ -13,6 +14,8 @@ from mechvrp.statistics.correlation import point_biserial_interval as point_bise
 from mechvrp.statistics.delong import DeLongTest as DeLongTest
 from mechvrp.statistics.delong import delong_interval as delong_interval
 from mechvrp.statistics.delong import delong_test as delong_test
+from mechvrp.statistics.differences import RankDifference as RankDifference
+from mechvrp.statistics.differences import rank_difference_test as rank_difference_test
 from mechvrp.statistics.discordance import McNemar as McNemar
 from mechvrp.statistics.discordance import mcnemar as mcnemar
 from mechvrp.statistics.drawn import DrawnChange as DrawnChange
@@ -42,10 +45,12 @@ __all__ = [
     "Means",
     "PairedChange",
     "PooledEstimate",
+    "RankDifference",
     "accuracy_interval",
     "auroc",
     "auroc_interval",
     "auroc_lead",
+    "balanced_accuracy_interval",
     "benjamini_hochberg",
     "correlation_interval",
     "delong_interval",
@@ -59,6 +64,7 @@ __all__ = [
     "paired_accuracy_change",
     "point_biserial_interval",
     "pooled_estimate",
+    "rank_difference_test",
     "stratified_auroc",
     "stratified_point_biserial",
     "two_sided_permutation_p",

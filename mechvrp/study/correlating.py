@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from mechvrp.reliability import SIGNALS, Fusion, Signal, fuse, measure_calibrati
 from mechvrp.statistics import (
     Estimate,
     auroc_interval,
+    benjamini_hochberg,
     point_biserial_interval,
+    rank_difference_test,
     within_task_auroc_interval,
 )
 from mechvrp.study.schema import CalibrationInfo, FusionInfo, SignalRow, SignalSection
@@ -36,6 +39,9 @@ def signal_section(
 ) -> SignalSection:
     """Every signal of a table of observations against whether the answer is right.
 
+    Each row has the p-value of its AUROC being 1/2 (`rank_difference_test`), and q, Benjamini and
+    Hochberg's over the signals of its scope; those that use the label are a family of their own.
+
     Args:
         seen: ``Observations.to_frame()`` with ``correct``.
         train, heldout: rows of either side, for the fusion; single signals are not fitted and are judged on
@@ -51,7 +57,7 @@ def signal_section(
     fusion, without = _fusion(seen, train, heldout, folds, settings)
     calibration, uncalibrated = _calibration(seen, settings)
     return SignalSection(
-        rows=tuple(rows),
+        rows=_adjusted(rows),
         fusion=fusion,
         calibration=calibration,
         n_resamples=n_resamples,
@@ -75,7 +81,7 @@ def _row(
     values = part[signal.name].to_numpy(dtype=float)
     right = part["correct"].to_numpy(dtype=bool)
     groups, tasks = (part[c].to_numpy(dtype=str) for c in ("image_id", "task"))
-    r = auroc = None
+    r = auroc = p = None
     gap = f"{n - len(part)} of {n} examples have no such signal" if len(part) < n else ""
     try:
         if not len(part):
@@ -87,6 +93,8 @@ def _row(
             auroc = auroc_interval(values, right, groups, **settings)
         else:
             auroc = within_task_auroc_interval(values, right, tasks, groups, **settings)
+        compared = None if scope == "all" else tasks
+        p = rank_difference_test(values, right, groups, compared, seed=settings["seed"]).p_value
     except (InputError, NumericalError) as error:
         gap = "; ".join(filter(None, [gap, str(error)]))
     return SignalRow(
@@ -103,7 +111,22 @@ def _row(
         low=_low(auroc),
         high=_high(auroc),
         gap=gap,
+        p=p,
     )
+
+
+def _adjusted(rows: list[SignalRow]) -> tuple[SignalRow, ...]:
+    """The rows with q: over the signals of one scope, those that use the label apart."""
+    families: dict[tuple[str, bool], list[int]] = {}
+    for index, row in enumerate(rows):
+        if row.p is not None:
+            families.setdefault((row.scope, row.uses_label), []).append(index)
+    found = list(rows)
+    for indices in families.values():
+        adjusted = benjamini_hochberg([rows[i].p or 0.0 for i in indices])
+        for i, q in zip(indices, adjusted, strict=True):
+            found[i] = replace(rows[i], q=float(q))
+    return tuple(found)
 
 
 def _fusion(

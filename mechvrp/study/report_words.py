@@ -19,7 +19,7 @@ from mechvrp.study.schema import (
     SignalSection,
 )
 
-__all__ = ["Finding", "findings", "percent", "signed", "signed_three", "three"]
+__all__ = ["ENOUGH", "Finding", "findings", "percent", "signed", "signed_three", "three"]
 
 _Q = 0.05  # false discovery rate
 
@@ -171,7 +171,7 @@ def _probe(probe: ProbeSection) -> list[Finding]:
 
 #: With fewer answers of the rarer kind than this the interval of an AUROC is too narrow: under the null
 #: 5 % of them lie above 0.5 with five such answers, and 8 % with three, instead of 2.5 %.
-_ENOUGH = 10
+ENOUGH = 10
 
 
 def _against_chance(
@@ -189,11 +189,11 @@ def _against_chance(
             f" Fitted in the same way to shuffled labels, {control.n} times, it gives "
             f"{three(control.low)} to {three(control.high)}."
         )
-    if low > 0.5 and rarer < _ENOUGH:
+    if low > 0.5 and rarer < ENOUGH:
         return Finding(
             "inconclusive",
             f"{text}, but there are only {rarer} held-out answers of the rarer kind: inconclusive, at "
-            f"least {_ENOUGH} are needed.{beside}",
+            f"least {ENOUGH} are needed.{beside}",
         )
     if low > 0.5 and not above:
         return Finding(

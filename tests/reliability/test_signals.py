@@ -9,7 +9,7 @@ MINE = Signal("mine", "generation", None, False, 1, "Something of mine.", "me")
 
 
 def test_every_signal_is_fully_described():
-    assert len(SIGNALS) == 26
+    assert len(SIGNALS) == 29
     for name, signal in SIGNALS.items():
         assert signal.name == name
         assert signal.kind in ("structure", "generation", "hidden", "comparator")
@@ -19,6 +19,9 @@ def test_every_signal_is_fully_described():
     assert {name for name, signal in SIGNALS.items() if signal.uses_label} == {
         "truth_margin",
         "region_mass",
+        "grad_cam_region_mass",
+        "gradient_input_region_mass",
+        "rollout_region_mass",
     }
 
 

@@ -1,0 +1,161 @@
+"""Linear readouts on one layer: the probe of a sweep, and a sparse one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import l1_min_c
+
+from mechvrp.circuits.logistic import FittedProbe, fit_probe, one_thread_if_small
+from mechvrp.circuits.probe_results import ProbeSweep
+from mechvrp.circuits.readouts import (
+    Fit,
+    Readout,
+    ReadoutTask,
+    Scorer,
+    States,
+    Validated,
+    best_of,
+    finish,
+    layer_states,
+    validate,
+)
+from mechvrp.errors import InputError
+
+__all__ = ["linear_readout", "sparse_probe"]
+
+# Multiples of the C below which every weight is zero: from a few weights to most of them.
+_MULTIPLES = (1.5, 3.0, 6.0, 12.0, 25.0, 50.0)
+_MAX_ITERATIONS = 1000
+# liblinear penalises the intercept like a weight; scaled up, its price is small.
+_INTERCEPT = 100.0
+
+
+def linear_readout(sweep: ProbeSweep, states: States | np.ndarray, task: ReadoutTask) -> Readout:
+    """The chosen probe of a sweep as a readout: its own scores, and scores out of fold besides.
+
+    Args:
+        sweep: of `probe_sweep` on the same split.
+        states: as `layer_states`.
+        task: of `readout_task`.
+
+    Raises:
+        InputError: the sweep is of another split.
+    """
+    if not (
+        np.array_equal(sweep.train, task.train) and np.array_equal(sweep.heldout, task.heldout)
+    ):
+        raise InputError("the sweep was made on another split than the task's")
+    layer, c = sweep.chosen_layer, sweep.probe.c
+    features = layer_states(states, task)(layer)[task.train]
+    with one_thread_if_small(features):
+        validated = validate(layer, _l2(c), features, task.truth, task.folds)
+    return finish(
+        "linear probe",
+        task,
+        validated,
+        sweep.scores,
+        detail=f"L2, C = {c:g}",
+        settings={"c": c},
+        layers=(layer,),
+    )
+
+
+def sparse_probe(
+    states: States | np.ndarray,
+    task: ReadoutTask,
+    layers: Sequence[int],
+    *,
+    multiples: Sequence[float] = _MULTIPLES,
+) -> Readout:
+    """A logistic regression with an L1 penalty, at the layer and strength that cross-validation chooses.
+
+    scikit-learn's liblinear on standardised features. Strengths are multiples of the one below which
+    every weight is zero (`sklearn.svm.l1_min_c`), so that they suit any width and number of examples;
+    of equals the sparser is kept. About 45 s for 4 layers of 500 training examples
+    by 4,096 dimensions on one core.
+
+    Args:
+        states: as `layer_states`.
+        task: of `readout_task`.
+        layers: numbers of the layers to choose from.
+        multiples: of the strength, above 1.
+
+    Raises:
+        InputError: no layers, or multiples that are not above 1.
+        ShapeError, NumericalError: as `layer_states`.
+    """
+    if not multiples or min(multiples) <= 1:
+        raise InputError(f"multiples={tuple(multiples)}; expected numbers above 1")
+    read, truth = layer_states(states, task), task.truth
+
+    def candidates() -> Any:
+        for layer in layers:
+            features = read(layer)[task.train]
+            with one_thread_if_small(features):
+                least = _least_c(features, truth)
+                for multiple in sorted(multiples):
+                    c = float(least * multiple)
+                    fit = _l1(c, task.seed)
+                    yield validate((layer, c), fit, features, truth, task.folds)
+
+    best: Validated[tuple[int, float]] = best_of(candidates())
+    layer, c = best.choice
+    features = read(layer)
+    with one_thread_if_small(features):
+        probe = _fit_l1(features[task.train], truth, c, task.seed)
+    kept, width = int((probe.coef != 0).sum()), len(probe.coef)
+    return finish(
+        "sparse probe",
+        task,
+        best,
+        probe.scores(features[task.heldout]),
+        detail=f"L1, C = {c:.3g}, {kept} of {width} weights",
+        settings={"c": c, "nonzero": kept, "width": width, "coef": probe.coef},
+        layers=(layer,),
+    )
+
+
+def _l2(c: float) -> Fit:
+    def fit(features: np.ndarray, truth: np.ndarray) -> Scorer:
+        return fit_probe(features, truth, c).scores
+
+    return fit
+
+
+def _l1(c: float, seed: int) -> Fit:
+    def fit(features: np.ndarray, truth: np.ndarray) -> Scorer:
+        return _fit_l1(features, truth, c, seed).scores
+
+    return fit
+
+
+def _fit_l1(features: np.ndarray, truth: np.ndarray, c: float, seed: int) -> FittedProbe:
+    scaler = StandardScaler().fit(np.asarray(features, dtype=np.float64))
+    # scikit-learn 1.8 renamed the choice of penalty.
+    new = inspect.signature(LogisticRegression).parameters["penalty"].default == "deprecated"
+    penalty: dict[str, Any] = {"l1_ratio": 1.0} if new else {"penalty": "l1"}
+    model = LogisticRegression(
+        C=c,
+        solver="liblinear",
+        random_state=seed,
+        max_iter=_MAX_ITERATIONS,
+        intercept_scaling=_INTERCEPT,
+        **penalty,
+    )
+    model.fit(scaler.transform(features), truth)
+    return FittedProbe(scaler.mean_, scaler.scale_, model.coef_[0], float(model.intercept_[0]), c)
+
+
+def _least_c(features: np.ndarray, truth: np.ndarray) -> float:
+    """The C at which the first weight leaves zero; of constant features 1, for any will do."""
+    scaled = StandardScaler().fit_transform(np.asarray(features, dtype=np.float64))
+    if not scaled.any():
+        return 1.0
+    # Centred columns: what the intercept alone leaves of the labels projects on them as the labels do.
+    return float(l1_min_c(scaled, truth, loss="log", fit_intercept=False))

@@ -1,0 +1,171 @@
+"""A readout with one hidden layer, stopped early by images it does not see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mechvrp.circuits.logistic import Fold, one_thread_if_small
+from mechvrp.circuits.readouts import (
+    Readout,
+    ReadoutTask,
+    States,
+    Validated,
+    best_of,
+    finish,
+    layer_states,
+)
+from mechvrp.errors import InputError, NumericalError
+from mechvrp.statistics import auroc
+
+__all__ = ["mlp_probe"]
+
+_BATCH = 64
+_RATE = 1e-3
+# Of AdamW, decoupled: 0.1 % of a weight a step. A layer has more dimensions than there are examples.
+_DECAY = 1.0
+_PATIENCE = 8
+
+
+def mlp_probe(
+    states: States | np.ndarray,
+    task: ReadoutTask,
+    layers: Sequence[int],
+    *,
+    hidden: int = 256,
+    max_epochs: int = 100,
+) -> Readout:
+    """A two-layer perceptron (ReLU) at the layer that cross-validation chooses, stopped early.
+
+    When to stop is chosen by image: the networks of all folds are trained epoch by epoch side by side, and
+    the epoch with the best mean AUROC on the folds they do not see is the one up to which the network on all
+    training images is trained: what every readout here is chosen by. (scikit-learn's ``early_stopping``
+    would hold examples out, with other questions about their images among those it fits.) AdamW, on the
+    CPU, in float32; the same seed gives the same network. About 50 s for 4 layers of 500 training examples
+    by 4,096 dimensions on one core.
+
+    Args:
+        states: as `layer_states`.
+        task: of `readout_task`; its seed is that of weights and batches.
+        layers: numbers of the layers to choose from.
+        hidden: units of the hidden layer.
+        max_epochs: at which training stops in any case.
+
+    Raises:
+        InputError: no layers, or a size below 1.
+        ShapeError, NumericalError: as `layer_states`; or the loss is not finite.
+    """
+    if hidden < 1 or max_epochs < 1:
+        raise InputError(
+            f"hidden={hidden} and max_epochs={max_epochs}; expected at least 1 of each"
+        )
+    read, truth = layer_states(states, task), task.truth
+
+    def candidates() -> Iterator[Validated[tuple[int, int]]]:
+        for layer in layers:
+            features = read(layer)[task.train]
+            with one_thread_if_small(features):
+                yield _validate(layer, features, truth, task.folds, hidden, max_epochs, task.seed)
+
+    best = best_of(candidates())
+    layer, epochs = best.choice
+    features = read(layer)
+    with one_thread_if_small(features):
+        network = _Network(features[task.train], truth, hidden, task.seed)
+        for _ in range(epochs):
+            network.train_epoch()
+        scores = network.scores(features[task.heldout])
+    return finish(
+        "MLP probe",
+        task,
+        best,
+        scores,
+        detail=f"{hidden} hidden units, stopped after {epochs} of at most {max_epochs} epochs",
+        settings={"hidden": hidden, "epochs": epochs},
+        layers=(layer,),
+    )
+
+
+def _validate(
+    layer: int,
+    features: np.ndarray,
+    truth: np.ndarray,
+    folds: Sequence[Fold],
+    hidden: int,
+    max_epochs: int,
+    seed: int,
+) -> Validated[tuple[int, int]]:
+    networks = [_Network(features[rest], truth[rest], hidden, seed) for rest, _ in folds]
+    held = [
+        network.prepared(features[fold]) for network, (_, fold) in zip(networks, folds, strict=True)
+    ]
+    best = Validated((layer, 0), np.full(len(truth), np.nan), -np.inf)
+    for epoch in range(1, max_epochs + 1):
+        scores = np.full(len(truth), np.nan)
+        for network, x, (_, fold) in zip(networks, held, folds, strict=True):
+            network.train_epoch()
+            scores[fold] = network(x)
+        seen = np.concatenate([scores[fold] for _, fold in folds])
+        if not np.isfinite(seen).all():
+            raise NumericalError(f"the MLP probe's scores at layer {layer} are NaN or infinite")
+        area = float(np.mean([auroc(scores[fold], truth[fold]) for _, fold in folds]))
+        if round(area, 12) > round(best.auroc, 12):
+            best = Validated((layer, epoch), scores, area)
+        elif epoch - best.choice[1] >= _PATIENCE:
+            break
+    return best
+
+
+class _Network:
+    """A standardised two-layer perceptron and its training, with random numbers of its own."""
+
+    def __init__(self, features: np.ndarray, truth: np.ndarray, hidden: int, seed: int) -> None:
+        self.scaler = StandardScaler().fit(np.asarray(features, dtype=np.float64))
+        self.generator = torch.Generator().manual_seed(seed)
+        self.x = self.prepared(features)
+        self.y = torch.from_numpy(truth.astype(np.float32))
+        width = self.x.shape[1]
+        self.weights = [
+            self._drawn(hidden, width),
+            torch.zeros(hidden, requires_grad=True),
+            self._drawn(1, hidden),
+            torch.zeros(1, requires_grad=True),
+        ]
+        decayed, free = self.weights[::2], self.weights[1::2]
+        groups: Any = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+        self.optimiser = torch.optim.AdamW(groups, lr=_RATE, weight_decay=_DECAY)
+
+    def _drawn(self, rows: int, columns: int) -> Tensor:
+        weight = torch.empty(rows, columns)
+        nn.init.kaiming_uniform_(weight, nonlinearity="relu", generator=self.generator)
+        return weight.requires_grad_()
+
+    def prepared(self, features: np.ndarray) -> Tensor:
+        return torch.from_numpy(self.scaler.transform(features).astype(np.float32))
+
+    def __call__(self, x: Tensor) -> np.ndarray:
+        """Log-odds that the answer is right, from prepared features."""
+        with torch.no_grad():
+            return np.asarray(self._forward(x).numpy(), dtype=np.float64)
+
+    def scores(self, features: np.ndarray) -> np.ndarray:
+        return self(self.prepared(features))
+
+    def train_epoch(self) -> None:
+        # Training under whatever mode the caller is in.
+        with torch.enable_grad():
+            for rows in torch.randperm(len(self.x), generator=self.generator).split(_BATCH):
+                loss = F.binary_cross_entropy_with_logits(self._forward(self.x[rows]), self.y[rows])
+                self.optimiser.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                self.optimiser.step()
+
+    def _forward(self, x: Tensor) -> Tensor:
+        first, bias, second, offset = self.weights
+        return F.linear(F.linear(x, first, bias).relu(), second, offset)[:, 0]

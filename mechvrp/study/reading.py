@@ -1,0 +1,271 @@
+"""Readouts of correctness beside the linear probe: all on the same split, judged on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mechvrp.circuits import (
+    ProbeSweep,
+    Readout,
+    ReadoutTask,
+    centroid_readout,
+    feature_readout,
+    last_layers_probe,
+    linear_readout,
+    mlp_probe,
+    readout_task,
+    sparse_probe,
+    tree_readout,
+)
+from mechvrp.errors import InputError, NumericalError
+from mechvrp.reliability import STRUCTURE_FEATURES
+from mechvrp.statistics import (
+    Estimate,
+    auroc_interval,
+    auroc_lead,
+    balanced_accuracy_interval,
+    within_task_auroc_interval,
+)
+from mechvrp.study.observing import FEATURE
+from mechvrp.study.rows import ReadoutRow, ReadoutSection
+
+__all__ = ["READOUTS", "FittedReadouts", "fit_readouts", "readout_section", "readout_signals"]
+
+#: Rows of the section, in their order; where a readout is a signal too, its name in ``SIGNALS``.
+READOUTS: dict[str, str | None] = {
+    "linear probe": "probe",
+    "sparse probe": "sparse_probe",
+    "MLP probe": "mlp_probe",
+    "last five layers": "last_five_probe",
+    "distance to centroids": "centroid_distance",
+    "11 attention features": None,
+    "11 attention features, trees": None,
+}
+
+# The sparse and the MLP probe take seconds a layer, so they choose among these many.
+_CANDIDATES = 4
+
+
+@dataclass(frozen=True, eq=False)
+class FittedReadouts:
+    """Readouts by the name of their row, and why others are missing."""
+
+    fitted: dict[str, Readout]
+    gaps: dict[str, str]
+
+
+def readout_section(
+    states: Callable[[int], np.ndarray] | np.ndarray,
+    seen: pd.DataFrame,
+    train: np.ndarray,
+    heldout: np.ndarray,
+    sweep: ProbeSweep | None,
+    *,
+    folds: int,
+    seed: int,
+    n_resamples: int,
+    fitted: FittedReadouts | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> ReadoutSection:
+    """Every readout of hidden states and attention features, beside the linear probe of one layer.
+
+    Layers are read one at a time, and the last five together. A readout that cannot be made becomes a row
+    with a gap.
+
+    Args:
+        states: residual streams of the last prompt token behind a layer, by its number: a function that
+            gives [example, d_model], or an array [layer, example, d_model].
+        seen: the table of observations, with ``correct`` and the columns ``feature_...``.
+        train, heldout: rows of either side.
+        sweep: of the linear probe on the same split; None where there is none: then readouts of hidden
+            states, which take its layers, are gaps, and the others have no lead.
+        folds: of the cross-validation.
+        seed, n_resamples: of folds, fits and intervals.
+        fitted: of `fit_readouts` with the same arguments, if it was called.
+        progress: called with the name of each readout before it is fitted.
+    """
+    found = fitted or fit_readouts(
+        states, seen, train, heldout, sweep, folds=folds, seed=seed, progress=progress
+    )
+    held = seen.iloc[heldout]
+    linear = found.fitted.get("linear probe")
+    rows = [
+        _row(found.fitted[name], held, linear, {"seed": seed, "n_resamples": n_resamples})
+        if name in found.fitted
+        else _gap(name, held, found.gaps[name])
+        for name in READOUTS
+    ]
+    reasons: dict[str, list[str]] = {}
+    for name, reason in found.gaps.items():
+        reasons.setdefault(reason, []).append(name)
+    return ReadoutSection(
+        rows=tuple(rows),
+        n_resamples=n_resamples,
+        gaps=tuple(f"no readout by {', '.join(n)}: {reason}" for reason, n in reasons.items()),
+    )
+
+
+def fit_readouts(
+    states: Callable[[int], np.ndarray] | np.ndarray,
+    seen: pd.DataFrame,
+    train: np.ndarray,
+    heldout: np.ndarray,
+    sweep: ProbeSweep | None,
+    *,
+    folds: int,
+    seed: int,
+    progress: Callable[[str], None] | None = None,
+) -> FittedReadouts:
+    """The readouts of `readout_section` themselves; arguments as there."""
+    right = seen["correct"].to_numpy(dtype=bool)
+    groups = seen["image_id"].to_numpy(dtype=str)
+    try:
+        task = readout_task(right, groups, train, heldout, folds=folds, seed=seed)
+    except (InputError, NumericalError) as error:
+        return FittedReadouts({}, dict.fromkeys(READOUTS, str(error)))
+    fitted: dict[str, Readout] = {}
+    gaps: dict[str, str] = {}
+    for name in READOUTS:
+        if progress is not None:
+            progress(name)
+        try:
+            fitted[name] = _fit(name, states, seen, task, sweep)
+        except (InputError, NumericalError) as error:
+            gaps[name] = str(error)
+    return FittedReadouts(fitted, gaps)
+
+
+def readout_signals(found: FittedReadouts) -> pd.DataFrame:
+    """The readouts that are signals, a row per example and a column per signal (names of ``SIGNALS``).
+
+    No score is of a fit that saw the example's image, so the columns may be fused with signals that are
+    not fitted. Missing where an example's fold lacks right or wrong answers.
+    """
+    return pd.DataFrame(
+        {
+            signal: pd.array(found.fitted[name].per_example(), dtype="Float64")
+            for name, signal in READOUTS.items()
+            if signal is not None and name in found.fitted
+        }
+    )
+
+
+def _fit(
+    name: str,
+    states: Callable[[int], np.ndarray] | np.ndarray,
+    seen: pd.DataFrame,
+    task: ReadoutTask,
+    sweep: ProbeSweep | None,
+) -> Readout:
+    if name.startswith("11 attention features"):
+        features = _features(seen)
+        fit = tree_readout if name.endswith("trees") else feature_readout
+        return fit(features, task, name=name)
+    if sweep is None:
+        raise InputError("there is no linear probe, whose layers and split this readout shares")
+    layers = [row.layer for row in sweep.layers]
+    if name == "linear probe":
+        return linear_readout(sweep, states, task)
+    if name == "last five layers":
+        return last_layers_probe(states, task, layers)
+    if name == "distance to centroids":
+        return centroid_readout(states, task, layers)
+    probe = sparse_probe if name == "sparse probe" else mlp_probe
+    return probe(states, task, _candidates(sweep))
+
+
+def _candidates(sweep: ProbeSweep) -> list[int]:
+    """The layers where the linear probe does best on training images, the best first."""
+    order = sorted(sweep.layers, key=lambda row: -round(row.cv_auroc, 12))
+    return [row.layer for row in order[:_CANDIDATES]]
+
+
+def _features(seen: pd.DataFrame) -> np.ndarray:
+    names = [FEATURE + name for name in STRUCTURE_FEATURES]
+    absent = [name for name in names if name not in seen]
+    if absent:
+        raise InputError(f"the observations lack {', '.join(absent)}")
+    return seen[names].to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _row(
+    readout: Readout, held: pd.DataFrame, linear: Readout | None, settings: dict[str, Any]
+) -> ReadoutRow:
+    right = held["correct"].to_numpy(dtype=bool)
+    groups, tasks = (held[c].to_numpy(dtype=str) for c in ("image_id", "task"))
+    scores, gaps = readout.scores, []
+
+    def judged(what: str, measure: Callable[..., Estimate], *data: Any) -> Estimate | None:
+        try:
+            return measure(*data, **settings)
+        except (InputError, NumericalError) as error:
+            gaps.append(f"{what}: {error}")
+            return None
+
+    area = judged("AUROC", auroc_interval, scores, right, groups)
+    within = None
+    if len(np.unique(tasks)) > 1:
+        within = judged("within tasks", within_task_auroc_interval, scores, right, tasks, groups)
+    lead = None
+    if linear is not None and readout is not linear:
+        lead = judged("lead", auroc_lead, scores, linear.scores, right, groups)
+    balanced = judged(
+        "balanced accuracy", balanced_accuracy_interval, readout.called_right, right, groups
+    )
+    return ReadoutRow(
+        name=readout.name,
+        layer=readout.layers[0] if len(readout.layers) == 1 else None,
+        detail=readout.detail,
+        n=len(right),
+        n_groups=len(np.unique(groups)),
+        auroc=_value(area),
+        low=_low(area),
+        high=_high(area),
+        within=_value(within),
+        within_low=_low(within),
+        within_high=_high(within),
+        lead=_value(lead),
+        lead_low=_low(lead),
+        lead_high=_high(lead),
+        balanced_accuracy=_value(balanced),
+        balanced_low=_low(balanced),
+        balanced_high=_high(balanced),
+        gap="; ".join(gaps),
+    )
+
+
+def _gap(name: str, held: pd.DataFrame, reason: str) -> ReadoutRow:
+    return ReadoutRow(
+        name=name,
+        layer=None,
+        detail="",
+        n=len(held),
+        n_groups=int(held["image_id"].nunique()),
+        **dict.fromkeys(_NUMBERS),
+        gap=reason,
+    )
+
+
+_NUMBERS: Sequence[str] = (
+    *("auroc", "low", "high"),
+    *("within", "within_low", "within_high"),
+    *("lead", "lead_low", "lead_high"),
+    *("balanced_accuracy", "balanced_low", "balanced_high"),
+)
+
+
+def _value(found: Estimate | None) -> float | None:
+    return None if found is None else found.value
+
+
+def _low(found: Estimate | None) -> float | None:
+    return None if found is None else found.low
+
+
+def _high(found: Estimate | None) -> float | None:
+    return None if found is None else found.high
