@@ -1,9 +1,12 @@
 """Plotly figures, one function each. Importing this registers nothing with plotly."""
 
 from mechvrp.plots.ablations import ablation_curve as ablation_curve
+from mechvrp.plots.costs import auroc_against_cost as auroc_against_cost
 from mechvrp.plots.dots import baseline_comparison as baseline_comparison
 from mechvrp.plots.dots import signal_aurocs as signal_aurocs
 from mechvrp.plots.dots import task_accuracy as task_accuracy
+from mechvrp.plots.forests import signals_by_model as signals_by_model
+from mechvrp.plots.interventions import changes_by_model as changes_by_model
 from mechvrp.plots.models import ablations_by_model as ablations_by_model
 from mechvrp.plots.models import accuracy_by_model as accuracy_by_model
 from mechvrp.plots.models import layers_by_model as layers_by_model
@@ -18,12 +21,15 @@ __all__ = [
     "ablation_curve",
     "ablations_by_model",
     "accuracy_by_model",
+    "auroc_against_cost",
     "baseline_comparison",
+    "changes_by_model",
     "effects_over_image",
     "knockouts_by_layer",
     "layer_sweep",
     "layers_by_model",
     "signal_aurocs",
+    "signals_by_model",
     "task_accuracy",
     "verified_patches",
 ]
