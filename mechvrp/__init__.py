@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mechvrp.patching import steer as steer
     from mechvrp.patching import sweep as sweep
     from mechvrp.patching import zero as zero
+    from mechvrp.study import compare_runs as compare_runs
     from mechvrp.study import run_study as run_study
     from mechvrp.tracing import Activations as Activations
     from mechvrp.tracing import Site as Site
@@ -62,6 +63,7 @@ _NAMES = {
     "Site": "tracing",
     "VLM": "models",
     "cache": "tracing",
+    "compare_runs": "study",
     "knockout": "patching",
     "load": "models",
     "mean": "patching",

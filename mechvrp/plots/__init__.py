@@ -3,9 +3,12 @@
 from mechvrp.plots.ablations import ablation_curve as ablation_curve
 from mechvrp.plots.causal import causal_changes as causal_changes
 from mechvrp.plots.causal import corruption_by_layer as corruption_by_layer
+from mechvrp.plots.costs import auroc_against_cost as auroc_against_cost
 from mechvrp.plots.dots import baseline_comparison as baseline_comparison
 from mechvrp.plots.dots import signal_aurocs as signal_aurocs
 from mechvrp.plots.dots import task_accuracy as task_accuracy
+from mechvrp.plots.forests import signals_by_model as signals_by_model
+from mechvrp.plots.interventions import changes_by_model as changes_by_model
 from mechvrp.plots.models import ablations_by_model as ablations_by_model
 from mechvrp.plots.models import accuracy_by_model as accuracy_by_model
 from mechvrp.plots.models import layers_by_model as layers_by_model
@@ -21,8 +24,10 @@ __all__ = [
     "ablation_curve",
     "ablations_by_model",
     "accuracy_by_model",
+    "auroc_against_cost",
     "baseline_comparison",
     "causal_changes",
+    "changes_by_model",
     "corruption_by_layer",
     "effects_over_image",
     "knockouts_by_layer",
@@ -30,6 +35,7 @@ __all__ = [
     "layers_by_model",
     "readout_aurocs",
     "signal_aurocs",
+    "signals_by_model",
     "task_accuracy",
     "verified_patches",
 ]

@@ -10,13 +10,11 @@ import plotly.graph_objects as go
 
 from mechvrp.errors import InputError
 from mechvrp.plots.dots import dots
-from mechvrp.plots.theme import COLOURS, base_figure, interval_bars, label
+from mechvrp.plots.theme import COLOURS, base_figure, interval_bars, label, look
 
 __all__ = ["ablations_by_model", "accuracy_by_model", "layers_by_model"]
 
 Given = TypeVar("Given")
-
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")
 
 
 def accuracy_by_model(accuracy: Mapping[str, pd.DataFrame]) -> go.Figure:
@@ -33,7 +31,7 @@ def accuracy_by_model(accuracy: Mapping[str, pd.DataFrame]) -> go.Figure:
         frame,
         tasks,
         [label(task) for task in tasks],
-        series=[(name, label(name), *_look(i)) for i, name in enumerate(accuracy)],
+        series=[(name, label(name), *look(i)) for i, name in enumerate(accuracy)],
         columns=("task", "model", "accuracy"),
         scale=100,
     )
@@ -54,7 +52,7 @@ def layers_by_model(sweeps: Mapping[str, pd.DataFrame]) -> go.Figure:
     figure.add_hline(y=0.5, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5})
     lowest = 0.45
     for i, (name, frame) in enumerate(_given(sweeps).items()):
-        colour, symbol = _look(i)
+        colour, symbol = look(i)
         n_layers = int(frame["layer"].max()) + 1
         marks = [symbol if chosen else f"{symbol}-open" for chosen in frame["chosen"].astype(bool)]
         figure.add_scatter(
@@ -85,7 +83,7 @@ def ablations_by_model(curves: Mapping[str, tuple[pd.DataFrame, int]]) -> go.Fig
     )
     figure.add_hline(y=0, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5})
     for i, (name, (frame, units)) in enumerate(_given(curves).items()):
-        colour, symbol = _look(i)
+        colour, symbol = look(i)
         rows = frame[frame["task"] == "all"].sort_values("k")
         for column, words, dash in (
             ("change", "top k", None),
@@ -106,11 +104,6 @@ def ablations_by_model(curves: Mapping[str, tuple[pd.DataFrame, int]]) -> go.Fig
                 "[%{customdata[1]:.1f}, %{customdata[2]:.1f}]<extra></extra>",
             )
     return figure
-
-
-def _look(index: int) -> tuple[str, str]:
-    """Colour and symbol of the model at that place."""
-    return list(COLOURS)[index % len(COLOURS)], _SYMBOLS[index % len(_SYMBOLS)]
 
 
 def _named(frame: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -7,7 +7,16 @@ import html
 import pandas as pd
 import plotly.graph_objects as go
 
-__all__ = ["COLOURS", "TEMPLATE", "base_figure", "faint", "interval_bars", "label", "plain_count"]
+__all__ = [
+    "COLOURS",
+    "TEMPLATE",
+    "base_figure",
+    "faint",
+    "interval_bars",
+    "label",
+    "look",
+    "plain_count",
+]
 
 # Okabe and Ito's palette, told apart with every common colour blindness; grey for references.
 COLOURS: dict[str, str] = {
@@ -17,6 +26,8 @@ COLOURS: dict[str, str] = {
     "purple": "#CC79A7",
     "grey": "#7A7A7A",
 }
+
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")
 
 # Backgrounds are transparent and the grid is half-transparent grey, for light and dark pages.
 _AXIS = {
@@ -66,6 +77,11 @@ def interval_bars(frame: pd.DataFrame, value: str, low: str, high: str) -> dict[
 def label(text: object) -> str:
     """Text from data as plotly text: its pseudo-HTML (links, tags) is not interpreted."""
     return html.escape(str(text), quote=False)
+
+
+def look(index: int) -> tuple[str, str]:
+    """Name of the colour, and symbol, of the model at that place."""
+    return list(COLOURS)[index % len(COLOURS)], _SYMBOLS[index % len(_SYMBOLS)]
 
 
 def faint(colour: str, opacity: float) -> str:

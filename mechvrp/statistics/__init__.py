@@ -23,6 +23,8 @@ from mechvrp.statistics.drawn import drawn_accuracy_change as drawn_accuracy_cha
 from mechvrp.statistics.estimate import Estimate as Estimate
 from mechvrp.statistics.estimate import PairedChange as PairedChange
 from mechvrp.statistics.fisher import fisher_z_interval as fisher_z_interval
+from mechvrp.statistics.joint import JointEquality as JointEquality
+from mechvrp.statistics.joint import joint_equality as joint_equality
 from mechvrp.statistics.leads import auroc_lead as auroc_lead
 from mechvrp.statistics.means import Means as Means
 from mechvrp.statistics.means import group_means as group_means
@@ -41,6 +43,7 @@ __all__ = [
     "DeLongTest",
     "DrawnChange",
     "Estimate",
+    "JointEquality",
     "McNemar",
     "Means",
     "PairedChange",
@@ -60,6 +63,7 @@ __all__ = [
     "group_bootstrap",
     "group_bootstrap_all",
     "group_means",
+    "joint_equality",
     "mcnemar",
     "paired_accuracy_change",
     "point_biserial_interval",

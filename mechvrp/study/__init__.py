@@ -1,5 +1,7 @@
 """Studies: run, keep, report."""
 
+from mechvrp.study.comparing import RunComparison as RunComparison
+from mechvrp.study.comparing import compare_runs as compare_runs
 from mechvrp.study.config import StudyConfig as StudyConfig
 from mechvrp.study.planning import ModelPlan as ModelPlan
 from mechvrp.study.planning import StudyPlan as StudyPlan
@@ -11,9 +13,11 @@ from mechvrp.study.settings import PRESETS as PRESETS
 __all__ = [
     "PRESETS",
     "ModelPlan",
+    "RunComparison",
     "StudyConfig",
     "StudyPlan",
     "StudyResult",
+    "compare_runs",
     "plan_study",
     "run_study",
 ]

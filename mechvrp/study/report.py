@@ -9,18 +9,14 @@ but the page's own two, which it names by their hashes.
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
-import plotly.graph_objects as go
 import pyarrow.compute as pc
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from mechvrp.plots import (
     ablation_curve,
@@ -34,11 +30,13 @@ from mechvrp.plots import (
 )
 from mechvrp.store import RunFolder
 from mechvrp.study import report_words
+from mechvrp.study.causal_words import causal_part
+from mechvrp.study.page import figure_json, render
+from mechvrp.study.readout_words import readout_part
 from mechvrp.study.schema import EXAMPLE_COLUMNS, ModelSection, Summary, check_examples
 
 __all__ = ["render_report", "write_report"]
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _SPLIT_WORDS = {"all": "all", "train": "training", "heldout": "held out"}
 
 
@@ -57,24 +55,8 @@ def render_report(run: RunFolder) -> str:
     # A model that could not be observed has no accuracy, and no examples.
     observed = [section.model.name for section in summary.sections if section.accuracy]
     shown = _examples(run, observed)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    formats: dict[str, Callable[..., str]] = {
-        "percent": report_words.percent,
-        "three": report_words.three,
-        "signed": report_words.signed,
-        "change": report_words.signed_three,
-        "seconds": _seconds,
-    }
-    environment.filters.update(formats)
-    # Hashes of a policy are over the exact text between the tags.
-    scripts = [get_plotlyjs(), (_TEMPLATES / "report.js").read_text(encoding="utf-8")]
-    return environment.get_template("report.html").render(
+    return render(
+        "report.html",
         summary=summary,
         sections=[
             _section(run, section, shown[shown["model"] == section.model.name])
@@ -84,9 +66,6 @@ def render_report(run: RunFolder) -> str:
         versions=run.versions,
         config=json.dumps(run.config, indent=2, ensure_ascii=False),
         split_words=_SPLIT_WORDS,
-        style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        scripts=[Markup(script) for script in scripts],
-        policy=_policy(scripts),
     )
 
 
@@ -114,11 +93,11 @@ def _overview(sections: Sequence[ModelSection]) -> dict[str, Any]:
     figures = {}
     accuracies = {n: pd.DataFrame(s.accuracy) for n, s in names.items() if s.accuracy}
     if accuracies:
-        figures["accuracy"] = _figure_json(accuracy_by_model(accuracies))
+        figures["accuracy"] = figure_json(accuracy_by_model(accuracies))
     if probes:
-        figures["layers"] = _figure_json(layers_by_model(probes))
+        figures["layers"] = figure_json(layers_by_model(probes))
     if ablations:
-        figures["ablations"] = _figure_json(ablations_by_model(ablations))
+        figures["ablations"] = figure_json(ablations_by_model(ablations))
     return {
         "figures": figures,
         "without_probe": [n for n in names if n not in probes],
@@ -130,30 +109,41 @@ def _section(run: RunFolder, section: ModelSection, examples: pd.DataFrame) -> d
     """What the template needs of one model: its summary, findings, figures and gallery."""
     figures: dict[str, Markup] = {}
     if section.accuracy:
-        figures["accuracy"] = _figure_json(task_accuracy(pd.DataFrame(section.accuracy)))
+        figures["accuracy"] = figure_json(task_accuracy(pd.DataFrame(section.accuracy)))
     if section.signals and any(row.auroc is not None for row in section.signals.rows):
-        figures["signals"] = _figure_json(signal_aurocs(pd.DataFrame(section.signals.rows)))
+        figures["signals"] = figure_json(signal_aurocs(pd.DataFrame(section.signals.rows)))
     if section.probe:
-        figures["sweep"] = _figure_json(layer_sweep(pd.DataFrame(section.probe.layers)))
-        figures["comparison"] = _figure_json(
+        figures["sweep"] = figure_json(layer_sweep(pd.DataFrame(section.probe.layers)))
+        figures["comparison"] = figure_json(
             baseline_comparison(pd.DataFrame(section.probe.comparison))
         )
+    readouts = readout_part(section.readouts, _rarer(section)) if section.readouts else None
+    if readouts and readouts["figure"] is not None:
+        figures["readouts"] = figure_json(readouts["figure"])
     task_figures: dict[str, Markup] = {}
     if section.ablation:
         points, units = pd.DataFrame(section.ablation.points), section.ablation.units
-        figures["ablation"] = _figure_json(ablation_curve(points, units=units))
+        figures["ablation"] = figure_json(ablation_curve(points, units=units))
         task_figures = {
-            task: _figure_json(ablation_curve(points, task=task, units=units))
+            task: figure_json(ablation_curve(points, task=task, units=units))
             for task in dict.fromkeys(points["task"])
             if task != "all"
         }
     return {
         "summary": section,
-        "findings": report_words.findings(section),
+        "findings": report_words.findings(section) + (readouts["findings"] if readouts else []),
+        "readouts": readouts,
+        "causal": causal_part(section.causal, figure_json) if section.causal else None,
         "figures": figures,
         "task_figures": task_figures,
         "gallery": _gallery(run, examples),
     }
+
+
+def _rarer(section: ModelSection) -> int | None:
+    """Held-out answers of the rarer kind, right or wrong."""
+    rows = [r for r in section.accuracy if (r.task, r.split) == ("all", "heldout")]
+    return min(rows[0].n_right, rows[0].n - rows[0].n_right) if rows else None
 
 
 def _gallery(run: RunFolder, examples: pd.DataFrame) -> list[dict[str, Any]]:
@@ -169,26 +159,3 @@ def _gallery(run: RunFolder, examples: pd.DataFrame) -> list[dict[str, Any]]:
             item["image"] = f"data:image/png;base64,{png}"
         sides.append({"title": title, "items": items})
     return sides
-
-
-def _figure_json(figure: go.Figure) -> Markup:
-    # Inside a script element only "</" and "<!--" could end or change it; no "<" is left at all.
-    text = str(figure.to_json())
-    for sign in "<>&":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return Markup(text)
-
-
-def _policy(scripts: list[str]) -> str:
-    hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-        for script in scripts
-    )
-    return (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
-        "img-src data: blob:; base-uri 'none'; form-action 'none'"
-    )
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.1f} s" if value < 120 else f"{value / 60:.1f} min"

@@ -1,0 +1,251 @@
+"""What is compared: one checkpoint on one data set, taken from the run folders given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mechvrp.errors import InputError, RunFolderError
+from mechvrp.store import RunFolder
+from mechvrp.study.schema import DataInfo, ModelInfo, ModelSection, Summary, check_examples
+
+__all__ = ["Unit", "check_recipes", "load_units", "shared_images"]
+
+_KEY = ["image_id", "task", "question"]
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """One checkpoint on one data set.
+
+    Attributes:
+        run: name of the run folder (without the folders it lies in).
+        created: when its summary was made.
+        samples: sampled answers an example, where the configuration says.
+        section: its part of the summary.
+        examples: its rows of ``examples.parquet``.
+        data: name of the data in tables: data set and split, and what else tells it apart.
+    """
+
+    run: str
+    created: str
+    samples: int | None
+    section: ModelSection
+    examples: pd.DataFrame
+    data: str
+
+    @property
+    def model(self) -> str:
+        return self.section.model.name
+
+    @property
+    def family(self) -> str:
+        return self.section.model.family
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.model, self.data
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        """``[example]``, the same name for the same image in all units.
+
+        By data set and image id, whatever the split or seed: where two images of one data set had the same
+        id, taking them for one makes intervals wider, never narrower.
+        """
+        names = self.section.data.name + "\n" + self.examples["image_id"].astype(str)
+        return names.to_numpy(dtype=str)
+
+    @cached_property
+    def different_images(self) -> np.ndarray:
+        """``images`` without repetition."""
+        return np.unique(self.images)
+
+
+def load_units(paths: Sequence[str | Path]) -> tuple[tuple[Unit, ...], tuple[str, ...]]:
+    """The units of some run folders, in order, and remarks on what was left out.
+
+    A checkpoint that was asked the same questions twice counts once if it gave the same answers both times.
+
+    Raises:
+        InputError: no folder; two different checkpoints of one name; a checkpoint that was asked the same
+            questions of one split in two runs, with different answers or only in part the same questions.
+        RunFolderError: a folder is missing, unfinished or damaged.
+    """
+    if not paths:
+        raise InputError("name at least one run folder to compare")
+    units: list[Unit] = []
+    remarks: list[str] = []
+    for path in paths:
+        for unit in _of_run(RunFolder.open(path)):
+            earlier = [u for u in units if u.model == unit.model]
+            _check_same_model(unit, earlier)
+            twin = next((u for u in earlier if _overlap(u, unit)), None)
+            if twin is None:
+                units.append(unit)
+            elif _same_answers(twin, unit):
+                remarks.append(
+                    f"{unit.model} on {unit.data} is in two runs ({twin.run} and {unit.run}) with the same "
+                    f"answers: it counts once, from {twin.run}."
+                )
+            else:
+                raise InputError(_twice(twin, unit))
+    return tuple(_told_apart(units)), (*remarks, *_repeated_questions(units))
+
+
+def check_recipes(
+    units: Sequence[Unit], recipes: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[str, ...]]:
+    """Recipes with the names of the checkpoints that are their training seeds.
+
+    That checkpoints differ by their training seed alone cannot be seen in a run, so it is to be said.
+
+    Raises:
+        InputError: fewer than two checkpoints, one that is in no run or in two recipes, or checkpoints of
+            different families or sizes.
+    """
+    infos = {unit.model: unit.section.model for unit in units}
+    found: dict[str, tuple[str, ...]] = {}
+    for name, given in recipes.items():
+        members = tuple(dict.fromkeys(given))
+        absent = [m for m in members if m not in infos]
+        if absent:
+            raise InputError(
+                f"training seeds of {name!r}: no run has {absent[0]!r}; there are {sorted(infos)}"
+            )
+        if len(members) < 2:
+            raise InputError(f"training seeds of {name!r}: name at least two checkpoints")
+        if len({_shape(infos[m]) for m in members}) > 1:
+            raise InputError(
+                f"training seeds of {name!r} must be of one family and size: "
+                + "; ".join(f"{m}: {_shape(infos[m])}" for m in members)
+            )
+        twice = [m for m in members if any(m in other for other in found.values())]
+        if twice:
+            raise InputError(f"{twice[0]!r} is named as a training seed of two recipes")
+        found[name] = members
+    return found
+
+
+def shared_images(units: Sequence[Unit]) -> tuple[int, int]:
+    """How many different images some units have, and how many of these are in several units."""
+    images = np.concatenate([unit.different_images for unit in units])
+    _, times = np.unique(images, return_counts=True)
+    return len(times), int((times > 1).sum())
+
+
+def _of_run(run: RunFolder) -> list[Unit]:
+    summary = Summary.from_json(run.read_summary())
+    examples = run.read_examples()
+    check_examples(examples, [section.model.name for section in summary.sections])
+    samples = run.config.get("samples")
+    units = []
+    for section in summary.sections:
+        rows = examples[examples["model"] == section.model.name].reset_index(drop=True)
+        if len(rows) != section.data.n:
+            raise RunFolderError(
+                f"{run.path}: the summary tells of {section.data.n} examples of {section.model.name}, "
+                f"examples.parquet holds {len(rows)}"
+            )
+        units.append(
+            Unit(
+                run=run.path.resolve().name,
+                created=summary.created,
+                samples=samples if isinstance(samples, int) else None,
+                section=section,
+                examples=rows,
+                data=f"{section.data.name}, {section.data.split}",
+            )
+        )
+    return units
+
+
+def _shape(info: ModelInfo) -> tuple[Any, ...]:
+    return info.family, info.n_layers, info.d_model, info.n_parameters
+
+
+def _check_same_model(unit: Unit, earlier: Sequence[Unit]) -> None:
+    for other in earlier:
+        if _shape(other.section.model) != _shape(unit.section.model):
+            raise InputError(
+                f"two different models are called {unit.model!r}: {_shape(other.section.model)} in "
+                f"{other.run}, {_shape(unit.section.model)} in {unit.run} (family, layers, width, "
+                "parameters). Run one of them under another name"
+            )
+
+
+def _questions(unit: Unit) -> set[tuple[str, ...]]:
+    return set(unit.examples[_KEY].astype(str).itertuples(index=False, name=None))
+
+
+def _same_place(first: DataInfo, second: DataInfo) -> bool:
+    return (first.name, first.split) == (second.name, second.split)
+
+
+def _overlap(first: Unit, second: Unit) -> bool:
+    """Whether one split's same questions are in both (of different splits that is as it may be)."""
+    if not _same_place(first.section.data, second.section.data):
+        return False
+    return bool(_questions(first) & _questions(second))
+
+
+def _same_answers(first: Unit, second: Unit) -> bool:
+    if first.section.label_rule != second.section.label_rule:
+        return False
+    columns = [*_KEY, "prediction", "correct", "answer_probability"]
+    one, other = (
+        u.examples[columns].astype(dict.fromkeys(_KEY, str)).sort_values(columns[:4])
+        for u in (first, second)
+    )
+    if len(one) != len(other):
+        return False
+    same = (one[columns[:5]].to_numpy() == other[columns[:5]].to_numpy()).all()
+    near = np.allclose(one["answer_probability"], other["answer_probability"], atol=1e-4)
+    return bool(same and near)
+
+
+def _twice(first: Unit, second: Unit) -> str:
+    both = len(_questions(first) & _questions(second))
+    return (
+        f"{second.model} was asked {both} same questions of {second.data} in two runs, {first.run} "
+        f"({first.section.data.n} examples) and {second.run} ({second.section.data.n}), and these are not "
+        "the same answers to the same set: they would count twice. Give one of the two, or rename the "
+        "checkpoint if it is another one"
+    )
+
+
+def _told_apart(units: Sequence[Unit]) -> list[Unit]:
+    """Units whose model has two of one data name get the seed, then the tasks, then the run's name."""
+    named = list(units)
+    for more in (
+        lambda u: f"seed {u.section.data.seed}",
+        lambda u: " and ".join(u.section.data.tasks),
+        lambda u: f"run {u.run}",
+    ):
+        counts = pd.Series([u.key for u in named]).value_counts()
+        # Of all models: the same data keep the same name.
+        clashing = {key[1] for key, count in counts.items() if count > 1}  # type: ignore[index]
+        named = [
+            replace(u, data=f"{u.data}, {more(u)}") if u.data in clashing else u for u in named
+        ]
+    return named
+
+
+def _repeated_questions(units: Sequence[Unit]) -> list[str]:
+    """A remark for each model that some questions were asked of in several splits."""
+    remarks = []
+    for model in dict.fromkeys(u.model for u in units):
+        own = [(u.section.data.name, q) for u in units if u.model == model for q in _questions(u)]
+        repeated = len(own) - len(set(own))
+        if repeated:
+            remarks.append(
+                f"{repeated} questions of {model} are in more than one of the data sets compared; in what "
+                "is pooled over data sets they count each time, their images once."
+            )
+    return remarks

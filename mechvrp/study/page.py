@@ -1,0 +1,75 @@
+"""What every page of a study shares: one look, two scripts, and a policy that lets nothing else run."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import plotly.graph_objects as go
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from mechvrp.study import report_words
+
+__all__ = ["figure_json", "render"]
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(template: str, **values: Any) -> str:
+    """A self-contained page of one of the templates.
+
+    Values from data are escaped by Jinja's autoescape. Beside ``values`` a template has ``style``,
+    ``scripts`` (plotly's and ours) and ``policy``, which names both by their hashes and lets no request out.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    formats: dict[str, Callable[..., str]] = {
+        "percent": report_words.percent,
+        "three": report_words.three,
+        "signed": report_words.signed,
+        "change": report_words.signed_three,
+        "seconds": _seconds,
+    }
+    environment.filters.update(formats)
+    # Hashes of a policy are over the exact text between the tags.
+    scripts = [get_plotlyjs(), (_TEMPLATES / "report.js").read_text(encoding="utf-8")]
+    return environment.get_template(template).render(
+        style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        scripts=[Markup(script) for script in scripts],
+        policy=_policy(scripts),
+        **values,
+    )
+
+
+def figure_json(figure: go.Figure) -> Markup:
+    """A figure for a script element of type JSON."""
+    # Inside a script element only "</" and "<!--" could end or change it; no "<" is left at all.
+    text = str(figure.to_json())
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)
+
+
+def _policy(scripts: list[str]) -> str:
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+        for script in scripts
+    )
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f} s" if value < 120 else f"{value / 60:.1f} min"
