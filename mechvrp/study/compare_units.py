@@ -142,11 +142,16 @@ def shared_images(units: Sequence[Unit]) -> tuple[int, int]:
 
 def _of_run(run: RunFolder) -> list[Unit]:
     summary = Summary.from_json(run.read_summary())
+    if not any(section.accuracy for section in summary.sections):
+        return []
     examples = run.read_examples()
-    check_examples(examples, [section.model.name for section in summary.sections])
+    # A model that could not be observed has no accuracy, and no examples.
+    sections = [section for section in summary.sections if section.accuracy]
+    names = [section.model.name for section in sections]
+    check_examples(list(examples.columns), sorted(set(examples["model"])), names)
     samples = run.config.get("samples")
     units = []
-    for section in summary.sections:
+    for section in sections:
         rows = examples[examples["model"] == section.model.name].reset_index(drop=True)
         if len(rows) != section.data.n:
             raise RunFolderError(

@@ -74,9 +74,13 @@ class StudyConfig:
         "mean), noise on hidden states, on attention, and on both",
     )
     mask_fraction: float = _setting(0.3, "share of the image patches that is masked")
-    mask_draws: int = _setting(10, "random masks beside the top and bottom ones")
-    noise: float = _setting(1.0, "noise on hidden states, in standard deviations of each layer")
-    noise_draws: int = _setting(5, "draws of noise")
+    mask_draws: int = _setting(5, "random masks beside the top and bottom ones")
+    noise: float = _setting(
+        1.0,
+        "noise on hidden states, in standard deviations of each layer, and on the logarithm of "
+        "attention weights",
+    )
+    noise_draws: int = _setting(3, "draws of noise")
     probe_examples: int = _setting(
         10_000,
         "probes are fitted and judged on at most so many examples (whole images, drawn by the seed), "

@@ -10,13 +10,14 @@ from mechvrp.errors import InputError, NumericalError
 from mechvrp.store import Chunks
 from mechvrp.study.config import StudyConfig
 from mechvrp.study.correlating import signal_section
+from mechvrp.study.reading import READOUTS, readout_section
 from mechvrp.study.reading_pieces import bounded, hidden_states, observed_table, other_scores
-from mechvrp.study.schema import ProbeSection, SignalSection
+from mechvrp.study.schema import ProbeSection, ReadoutSection, SignalSection
 from mechvrp.study.sections import accuracy_rows, probe_section
 from mechvrp.study.stage_results import Correlated, ProbeChoice
 from mechvrp.study.telling import Teller
 
-__all__ = ["correlate"]
+__all__ = ["correlate", "count_folds"]
 
 #: Folds of the cross-validation within the training images.
 FOLDS = 5
@@ -65,13 +66,16 @@ def correlate(
         more = other_scores(pieces, sweep.chosen_layer, rest, sweep.probe.scores)
         scored = np.concatenate([drawn[sweep.heldout], rest])
         scores = np.concatenate([sweep.scores, more])
+    readouts = None
+    if config.readouts:
+        readouts = _readouts(hidden, part, *places, sweep, folds, config, teller)
     return Correlated(
         accuracy=accuracy_rows(
             right, tasks, groups, sides, seed=config.seed, n_resamples=config.n_resamples
         ),
         signals=signals,
         probe=probe,
-        readouts=None,
+        readouts=readouts,
         choice=choice,
         scored=tuple(scored.tolist()),
         scores=tuple(scores.tolist()),
@@ -128,6 +132,38 @@ def _probe(
     return sweep, section
 
 
+def _readouts(
+    hidden: np.ndarray,
+    seen: pd.DataFrame,
+    train: np.ndarray,
+    heldout: np.ndarray,
+    sweep: ProbeSweep | None,
+    folds: int,
+    config: StudyConfig,
+    teller: Teller,
+) -> ReadoutSection:
+    with teller.timed("readouts"), teller.bar("readouts", len(READOUTS)) as advance:
+        found = readout_section(
+            hidden,
+            seen,
+            train,
+            heldout,
+            sweep,
+            folds=folds,
+            seed=config.seed,
+            n_resamples=config.n_resamples,
+            progress=lambda _: advance(1),
+        )
+    teller.notes += found.gaps
+    read = [row for row in found.rows if row.auroc is not None]
+    words = f"{len(read)} of {len(found.rows)} beside the linear probe"
+    if read:
+        best = max(read, key=lambda row: row.auroc or 0.0)
+        words += f"; held-out AUROC up to {best.auroc:.3f} ({best.name})"
+    teller.done("readouts", words)
+    return found
+
+
 def _signals(
     seen: pd.DataFrame,
     train: np.ndarray,
@@ -153,13 +189,20 @@ def _signals(
     return found
 
 
+def count_folds(right: np.ndarray, groups: np.ndarray, train: np.ndarray) -> int:
+    """Five folds, or as many as there are training images with answers of the rarer kind (2 at least)."""
+    return max(2, min(FOLDS, *_images(right, groups, train)))
+
+
+def _images(right: np.ndarray, groups: np.ndarray, train: np.ndarray) -> list[int]:
+    return [len(set(groups[train][right[train] == value])) for value in (False, True)]
+
+
 def _folds(right: np.ndarray, groups: np.ndarray, train: np.ndarray, teller: Teller) -> int:
-    """Five folds, or as many as there are training images with answers of the rarer kind."""
-    images = [len(set(groups[train][right[train] == value])) for value in (False, True)]
-    folds = min(FOLDS, *images)
-    if 2 <= folds < FOLDS:
+    folds, images = count_folds(right, groups, train), _images(right, groups, train)
+    if folds < FOLDS and min(images) >= 2:
         teller.notes.append(
             f"{folds} folds of cross-validation instead of {FOLDS}: the training images hold "
             f"wrong answers on {images[0]} and right ones on {images[1]}"
         )
-    return max(folds, 2)
+    return folds

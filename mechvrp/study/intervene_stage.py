@@ -16,9 +16,10 @@ from mechvrp.circuits import (
     rank_by_probe_weight,
 )
 from mechvrp.data import Dataset
-from mechvrp.errors import InputError, UnavailableError
+from mechvrp.errors import InputError, NumericalError, UnavailableError
 from mechvrp.models import VLM
 from mechvrp.store import Chunks
+from mechvrp.study.causal_stage import run_causal
 from mechvrp.study.config import StudyConfig
 from mechvrp.study.reading_pieces import bounded, observed_table
 from mechvrp.study.schema import AblationSection
@@ -37,6 +38,7 @@ def intervene(
     dataset: Dataset,
     observed: Chunks,
     correlated: Correlated,
+    train: np.ndarray,
     heldout: np.ndarray,
     pieces: Pieces,
     config: StudyConfig,
@@ -48,7 +50,7 @@ def intervene(
         model, dataset: what is studied.
         observed: pieces of the observations, complete.
         correlated: the earlier stage's result.
-        heldout: held-out examples.
+        train, heldout: examples of either side.
         pieces: gives a stage's pieces.
         config, teller: of the study.
     """
@@ -59,14 +61,46 @@ def intervene(
             f"interventions were run on {len(held)} of {len(heldout)} held-out examples "
             f"(intervene_examples {config.intervene_examples})"
         )
-    ablation = None
-    if correlated.choice is None:
-        teller.gap("no ablation curve", "there is no probe to rank units by")
+    # The first token is the answer only where the clean answer is one token long.
+    single = (seen["answer_tokens"] == 1).to_numpy()[held]
+    left_out, held = int((~single).sum()), held[single]
+    if left_out and len(held):
+        teller.notes.append(
+            f"interventions: {left_out} of {len(single)} held-out examples are left out, whose clean "
+            "answer is not one token long"
+        )
+    ablation, causal = None, None
+    if not len(held):
+        teller.gap(
+            "no ablation curve and no causal interventions",
+            "they score the first generated token, and no held-out answer is one token long; they "
+            "need a task with one-token answers (polls, words of the model's vocabulary)",
+        )
     else:
-        ablation = _ablation(model, dataset, seen, correlated, held, pieces, config, teller)
+        outcomes = None
+        if config.causal:
+            causal, outcomes = run_causal(
+                model,
+                dataset,
+                observed,
+                seen,
+                correlated,
+                train,
+                held,
+                left_out,
+                pieces,
+                config,
+                teller,
+            )
+        if correlated.choice is None:
+            teller.gap("no ablation curve", "there is no probe to rank units by")
+        else:
+            ablation = _ablation(
+                model, dataset, seen, correlated, held, outcomes, pieces, config, teller
+            )
     return Intervened(
         ablation=ablation,
-        causal=None,
+        causal=causal,
         timings_s=teller.timings,
         notes=tuple(teller.notes),
     )
@@ -78,33 +112,21 @@ def _ablation(
     seen: pd.DataFrame,
     correlated: Correlated,
     held: np.ndarray,
+    outcomes: AblationOutcomes | None,
     pieces: Pieces,
     config: StudyConfig,
     teller: Teller,
 ) -> AblationSection | None:
-    # The first token is the answer only where the clean answer is one token long.
-    single = (seen["answer_tokens"] == 1).to_numpy()[held]
-    if not single.all() and single.any():
-        teller.notes.append(
-            f"ablation curve: {(~single).sum()} of {len(single)} held-out examples are left out, "
-            "whose clean answer is not one token long"
-        )
-    held = held[single]
+    """The curve, of outcomes that are there or that are run now."""
     assert correlated.choice is not None
     site = correlated.choice.site
     ranking = rank_by_probe_weight(correlated.choice.probe, site)
-    ks = config.ks or default_ks(model.d_model)
     try:
         with teller.timed("ablations"):
-            if not len(held):
-                raise UnavailableError(
-                    "the ablation curve scores the first generated token, and no held-out answer is "
-                    "one token long; it needs a task with one-token answers (polls, words of the "
-                    "model's vocabulary)"
-                )
-            outcomes = _ablated(
-                model, dataset, pieces("ablate", len(held)), held, ranking, ks, config, teller
-            )
+            if outcomes is None:
+                ks = config.ks or default_ks(model.d_model)
+                chunks = pieces("ablate", len(held))
+                outcomes = _ablated(model, dataset, chunks, held, ranking, ks, config, teller)
             right = seen["correct"].to_numpy(dtype=bool)[held]
             if not np.array_equal(outcomes.clean, right):
                 differ = int((outcomes.clean != right).sum())
@@ -116,14 +138,14 @@ def _ablation(
                 outcomes.top,
                 outcomes.random,
                 seen["image_id"].to_numpy(dtype=str)[held],
-                ks,
+                outcomes.ks,
                 seen["task"].to_numpy(dtype=str)[held],
                 units=model.d_model,
                 site=site,
                 seed=config.seed,
                 n_resamples=config.n_resamples,
             )
-    except (InputError, UnavailableError) as error:
+    except (InputError, UnavailableError, NumericalError) as error:
         teller.gap("no ablation curve", error)
         return None
     worst = min((p for p in curve.points if p.k), key=lambda p: p.excess.value)

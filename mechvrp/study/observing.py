@@ -10,7 +10,13 @@ import numpy as np
 import pandas as pd
 
 from mechvrp.data import is_correct, normalised_for_vote
-from mechvrp.reliability import STRUCTURE_FEATURES, Observations, observe, structure_features
+from mechvrp.reliability import (
+    STRUCTURE_FEATURES,
+    Observations,
+    comparator_columns,
+    observe,
+    structure_features,
+)
 from mechvrp.study.config import StudyConfig
 
 if TYPE_CHECKING:
@@ -53,17 +59,20 @@ def observe_missing(
     for index in range(len(chunks)):
         rows = chunks.rows(index)
         if index in missing:
+            samples = dataset[rows.start : rows.stop]
             seen = observe(
                 model,
-                dataset[rows.start : rows.stop],
+                samples,
                 k=config.samples,
                 seed=config.seed,
                 max_new_tokens=config.max_new_tokens,
                 normalise=partial(normalised_for_vote, reading=config.yes_no),
                 batch_size=config.batch_size,
             )
-            arrays = _arrays(seen)
-            chunks.write(index, _table(seen, rows, config), arrays, _DIMS)
+            table = _table(seen, rows, config)
+            if config.comparators:
+                table = pd.concat([table, comparator_columns(model, samples)], axis=1)
+            chunks.write(index, table, _arrays(seen), _DIMS)
         advance(len(rows))
 
 

@@ -30,8 +30,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "causal": True,
         "comparators": True,
         "draws": 199,
-        "mask_draws": 50,
-        "noise_draws": 20,
+        "mask_draws": 20,
+        "noise_draws": 10,
     },
 }
 

@@ -116,6 +116,7 @@ class ModelStudy:
                 self.dataset,
                 self._observations,
                 correlated,
+                self.train,
                 self.heldout,
                 self._pieces,
                 self.config,

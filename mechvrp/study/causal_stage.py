@@ -1,0 +1,155 @@
+"""The causal rows of a study, piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from mechvrp.circuits import AblationOutcomes, rank_by_probe_weight
+from mechvrp.data import Dataset
+from mechvrp.models import VLM
+from mechvrp.store import Chunks
+from mechvrp.study.causal_rows import causal_section
+from mechvrp.study.causal_spec import CausalSpec, causal_spec
+from mechvrp.study.config import StudyConfig
+from mechvrp.study.correlate_stage import count_folds
+from mechvrp.study.intervening import dims_of, intervene, join_interventions, observed_maps
+from mechvrp.study.reading_pieces import bounded, hidden_states
+from mechvrp.study.schema import CausalSection
+from mechvrp.study.stage_results import Correlated
+from mechvrp.study.telling import Teller
+
+__all__ = ["run_causal"]
+
+#: The part of the interventions that is the ablation curve, too.
+_CURVE = "residual_neurons_zero"
+
+
+def run_causal(
+    model: VLM,
+    dataset: Dataset,
+    observed: Chunks,
+    seen: pd.DataFrame,
+    correlated: Correlated,
+    train: np.ndarray,
+    held: np.ndarray,
+    left_out: int,
+    pieces: Callable[[str, int], Chunks],
+    config: StudyConfig,
+    teller: Teller,
+) -> tuple[CausalSection, AblationOutcomes | None]:
+    """All interventions, and among them the outcomes of the ablation curve (where they could be run).
+
+    Args:
+        model, dataset: what is studied.
+        observed, seen: the observations: their pieces, and the table.
+        correlated: with the probe that ranks units.
+        train: training examples, which set scales, means and the ranking of MLP neurons.
+        held: held-out examples whose clean answer is one token long.
+        left_out: other held-out examples.
+        pieces: gives a stage's pieces.
+        config, teller: of the study.
+    """
+    with teller.timed("interventions"):
+        spec = _spec(model, dataset, observed, seen, correlated, train, config)
+        maps = _maps(observed, held)
+        chunks = pieces("intervene", len(held))
+        missing = set(chunks.missing())
+        with teller.bar("intervening", len(chunks) * len(spec.conditions)) as advance:
+            for index in range(len(chunks)):
+                if index not in missing:
+                    advance(len(spec.conditions))
+                    continue
+                inside = chunks.rows(index)
+                rows = held[inside]
+                table, arrays = intervene(
+                    model,
+                    [dataset[int(i)] for i in rows],
+                    maps[inside.start : inside.stop],
+                    spec,
+                    advance=lambda _: advance(1),
+                )
+                chunks.write(index, table.assign(example=rows), arrays, dims_of(arrays))
+        arrays, failed = join_interventions(chunks)
+        groups = seen["image_id"].to_numpy(dtype=str)[held]
+        right = seen["correct"].to_numpy(dtype=bool)[held]
+        section = causal_section(
+            spec,
+            arrays,
+            failed,
+            groups,
+            right=right,
+            left_out=left_out,
+            seed=config.seed,
+            n_resamples=config.n_resamples,
+        )
+    for gap in section.gaps:
+        teller.notes.append(f"interventions: {gap}")
+    moved = [row for row in section.rows if row.q is not None and row.q <= 0.05]
+    teller.done(
+        "interventions", f"{len(section.rows)} rows, {len(moved)} with a change at q <= 0.05"
+    )
+    return section, _curve(spec, arrays, failed)
+
+
+def _spec(
+    model: VLM,
+    dataset: Dataset,
+    observed: Chunks,
+    seen: pd.DataFrame,
+    correlated: Correlated,
+    train: np.ndarray,
+    config: StudyConfig,
+) -> CausalSpec:
+    groups, right = seen["image_id"].to_numpy(dtype=str), seen["correct"].to_numpy(dtype=bool)
+    some = bounded(train, groups, config.probe_examples // 2, config.seed)
+    choice = correlated.choice
+    return causal_spec(
+        model,
+        (dataset[int(i)] for i in some),
+        hidden_states(observed, some),
+        right[some],
+        groups[some],
+        ranking=rank_by_probe_weight(choice.probe, choice.site) if choice else None,
+        ks=config.ks,
+        draws=config.draws,
+        mask_draws=config.mask_draws,
+        noise_draws=config.noise_draws,
+        amount=config.noise,
+        fraction=config.mask_fraction,
+        folds=count_folds(right, groups, some),
+        seed=config.seed,
+        reading=config.yes_no,
+        batch_size=config.batch_size,
+    )
+
+
+def _maps(observed: Chunks, rows: np.ndarray) -> list[np.ndarray]:
+    """The mean attention maps of the examples ``rows`` (ascending)."""
+    found: list[np.ndarray] = []
+    for index, table in enumerate(observed.tables(["map", "map_rows"])):
+        inside = observed.rows(index)
+        mine = rows[(rows >= inside.start) & (rows < inside.stop)] - inside.start
+        found += observed_maps(table.iloc[mine])
+    return found
+
+
+def _curve(
+    spec: CausalSpec, arrays: dict[str, np.ndarray], failed: dict[str, tuple[str, ...]]
+) -> AblationOutcomes | None:
+    """The part that zeroes residual dimensions, with the clean run as k = 0."""
+    if _CURVE not in spec.conditions or any(failed.get(_CURVE, ())):
+        return None
+    clean = arrays[f"{_CURVE}.clean"] == 1
+    top = arrays[f"{_CURVE}.edited"][:, 0] == 1
+    random = arrays[f"{_CURVE}.control"].swapaxes(0, 1) == 1
+    draws = np.broadcast_to(clean, (len(random), 1, len(clean)))
+    ks = next(at.ks for at in spec.ablations if at.family == "residual neurons")
+    return AblationOutcomes(
+        (0, *ks),
+        clean,
+        np.concatenate([clean[None], top]),
+        np.concatenate([draws, random], axis=1),
+    )
