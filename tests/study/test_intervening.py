@@ -17,7 +17,7 @@ from mechvrp.errors import InputError
 from mechvrp.plots import causal_changes, corruption_by_layer
 from mechvrp.reliability import attention_maps, mean_map
 from mechvrp.store import Chunks
-from mechvrp.study import report, report_words
+from mechvrp.study import page, report_words
 from mechvrp.study.causal_rows import causal_section
 from mechvrp.study.causal_spec import CausalSpec, attention_windows, causal_spec
 from mechvrp.study.causal_words import causal_findings, causal_part
@@ -29,6 +29,7 @@ from mechvrp.study.intervening import (
     join_interventions,
     observed_maps,
 )
+from mechvrp.study.page import figure_json
 from mechvrp.study.rows import CausalSection
 
 
@@ -264,9 +265,9 @@ def test_words_claim_only_what_intervals_and_tests_allow():
     assert "That accuracy falls there is not shown" in steady[3].text
 
 
-def page(section):
+def page_of(section):
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(report._TEMPLATES),
+        loader=jinja2.FileSystemLoader(page._TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -278,20 +279,20 @@ def page(section):
         signed=report_words.signed,
         change=report_words.signed_three,
     )
-    part = causal_part(section, report._figure_json)
+    part = causal_part(section, figure_json)
     return environment.get_template("causal.html").render(section={"causal": part}, prefix="m1")
 
 
 def test_the_page_shows_every_row_and_gap_escaped():
     section = section_of(top=0.4, noisy=0.7, entropy=0.0)
     rows = (replace(section.rows[0], name="<b>top</b>"), *section.rows[1:])
-    html = page(replace(section, rows=rows, gaps=("a <script> gap",)))
+    html = page_of(replace(section, rows=rows, gaps=("a <script> gap",)))
     assert "<b>top</b>" not in html
     assert "&lt;b&gt;top&lt;/b&gt;" in html
     assert "a &lt;script&gt; gap" in html
     assert html.count('<th scope="row">') == len(rows)
     assert html.count('type="application/json"') == 1 + len({row.family for row in rows})
-    assert page(CausalSection((), 200, ("nothing ran",))).count("nothing ran") == 1
+    assert page_of(CausalSection((), 200, ("nothing ran",))).count("nothing ran") == 1
 
 
 def test_sections_survive_json():
