@@ -79,7 +79,7 @@ def _patches(row: CausalRow) -> Finding:
 def _judged(text: str, row: CausalRow) -> Finding:
     """A sentence that ends with a row's difference to its control, and its verdict."""
     q = row.excess_q
-    test = f" (q = {three(q)})" if q is not None else ""
+    test = f" (q {_compared(q)})" if q is not None else ""
     if row.excess_high < 0 and q is not None and q <= _Q:
         return Finding("shown", f"{text}{test}: more is lost than by the control.")
     if row.excess_low > 0 and q is not None and q <= _Q:
@@ -103,7 +103,7 @@ def _units(family: str, rows: Sequence[CausalRow]) -> Finding:
     ]
     least = 1 / (1 + worst.draws)
     test = (
-        f"(Rank among {worst.draws} random draws: p = {three(worst.excess_p)}, q = {three(worst.excess_q)} "
+        f"(Rank among {worst.draws} random draws: p {_compared(worst.excess_p)}, q {_compared(worst.excess_q)} "
         f"over {len(rows)} tests; no p below {three(least)} is possible.)"
     )
     text = (
@@ -172,3 +172,10 @@ def _excess(row: CausalRow) -> str:
 
 def _pp(value: float, low: float, high: float) -> str:
     return f"{signed(value)}\u00a0pp (95\u00a0% interval {signed(low)} to {signed(high)})"
+
+
+def _compared(p: float | None) -> str:
+    """``= 0.012``, or ``< 0.001``: three decimals never make a p of nothing."""
+    if p is None:
+        return "not known"
+    return "< 0.001" if p < 0.001 else f"= {three(p)}"

@@ -44,9 +44,31 @@ def small_pieces(monkeypatch):
     monkeypatch.setattr(observing, "_PIECE", PIECE)
 
 
+#: A run that has every part: readouts, comparators and causal rows.
+EVERYTHING = {
+    **OPTIONS,
+    "n": 48,
+    "ks": (0, 2),
+    "readouts": True,
+    "comparators": True,
+    "causal": True,
+    "mask_draws": 1,
+    "noise_draws": 1,
+}
+
+
 @pytest.fixture(scope="module")
 def whole(model, tmp_path_factory):
     """An uninterrupted run, and how many files it wrote."""
+    return uninterrupted(model, tmp_path_factory.mktemp("whole"), OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def whole_of_everything(model, tmp_path_factory):
+    return uninterrupted(model, tmp_path_factory.mktemp("everything"), EVERYTHING)
+
+
+def uninterrupted(model, folder, options):
     written = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(observing, "_PIECE", PIECE)
@@ -54,9 +76,7 @@ def whole(model, tmp_path_factory):
         patch.setattr(
             atomic.os, "replace", lambda a, b: (written.append(Path(b).name), replace(a, b))
         )
-        result = mechvrp.run_study(
-            model, "scenes", out=tmp_path_factory.mktemp("whole") / "run", **OPTIONS
-        )
+        result = mechvrp.run_study(model, "scenes", out=folder / "run", **options)
     return result.run, written
 
 
@@ -88,9 +108,19 @@ def test_a_run_killed_at_any_write_ends_with_the_same_records(
     model, whole, tmp_path, monkeypatch, n
 ):
     """At random moments, before and after a file has taken its place."""
+    pieces = [name for name in whole[1] if name[:6].isdigit()]
+    assert len(pieces) >= 14  # five pieces observed and three ablated, two files each
+    kill_and_compare(model, whole, OPTIONS, tmp_path, monkeypatch, n)
+
+
+@pytest.mark.slow
+def test_a_run_of_everything_killed_at_any_write(model, whole_of_everything, tmp_path, monkeypatch):
+    kill_and_compare(model, whole_of_everything, EVERYTHING, tmp_path, monkeypatch, 8)
+
+
+def kill_and_compare(model, whole, options, tmp_path, monkeypatch, n):
     run, written = whole
     pieces = [name for name in written if name[:6].isdigit()]
-    assert len(pieces) >= 14  # five pieces observed and three ablated, two files each
     moments = random.Random(0).sample(range(2 * len(written)), n)
     replace = os.replace
     for moment in moments:
@@ -109,7 +139,7 @@ def test_a_run_killed_at_any_write_ends_with_the_same_records(
         with monkeypatch.context() as patch:
             patch.setattr(atomic.os, "replace", dying)
             with pytest.raises(Killed):
-                mechvrp.run_study(model, "scenes", out=out, **OPTIONS)
+                mechvrp.run_study(model, "scenes", out=out, **options)
         again: list[str] = []
 
         def noting(a, b, again=again):
@@ -118,7 +148,7 @@ def test_a_run_killed_at_any_write_ends_with_the_same_records(
 
         with monkeypatch.context() as patch:
             patch.setattr(atomic.os, "replace", noting)
-            resumed = mechvrp.run_study(model, "scenes", out=out, **OPTIONS)
+            resumed = mechvrp.run_study(model, "scenes", out=out, **options)
         same(resumed.run, run)
         before = [name for name in written[: (moment + 1) // 2] if name[:6].isdigit()]
         repeated = len(before) + len([n for n in again if n[:6].isdigit()]) - len(pieces)
