@@ -14,7 +14,16 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from benchmarks import arithmetic, attention, attribution, startup, sweeping, tracing
+from benchmarks import (
+    arithmetic,
+    attention,
+    attribution,
+    monitoring,
+    observing,
+    startup,
+    sweeping,
+    tracing,
+)
 from benchmarks.models import SHAPES
 from benchmarks.table import Row, markdown
 
@@ -63,6 +72,8 @@ def main(
             if name in ("llava", "qwen2-vl")
         },
         "Attention rows": lambda: attention.rows(shapes["llava"]),
+        "Observation pass": lambda: observing.rows(shapes["llava"]),
+        "Monitor": lambda: monitoring.rows(shapes["llava"]),
         "Attribution patching on the embedded models": attribution.rows,
     }
     kept = HERE / "results.json"

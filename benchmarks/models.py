@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 import mechvrp
 
-__all__ = ["SHAPES", "Shape", "batch", "built", "config"]
+__all__ = ["SHAPES", "Shape", "answering", "batch", "built", "config", "samples"]
 
 _IMAGE = 10  # id of the image placeholder
 _VOCABULARY = 32_000
@@ -159,3 +161,56 @@ def batch(model: mechvrp.VLM, shape: Shape, examples: int, seed: int) -> mechvrp
     if shape.name == "paligemma":
         inputs["token_type_ids"] = torch.zeros_like(ids)
     return model.batch(**inputs)
+
+
+def answering(shape: Shape, *, attn: str = "sdpa") -> mechvrp.VLM:
+    """The LLaVA-shaped model with a processor, so that it can be asked: every id is a word of its own.
+
+    Its weights are random, so it is as unsure as can be, and answers until it is stopped.
+    """
+    import transformers as tf
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    model = built(shape, attn=attn)
+    model.config.mechvrp_instruction = ""  # no instruction behind the question
+    words = {f"w{i}": i for i in range(_VOCABULARY)}
+    specials = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "<image>": _IMAGE}
+    for token, i in specials.items():
+        del words[f"w{i}"]
+        words[token] = i
+    raw = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    raw.add_special_tokens(list(specials))
+    tokenizer = tf.PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        extra_special_tokens={"image_token": "<image>"},
+    )
+    side = 14 * shape.side
+    images = tf.CLIPImageProcessor(
+        size={"shortest_edge": side}, crop_size={"height": side, "width": side}
+    )
+    processor = tf.LlavaProcessor(
+        images,
+        tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )
+    return mechvrp.load(model, processor=processor)
+
+
+def samples(shape: Shape, examples: int, seed: int) -> list[mechvrp.Sample]:
+    """Random images, and questions of equally many random words."""
+    rng = np.random.default_rng(seed)
+    side = 14 * shape.side
+    found = []
+    for i in range(examples):
+        pixels = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+        words = rng.integers(100, _VOCABULARY, shape.text - 2)
+        question = " ".join(f"w{word}" for word in words)
+        found.append(mechvrp.Sample(Image.fromarray(pixels), question, image_id=f"{seed}-{i}"))
+    return found

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mechvrp.patching import steer as steer
     from mechvrp.patching import sweep as sweep
     from mechvrp.patching import zero as zero
+    from mechvrp.reliability import Monitor as Monitor
     from mechvrp.study import compare_runs as compare_runs
     from mechvrp.study import run_study as run_study
     from mechvrp.tracing import Activations as Activations
@@ -59,6 +60,7 @@ _NAMES = {
     "Activations": "tracing",
     "Batch": "models",
     "Dataset": "data",
+    "Monitor": "reliability",
     "Sample": "data",
     "Site": "tracing",
     "VLM": "models",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import attention, models, sweeping
+from benchmarks import attention, models, monitoring, observing, sweeping
 from benchmarks.table import Row, markdown
 
 
@@ -27,6 +27,18 @@ def test_attention_rows_are_measured():
     time, memory = attention.rows(models.SHAPES["llava"].smaller(), repeats=1)
     assert time.unit == "%"
     assert memory.value >= 0
+
+
+def test_the_observation_pass_and_the_monitor_are_measured():
+    """``rows`` itself asserts that their answers are those of ``generate``."""
+    small = models.SHAPES["llava"].smaller()
+    short, longer = observing.rows(small, examples=2, repeats=1)
+    assert short.least == 8
+    assert short.value > 0
+    assert longer.value > 0
+    (beyond,) = monitoring.rows(small, repeats=2)
+    assert beyond.unit == "%"
+    assert beyond.value > -100
 
 
 def test_a_row_knows_whether_it_reached_its_goal():

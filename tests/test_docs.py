@@ -16,7 +16,8 @@ def blocks(name: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def test_the_readme_s_python_runs(tmp_path):
+def test_the_readme_s_python_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     # nnsight reads a trace's source from its file, so the examples are run from one.
     script = tmp_path / "readme.py"
     script.write_text("\n".join(blocks("README.md", "python")))
@@ -27,6 +28,10 @@ def test_the_readme_s_python_runs(tmp_path):
     assert scope["logits"].shape == (8, batch.tokens.length, model.d_vocab)
     assert scope["patched"].shape == (8, model.d_vocab)
     assert scope["acts"].n_examples == 60
+    assert scope["found"].answer in ("yes", "no")
+    assert 0 < scope["found"].reliability < 1
+    assert scope["found"].abstain
+    assert scope["monitor"].guarantee in str(scope["monitor"])
 
 
 def test_contributing_s_family_is_accepted():

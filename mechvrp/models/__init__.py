@@ -6,6 +6,7 @@ from mechvrp.models.families import Grid as Grid
 from mechvrp.models.families import Modules as Modules
 from mechvrp.models.families import families as known_families
 from mechvrp.models.families import register_family as register_family
+from mechvrp.models.fingerprints import fingerprint as fingerprint
 from mechvrp.models.loading import EmbeddedModel as EmbeddedModel
 from mechvrp.models.loading import embedded_models as embedded_models
 from mechvrp.models.loading import load as load
@@ -25,6 +26,7 @@ __all__ = [
     "Modules",
     "TokenMap",
     "embedded_models",
+    "fingerprint",
     "known_families",
     "load",
     "register_family",

@@ -44,6 +44,8 @@ from mechvrp.reliability.margins import Margins as Margins
 from mechvrp.reliability.margins import lens_logits as lens_logits
 from mechvrp.reliability.margins import logit_margins as logit_margins
 from mechvrp.reliability.margins import mlp_share as mlp_share
+from mechvrp.reliability.monitor import Monitor as Monitor
+from mechvrp.reliability.monitor import MonitorAnswer as MonitorAnswer
 from mechvrp.reliability.observations import STRUCTURE_SIGNALS as STRUCTURE_SIGNALS
 from mechvrp.reliability.observations import Observations as Observations
 from mechvrp.reliability.observing import observe as observe
@@ -95,6 +97,8 @@ __all__ = [
     "Fusion",
     "IsotonicCalibration",
     "Margins",
+    "Monitor",
+    "MonitorAnswer",
     "Observations",
     "Outcomes",
     "PlattScaling",

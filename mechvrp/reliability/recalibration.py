@@ -27,6 +27,7 @@ __all__ = [
     "Recalibration",
     "TemperatureScaling",
     "load_recalibration",
+    "recalibration_of",
 ]
 
 _FORMAT = 1
@@ -237,15 +238,24 @@ def load_recalibration(path: str | Path) -> Recalibration:
         raise DataError(f"cannot read a recalibration from {place}: {error}") from error
     if not isinstance(record, dict) or record.get("format") != _FORMAT:
         raise DataError(f"{place} is no recalibration of format {_FORMAT}")
-    numbers = {key: value for key, value in record.items() if key not in ("format", "kind")}
+    return recalibration_of({k: v for k, v in record.items() if k != "format"}, str(place))
+
+
+def recalibration_of(record: dict[str, Any], where: str) -> Recalibration:
+    """The recalibration of this ``kind`` and these numbers (its ``to_dict``).
+
+    Raises:
+        DataError: the kind is unknown, or the numbers are not its own; ``where`` is named.
+    """
+    numbers = {key: value for key, value in record.items() if key != "kind"}
     kind = record.get("kind")
     if kind not in _KINDS:
-        raise DataError(f"{place} is of kind {kind!r}; expected one of {sorted(_KINDS)}")
+        raise DataError(f"{where} is of kind {kind!r}; expected one of {sorted(_KINDS)}")
     try:
         plain = {k: tuple(v) if isinstance(v, list) else float(v) for k, v in numbers.items()}
         return cast(Recalibration, _KINDS[kind](**plain))
     except (TypeError, ValueError) as error:
-        raise DataError(f"{place} does not hold the numbers of {kind!r}: {error}") from error
+        raise DataError(f"{where} does not hold the numbers of {kind!r}: {error}") from error
 
 
 def _best_temperature(loss: Any) -> float:

@@ -17,7 +17,7 @@ from rich.console import Console
 from mechvrp import data as benchmarks
 from mechvrp.data import Dataset, train_test_split
 from mechvrp.errors import InputError
-from mechvrp.models import VLM, load
+from mechvrp.models import VLM, fingerprint, load
 from mechvrp.store import RunFolder
 from mechvrp.study.checking import usable_dataset
 from mechvrp.study.config import StudyConfig
@@ -259,11 +259,7 @@ def _identity(models: Sequence[Any], dataset: Dataset | None) -> dict[str, Any] 
         }
     for model in models:
         if isinstance(model, VLM):
-            # Sums in double precision: cheap, and another for other weights.
-            sums = [float(p.detach().double().sum()) for p in model.model.parameters()]
-            found.setdefault("models", {})[model.name] = hashlib.sha256(
-                repr(sums).encode()
-            ).hexdigest()[:16]
+            found.setdefault("models", {})[model.name] = fingerprint(model)
     return found or None
 
 

@@ -60,7 +60,7 @@ EXAMPLE_COLUMNS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """One model: its name, the family's name and its sizes."""
+    """One model: its name, the family's name, its sizes, and which weights it had (``fingerprint``)."""
 
     name: str
     family: str
@@ -69,6 +69,7 @@ class ModelInfo:
     n_parameters: int
     dtype: str
     device: str
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mechvrp.data import Dataset
 from mechvrp.errors import InputError, NumericalError, RunFolderError, UnavailableError
-from mechvrp.models import VLM
+from mechvrp.models import VLM, fingerprint
 from mechvrp.store import Chunks, RunFolder
 from mechvrp.study.config import StudyConfig
 from mechvrp.study.correlate_stage import correlate
@@ -255,6 +255,7 @@ def _model_info(model: VLM) -> ModelInfo:
         n_parameters=sum(p.numel() for p in model.model.parameters()),
         dtype=str(model.dtype).removeprefix("torch."),
         device=model.device.type,
+        fingerprint=fingerprint(model),
     )
 
 

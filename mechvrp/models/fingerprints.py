@@ -1,0 +1,83 @@
+"""``fingerprint``: which weights these are, in a few letters."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from mechvrp.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from mechvrp.models.vlm import VLM
+
+__all__ = ["fingerprint"]
+
+#: Words of each tensor that are taken as they are, evenly spread.
+_SAMPLED = 512
+
+# What was found of a model, and the state of its weights then.
+_known: WeakKeyDictionary[VLM, tuple[tuple[Any, ...], str]] = WeakKeyDictionary()
+
+
+def fingerprint(model: VLM) -> str:
+    """A digest of a model's architecture, sizes, dtypes and weights: 32 hexadecimal digits.
+
+    Of each weight tensor its name, shape and dtype, the sum of its bits taken as 64-bit whole numbers, and
+    512 of these spread over it. So any one value that changes is seen, and so are most changes of
+    order. Sums of whole numbers do not depend on threads or devices, as sums of floats do: the same
+    checkpoint has the same fingerprint anywhere. It tells checkpoints apart, and is no defence
+    against weights made to collide. The processor and buffers have no part in it.
+
+    Weights are read once for each model, at the speed of memory, and again only after they were replaced
+    or edited in place; an edit through ``.data`` is hidden from PyTorch's own count of edits, and from
+    this.
+
+    Raises:
+        UnavailableError: weights are not in memory (offloaded), or of a dtype that has no plain bits.
+    """
+    state = tuple(_state(p) for p in model.model.parameters())
+    found = _known.get(model)
+    if found is None or found[0] != state:
+        found = (state, _digest(model))
+        _known[model] = found
+    return found[1]
+
+
+def _state(parameter: Tensor) -> tuple[int, int]:
+    # Tensors made in inference mode count no edits.
+    return parameter.data_ptr(), -1 if parameter.is_inference() else parameter._version
+
+
+def _digest(model: VLM) -> str:
+    found = hashlib.sha256(type(model.model).__name__.encode())
+    for name, parameter in sorted(model.model.named_parameters()):
+        shape = "x".join(map(str, parameter.shape))
+        found.update(f"\0{name}\0{shape}\0{parameter.dtype}\0".encode())
+        if parameter.is_meta:
+            raise UnavailableError(
+                f"{model.name}: {name} is not in memory, so it has no fingerprint; load the model "
+                "without offloading"
+            )
+        try:
+            numbers = parameter.detach().reshape(-1).view(torch.uint8)
+        except (RuntimeError, NotImplementedError) as error:
+            raise UnavailableError(
+                f"{model.name}: the bits of {name} ({parameter.dtype}) cannot be read: {error}"
+            ) from error
+        whole = len(numbers) // 8 * 8
+        if numbers.storage_offset() % 8:
+            numbers = numbers.clone()  # words of 64 bits begin at multiples of 8 bytes
+        words = numbers[:whole].view(torch.int64)
+        # It wraps at 2^64, so the order of the additions does not matter.
+        found.update(f"{int(words.sum())}\0".encode())
+        found.update(_bytes(words[:: max(1, len(words) // _SAMPLED)]))
+        found.update(_bytes(numbers[whole:]))
+    return found.hexdigest()[:32]
+
+
+def _bytes(numbers: Tensor) -> bytes:
+    return numbers.cpu().contiguous().numpy().tobytes()
