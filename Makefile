@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := runs/demo
+VRP := runs/vrp
 MODELS := tiny-llava tiny-paligemma tiny-qwen2-vl
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test test-all lint format bench clean
+.PHONY: help demo test test-all lint format vrp bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +43,12 @@ lint: $(STAMP) ## style, types, and the order of the folders
 format: $(STAMP) ## put the code in shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+vrp: $(STAMP) ## the whole VRP study of the embedded models (about two hours on two cores), compared
+	for split in adversarial popular random mixed; do for model in $(MODELS); do \
+	  $(BIN)/mechvrp study --config docs/vrp/$$split.yaml --model $$model --out $(VRP)/$$split-$$model || exit 1; \
+	done; done
+	$(BIN)/mechvrp compare $(VRP)/*-tiny-* --out $(VRP)/compared
 
 bench: $(STAMP) ## benchmarks; the table is benchmarks/RESULTS.md
 	MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184 $(BIN)/python -m benchmarks

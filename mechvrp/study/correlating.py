@@ -116,16 +116,22 @@ def _row(
 
 
 def _adjusted(rows: list[SignalRow]) -> tuple[SignalRow, ...]:
-    """The rows with q: over the signals of one scope, those that use the label apart."""
-    families: dict[tuple[str, bool], list[int]] = {}
+    """The rows with q: over the signals of one scope, those that use the label apart.
+
+    Signals that rank all examples alike (H_s and H_s / log S on one grid; log-probability and probability of
+    one token) are one test and count once.
+    """
+    families: dict[tuple[str, bool], dict[tuple[float, float | None, int], list[int]]] = {}
     for index, row in enumerate(rows):
         if row.p is not None:
-            families.setdefault((row.scope, row.uses_label), []).append(index)
+            tests = families.setdefault((row.scope, row.uses_label), {})
+            tests.setdefault((row.p, row.auroc, row.n), []).append(index)
     found = list(rows)
-    for indices in families.values():
-        adjusted = benjamini_hochberg([rows[i].p or 0.0 for i in indices])
-        for i, q in zip(indices, adjusted, strict=True):
-            found[i] = replace(rows[i], q=float(q))
+    for tests in families.values():
+        adjusted = benjamini_hochberg([p for p, _, _ in tests])
+        for indices, q in zip(tests.values(), adjusted, strict=True):
+            for i in indices:
+                found[i] = replace(rows[i], q=float(q))
     return tuple(found)
 
 

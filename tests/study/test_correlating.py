@@ -63,6 +63,20 @@ def test_p_is_of_the_rank_test_and_q_of_its_family(made):
             assert [r.q for r in family] == pytest.approx(adjusted.tolist())
 
 
+def test_signals_that_rank_alike_are_one_test(made):
+    """Copies of a signal on another scale change no q."""
+    seen, section = made
+    seen = seen.assign(
+        spatial_entropy_normalised=seen["spatial_entropy"] / np.log(64),
+        logit_entropy=np.exp(seen["p_tok"]),
+    )
+    sides = np.arange(120), np.arange(120, 240)
+    more = signal_section(seen, *sides, folds=3, seed=0, n_resamples=100)
+    found = {(r.name, r.scope): r.q for r in more.rows}
+    assert all(found[r.name, r.scope] == r.q for r in section.rows)
+    assert found["logit_entropy", "all"] == found["p_tok", "all"]
+
+
 def test_what_tells_is_found_and_noise_is_not(made):
     rows = {(r.name, r.scope): r for r in made[1].rows}
     assert rows["answer_probability", "all"].q < 0.01
