@@ -90,7 +90,7 @@ def study(
         int | None,
         typer.Option(
             min=20,
-            help="Random sets of units beside each top-k, and shuffles. \\[default: 20; full 199]",
+            help="Random sets of units beside each top-k, and shuffles. \\[default: 20; vrp 49; full 199]",
         ),
     ] = None,
     k: Annotated[

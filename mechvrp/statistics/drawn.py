@@ -21,7 +21,7 @@ from mechvrp.statistics.correctness import sign_flips
 from mechvrp.statistics.estimate import Estimate, PairedChange
 from mechvrp.statistics.multiplicity import two_sided_permutation_p
 
-__all__ = ["DrawnChange", "drawn_accuracy_change"]
+__all__ = ["DrawnChange", "drawn_accuracy_change", "not_narrower"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def _paired(
         weighted=True,
         **settings,
     )
-    found = _not_narrower(found, share)
+    found = not_narrower(found, share)
     codes, n_groups = group_codes(groups, len(values))
     sums = np.zeros(n_groups, dtype=np.int64)
     np.add.at(sums, codes, values)
@@ -127,7 +127,7 @@ def _paired(
     return PairedChange(found, two_sided_permutation_p(float(sums.sum()), null))
 
 
-def _not_narrower(found: Estimate, share: NDArray[np.float64]) -> Estimate:
+def not_narrower(found: Estimate, share: NDArray[np.float64]) -> Estimate:
     """Bonett and Price's floor, with an example's change as a share: one more of +1 and of -1."""
     n = len(share) + 2
     centre, square = share.sum() / n, (np.square(share).sum() + 2) / n

@@ -48,7 +48,8 @@ def causal_section(
     """Rows of everything that ran, and gaps for what did not.
 
     Random sets of units are shared by all examples: their intervals resample images and draws (crossed), and
-    ``excess_p`` is the rank of the top among the draws, one-sided, as in an ablation curve. Masks and noise
+    ``excess_p`` is the rank of the top among the draws, one-sided, as in an ablation curve, and ``curve_p``
+    that of all k together: few draws leave single k little room under adjustment. Masks and noise
     are drawn for each example by itself: resampling images resamples them too, and ``excess_p`` is of
     flipping signs by image, two-sided. q is Benjamini and Hochberg's within the family.
 
@@ -107,6 +108,12 @@ def causal_section(
                 )
             except InputError as error:
                 reasons.setdefault(str(error), []).append(condition.name)
+        if spec.shared_draws(part) and not reasons:
+            whole_curve = _curve_p(
+                clean[same] == 1, edited[:, 0, same] == 1, control[..., same] == 1
+            )
+            first = len(rows) - len(conditions)
+            rows[first:] = [replace(row, curve_p=whole_curve) for row in rows[first:]]
         for why, names in reasons.items():
             whole = "" if len(names) == len(conditions) else f" ({', '.join(names)})"
             gaps.append(f"{conditions[0].family}{whole}: {why}")
@@ -221,6 +228,12 @@ def _crossed(
         excess,
         rank_p(float(top.mean()), random.mean(axis=1)),
     )
+
+
+def _curve_p(clean: np.ndarray, top: np.ndarray, random: np.ndarray) -> float:
+    """The rank of the top's mean change over k [k, example] among the draws' [k, draw, example]."""
+    changes = random.mean(axis=(0, 2)) - clean.mean()
+    return rank_p(float(top.mean() - clean.mean()), changes)
 
 
 def _own(

@@ -35,6 +35,7 @@ def run_causal(
     correlated: Correlated,
     train: np.ndarray,
     held: np.ndarray,
+    right: np.ndarray,
     left_out: int,
     pieces: Callable[[str, int], Chunks],
     config: StudyConfig,
@@ -48,6 +49,7 @@ def run_causal(
         correlated: with the probe that ranks units.
         train: training examples, which set scales, means and the ranking of MLP neurons.
         held: held-out examples whose clean answer is one token long.
+        right: whether their generated answers are right, read strictly.
         left_out: other held-out examples.
         pieces: gives a stage's pieces.
         config, teller: of the study.
@@ -74,7 +76,6 @@ def run_causal(
                 chunks.write(index, table.assign(example=rows), arrays, dims_of(arrays))
         arrays, failed = join_interventions(chunks)
         groups = seen["image_id"].to_numpy(dtype=str)[held]
-        right = seen["correct"].to_numpy(dtype=bool)[held]
         section = causal_section(
             spec,
             arrays,
@@ -121,7 +122,7 @@ def _spec(
         fraction=config.mask_fraction,
         folds=count_folds(right, groups, some),
         seed=config.seed,
-        reading=config.yes_no,
+        reading="strict",
         batch_size=config.batch_size,
     )
 

@@ -1,7 +1,8 @@
 """The plain-words findings about interventions, and what the report's causal part needs.
 
-A loss is called shown only where the interval of the difference to the random control lies below 0 and the
-test that is adjusted within its family agrees; an interval that spans 0 is inconclusive.
+A loss is called shown only where the interval of the difference to the random control lies below 0 and a
+test agrees: the one adjusted within its family, or for units the rank of a whole curve among its random
+draws. An interval that spans 0 is inconclusive.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from markupsafe import Markup
 
 from mechvrp.plots import causal_changes, corruption_by_layer
+from mechvrp.statistics import benjamini_hochberg
 from mechvrp.study.report_words import Finding, signed, signed_three, three
 from mechvrp.study.rows import CausalRow, CausalSection
 
@@ -21,6 +24,7 @@ __all__ = ["causal_findings", "causal_part"]
 
 _Q = 0.05  # false discovery rate
 _UNITS = ("residual neurons", "MLP neurons")
+_EDITS = {"zero": "zeroed", "mean": "set to the mean"}
 _CORRUPTED = ("hidden states", "attention", "hidden states and attention")
 
 
@@ -95,25 +99,34 @@ def _judged(text: str, row: CausalRow) -> Finding:
 
 
 def _units(family: str, rows: Sequence[CausalRow]) -> Finding:
+    """Judged by whole curves, one for each edit: with few draws no single k can pass after adjustment."""
     worst = min(rows, key=lambda row: row.excess)
-    shown = [
-        row
-        for row in rows
-        if row.excess_high < 0 and row.excess_q is not None and row.excess_q <= _Q
-    ]
-    least = 1 / (1 + worst.draws)
-    test = (
-        f"(Rank among {worst.draws} random draws: p {_compared(worst.excess_p)}, q {_compared(worst.excess_q)} "
-        f"over {len(rows)} tests; no p below {three(least)} is possible.)"
-    )
+    curves = {row.edit: row.curve_p for row in rows if row.curve_p is not None}
     text = (
         f"Of {family} (block {worst.first_layer}, {worst.units} units) ranked by a probe's weights, the "
         f"largest loss beyond random units is {_excess(worst)}, with the {worst.name}, where accuracy changes "
-        f"by {_change(worst)} and with random units by {_control(worst)}. {test}"
+        f"by {_change(worst)} and with random units by {_control(worst)}."
     )
-    if shown:
-        names = ", ".join(row.name for row in shown)
-        return Finding("shown", f"{text} More is lost than by random units with: {names}.")
+    if not curves:
+        return Finding("inconclusive", f"{text} The curve is not whole, so that no test was made.")
+    adjusted = benjamini_hochberg(np.array(list(curves.values()), dtype=float))
+    q = dict(zip(curves, adjusted.tolist(), strict=True))
+    tests = " and ".join(
+        f"{_EDITS.get(edit, edit)} p {_compared(curves[edit])}, q {_compared(q[edit])}"
+        for edit in q
+    )
+    text += (
+        f" (All k together, rank among {worst.draws} random draws: {tests}; no p below "
+        f"{three(1 / (1 + worst.draws))} is possible.)"
+    )
+    passed = [edit for edit in q if q[edit] <= _Q]
+    lost = [row.name for row in rows if row.edit in passed and row.excess_high < 0]
+    if lost:
+        return Finding(
+            "shown",
+            f"{text} Ranked units matter more than random ones; one at a time the interval of the difference "
+            f"lies below 0 with: {', '.join(lost)}.",
+        )
     return Finding(
         "inconclusive", f"{text} That ranked units matter more than random ones is not shown."
     )

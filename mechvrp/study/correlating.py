@@ -22,9 +22,12 @@ from mechvrp.study.schema import CalibrationInfo, FusionInfo, SignalRow, SignalS
 
 __all__ = ["signal_section"]
 
-#: Signals that a fusion is made of: every one that needs no label and costs no further forward.
+#: Signals that a fusion is made of: every one that needs no label and costs no further forward. H_s only
+#: over log S: in nats it would tell sizes of images apart.
 _FUSED = tuple(
-    name for name, signal in SIGNALS.items() if not signal.uses_label and signal.cost_forwards == 0
+    name
+    for name, signal in SIGNALS.items()
+    if not signal.uses_label and signal.cost_forwards == 0 and name != "spatial_entropy"
 )
 
 

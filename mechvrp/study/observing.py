@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 
 from mechvrp.data import is_correct, normalised_for_vote
+from mechvrp.errors import NumericalError, UnavailableError
 from mechvrp.reliability import (
+    COMPARATOR_SIGNALS,
     STRUCTURE_FEATURES,
     Observations,
     comparator_columns,
@@ -20,7 +22,7 @@ from mechvrp.reliability import (
 from mechvrp.study.config import StudyConfig
 
 if TYPE_CHECKING:
-    from mechvrp.data import Dataset
+    from mechvrp.data import Dataset, Sample
     from mechvrp.models import VLM
     from mechvrp.store import Chunks
 
@@ -43,8 +45,8 @@ def observe_missing(
     config: StudyConfig,
     chunks: Chunks,
     advance: Callable[[int], None],
-) -> None:
-    """Observe the examples whose pieces are not there yet.
+) -> list[str]:
+    """Observe the examples whose pieces are not there yet; returns what could not be had, and why.
 
     A piece's table has a row per example (``Observations.to_frame``, whether it is ``correct``, the sampled
     answers, the mean attention map); its arrays are ``hidden`` [layer, example, d_model],
@@ -56,6 +58,7 @@ def observe_missing(
         advance: called with the number of examples done.
     """
     missing = set(chunks.missing())
+    gaps: list[str] = []
     for index in range(len(chunks)):
         rows = chunks.rows(index)
         if index in missing:
@@ -71,9 +74,21 @@ def observe_missing(
             )
             table = _table(seen, rows, config)
             if config.comparators:
-                table = pd.concat([table, comparator_columns(model, samples)], axis=1)
+                table = pd.concat([table, _comparators(model, samples, gaps)], axis=1)
             chunks.write(index, table, _arrays(seen), _DIMS)
         advance(len(rows))
+    return gaps
+
+
+def _comparators(model: VLM, samples: Sequence[Sample], gaps: list[str]) -> pd.DataFrame:
+    """Their columns; empty, with the reason among the gaps, where they can't be had."""
+    try:
+        return comparator_columns(model, samples)
+    except (NumericalError, UnavailableError) as error:
+        gaps.append(f"no comparators for {len(samples)} examples: {error}")
+        return pd.DataFrame(
+            {name: pd.array([pd.NA] * len(samples), "Float64") for name in COMPARATOR_SIGNALS}
+        )
 
 
 def _table(seen: Observations, rows: range, config: StudyConfig) -> pd.DataFrame:

@@ -85,12 +85,17 @@ def _attention(rows: Sequence[ReadoutRow]) -> list[Finding]:
     )
     above = [row for row in known if (row.balanced_low or 0.0) > 0.5]
     below = [row for row in known if (row.balanced_high or 1.0) < 0.5]
-    if len(above) == len(known):
+    inside = [row for row in known if row.within is not None]
+    if len(above) == len(known) and all((row.within_low or 0.0) > 0.5 for row in inside):
         text += f" {_both(known)} above chance: attention's shape goes with correctness here."
         return [Finding("shown", text + _within(known))]
     if len(below) == len(known):
         text += f" {_both(known)} below chance: what was learned on training images points the wrong way."
         return [Finding("against", text)]
+    if len(above) == len(known):
+        # Telling tasks apart is enough for that.
+        text += f" {_both(known)} above chance over all."
+        return [Finding("inconclusive", text + _within(known))]
     if above:
         text += f" Only {_names(above)} {_verb('exclude', above)} chance: inconclusive."
     else:

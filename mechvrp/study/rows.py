@@ -25,13 +25,16 @@ class CausalRow:
         first_layer, last_layer: blocks that are edited, inclusive; null where none are (patches).
         units: units of the site, null where units are not what is edited.
         n, n_groups: examples and images; ``draws`` of the control (and of noise).
-        accuracy: without the intervention, 0 to 1.
-        change: with its 95 % interval over images (and draws, where there are several) and its p, from
-            flipping signs by image; q is Benjamini and Hochberg's within the family.
+        accuracy, change: yes/no answers are read strictly here, whatever the study's reading: under POPE's
+            official one a broken answer counts as a yes. The change has a 95 % interval over images (and
+            draws, where there are several) and a p, from flipping signs by image; q is Benjamini and
+            Hochberg's within the family.
         control_change: the control's change, with its interval over images and draws.
         excess: change minus control's change, with its interval and p.
         entropy_before, entropy_change: mean spatial entropy of the attention map over log S (0 to 1),
             and its paired change, where the intervention leaves a map to look at; else null.
+        curve_p: rank p, one-sided, of the whole curve: the mean over all k of the top's change among the
+            random draws' means; one for each family and edit; null where units are not what is edited.
     """
 
     family: str
@@ -64,6 +67,7 @@ class CausalRow:
     entropy_change: float | None = None
     entropy_low: float | None = None
     entropy_high: float | None = None
+    curve_p: float | None = None
 
 
 @dataclass(frozen=True)

@@ -72,11 +72,12 @@ class ModelStudy:
         pieces = self._pieces("observe", len(self.dataset))
         try:
             with teller.timed("observations"), teller.bar("observing", len(self.dataset)) as step:
-                observe_missing(model, self.dataset, self.config, pieces, step)
+                gaps = observe_missing(model, self.dataset, self.config, pieces, step)
         except (NumericalError, UnavailableError) as error:
             failure = str(error)
             teller.gap("no observations", error)
         else:
+            teller.notes += dict.fromkeys(gaps)
             right = pieces.table(["correct"])["correct"]
             teller.done(
                 "observations",

@@ -19,7 +19,7 @@ from mechvrp.reliability import attention_maps, mean_map
 from mechvrp.store import Chunks
 from mechvrp.study import page, report_words
 from mechvrp.study.causal_rows import causal_section
-from mechvrp.study.causal_spec import CausalSpec, attention_windows, causal_spec
+from mechvrp.study.causal_spec import Ablating, CausalSpec, attention_windows, causal_spec
 from mechvrp.study.causal_words import causal_findings, causal_part
 from mechvrp.study.coding import decode, plain
 from mechvrp.study.intervening import (
@@ -263,6 +263,51 @@ def test_words_claim_only_what_intervals_and_tests_allow():
     assert (focused[3].verdict, focused[0].verdict) == ("shown", "inconclusive")
     steady = causal_findings(section_of(top=0.95, noisy=1.0, entropy=0.1))
     assert "That accuracy falls there is not shown" in steady[3].text
+
+
+def planted_units(loss, draws=49):
+    """Outcomes where zeroing 5 or more ranked units loses ``loss`` of the answers, random ones nothing."""
+    ranking = Ranking("blocks.1.hook_resid_post", 1, np.arange(8.0, 0.0, -1.0), np.arange(8))
+    spec = replace(
+        PLAIN,
+        ablations=(Ablating("residual neurons", ranking, np.zeros(8), (1, 2, 5, 8)),),
+        draws=draws,
+    )
+    arrays = made(top=0.95, noisy=1.0, entropy=0.0)
+    rng = np.random.default_rng(1)
+    for mode in ("zero", "mean"):
+        part = f"residual_neurons_{mode}"
+        clean = arrays["patches.clean"]
+        arrays[f"{part}.clean"] = clean
+        top = np.repeat(clean[None, None], 4, axis=0)
+        if mode == "zero":
+            top[2:, :, rng.random(N) < loss] = 0
+        control = np.repeat(np.repeat(clean[None, None], 4, axis=0), draws, axis=1)
+        control[rng.random(control.shape) < 0.02] = 0
+        arrays[f"{part}.edited"], arrays[f"{part}.control"] = top, control
+    return causal_section(spec, arrays, {}, GROUPS, n_resamples=300)
+
+
+def test_ablated_units_are_judged_by_the_whole_curve():
+    """With 49 draws no k of eight can pass alone after adjustment; a large effect is shown all the same."""
+    section = planted_units(loss=0.3)
+    rows = [row for row in section.rows if row.family == "residual neurons"]
+    assert {row.curve_p for row in rows if row.edit == "zero"} == {1 / 50}
+    assert {row.curve_p for row in rows if row.edit == "mean"} == {1.0}
+    assert min(row.excess_q for row in rows) > 0.05
+    (found,) = [f for f in causal_findings(section) if "residual neurons" in f.text]
+    assert found.verdict == "shown"
+    assert "top 5 zeroed, top 8 zeroed" in found.text
+    assert "top 1" not in found.text.split("lies below 0 with")[1]
+    (none,) = [f for f in causal_findings(planted_units(loss=0.0)) if "residual" in f.text]
+    assert none.verdict == "inconclusive"
+
+
+def test_a_control_that_changes_nothing_still_has_an_interval():
+    rows = [r for r in planted_units(loss=0.0).rows if r.family == "residual neurons"]
+    for row in rows:
+        assert row.control_low < row.control_change < row.control_high
+        assert row.excess_low < row.excess < row.excess_high
 
 
 def page_of(section):

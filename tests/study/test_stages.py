@@ -72,6 +72,23 @@ def test_probes_and_interventions_on_fewer_examples_say_so(model, tmp_path):
     assert table.probe_score.notna().equals(table.split == "heldout")  # all of them are scored
 
 
+def test_interventions_read_answers_strictly(model, tmp_path):
+    """Under the official reading of POPE a broken answer is a yes, and would hide what an ablation breaks."""
+    result = mechvrp.run_study(
+        model, split="adversarial", n=120, out=tmp_path / "a", reading="official", **OPTIONS
+    )
+    (section,) = result.summary.sections
+    assert any("read yes/no answers strictly" in note for note in section.notes)
+    table = result.run.read_examples()
+    held = table[table.split == "heldout"]
+    samples = mechvrp.data.load("scenes", split="adversarial", limit=120)
+    strict = [
+        mechvrp.data.is_correct(samples[int(i)], text, reading="strict")
+        for i, text in zip(held.example, held.prediction, strict=True)
+    ]
+    assert section.ablation.points[0].accuracy == pytest.approx(np.mean(strict))
+
+
 def test_bounded_takes_whole_images():
     groups = np.array([f"i{i // 6}" for i in range(600)])
     indices = np.arange(0, 600, 1)[: 6 * 50]
