@@ -12,7 +12,7 @@ __all__ = ["changes_by_model"]
 
 
 def changes_by_model(rows: pd.DataFrame) -> go.Figure:
-    """Change of accuracy by intervention and model (filled), each beside its random control (open).
+    """Change of accuracy by intervention and model (filled), each beside its control (open).
 
     Args:
         rows: a row per intervention and model: name, model, change, change_low, change_high, control_change,
@@ -27,7 +27,7 @@ def changes_by_model(rows: pd.DataFrame) -> go.Figure:
     models = list(dict.fromkeys(rows["model"]))
     count = 2 * len(models)
     figure = base_figure(
-        "change of accuracy, percentage points<br>bars: 95 % interval; open: random control",
+        "change of accuracy, percentage points<br>bars: 95 % interval; open: its control",
         "",
         height=150 + (20 + 13 * count) * len(names),
     )
@@ -38,7 +38,7 @@ def changes_by_model(rows: pd.DataFrame) -> go.Figure:
         for j, (value, low, high, words) in enumerate(
             (
                 ("change", "change_low", "change_high", ""),
-                ("control_change", "control_low", "control_high", ", random control"),
+                ("control_change", "control_low", "control_high", ", control"),
             )
         ):
             offset = 0.8 / count * (2 * i + j - (count - 1) / 2)

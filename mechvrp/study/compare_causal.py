@@ -1,9 +1,10 @@
-"""The third result, what edits do to accuracy, and the seeds' summary of each checkpoint."""
+"""Masked patches and noise, each beside its control, and the seeds' summary of each checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,18 +15,72 @@ from mechvrp.study.compare_measures import Figure, reason
 from mechvrp.study.compare_units import Unit
 from mechvrp.study.schema import CausalRow
 
-__all__ = ["ablations", "interventions", "masking", "seeds_summary"]
+__all__ = [
+    "CONTROL",
+    "aligned_gaps",
+    "family_rows",
+    "gap_of_family",
+    "interventions",
+    "late_noise",
+    "masking",
+    "noise_amount",
+    "seeds_summary",
+    "top_masked",
+    "why_missing",
+]
 
-_Q = 0.05  # false discovery rate
-_NEURONS = {"residual neurons": "residual stream", "MLP neurons": "MLP"}
 _CORRUPTIONS = ("hidden states", "attention", "hidden states and attention")
+
+_NOISE = "noise on hidden states"
+_LATE, _WORST = "middle-late layers", "the worst window of layers"
+_MASKED = "patches masked"
+
+#: What the control of an intervention is called, by its edit.
+CONTROL: Mapping[str, str] = {"noise": "position control", "mean": "control"}
+
+# A checkpoint without an intervention cannot know the amount that others had, and they say which they had.
+_NAMED = {
+    _MASKED: r"top .+ masked",
+    **{f"{_NOISE}, {where}": rf"noise of .+ SD on {where}" for where in (_LATE, _WORST)},
+}
+
+
+def late_noise(amount: float) -> str:
+    """Measure of noise of so many standard deviations on middle-late layers."""
+    return f"noise of {amount:g} SD on {_LATE}"
+
+
+def top_masked(unit: Unit) -> list[CausalRow]:
+    """The rows in which the patches attended most are masked; one for each fraction."""
+    return [row for row in family_rows(unit, "image patches") if row.name.startswith("top ")]
+
+
+def noise_amount(unit: Unit) -> float | None:
+    """Of the noise on windows of hidden states, in standard deviations: the one nearest to 1."""
+    amounts = [row.amount for row in _windows(unit)]
+    return min(amounts, key=lambda value: abs(value - 1)) if amounts else None
+
+
+def aligned_gaps(figures: Iterable[Figure]) -> list[Figure]:
+    """Gaps of an intervention under the names that it has in other checkpoints on the same data."""
+    given = list(figures)
+    found: list[Figure] = []
+    for figure in given:
+        pattern = _NAMED.get(figure.measure)
+        names = dict.fromkeys(
+            other.measure
+            for other in given
+            if pattern and other.data == figure.data and re.fullmatch(pattern, other.measure)
+        )
+        found += [replace(figure, measure=name) for name in names] or [figure]
+    return found
 
 
 def masking(unit: Unit) -> list[Figure]:
     """Image patches taken away, beside random ones."""
-    rows = _rows(unit, "image patches")
+    rows = family_rows(unit, "image patches")
     if not rows:
-        return [_gap(unit, "top 30 % masked", _why(unit, "image patches"))]
+        return [gap_of_family(unit, _MASKED, why_missing(unit, "image patches"))]
     return [figure for row in rows for figure in _three(unit, row, row.name)]
 
 
@@ -33,118 +88,12 @@ def interventions(unit: Unit) -> list[Figure]:
     """Noise on hidden states and attention, each beside its control."""
     found = []
     for family in _CORRUPTIONS:
-        rows = _rows(unit, family)
+        rows = family_rows(unit, family)
         if not rows:
-            found.append(_gap(unit, f"{family}: corrupted", _why(unit, family)))
+            found.append(gap_of_family(unit, f"{family}: corrupted", why_missing(unit, family)))
         for row in rows:
             found += _three(unit, row, f"{family}: {row.name}")
     return found
-
-
-@dataclass(frozen=True)
-class _Point:
-    """One k of a curve, whichever part of the summary it is from."""
-
-    k: int
-    n: int
-    n_images: int
-    change: tuple[float, float, float]
-    control: tuple[float, float, float]
-    excess: tuple[float, float, float]
-    p: float | None
-    q: float | None
-    drops: bool
-    drops_more: bool
-
-
-def ablations(unit: Unit) -> list[Figure]:
-    """The probe's top-k units set to zero (or their mean) against random ones, over k.
-
-    Of each curve: the smallest k with a drop, and with more of a drop than random units give; then the
-    change, the random units' and their difference at each k.
-    """
-    found = []
-    for name, width, points in _curves(unit):
-        drops = [point.k for point in points if point.drops]
-        more = [point.k for point in points if point.drops_more]
-        tested = f"k up to {points[-1].k} of {width} units"
-        for words, ks in (("a drop", drops), ("more of a drop than random", more)):
-            measure = f"{name}: smallest k with {words}"
-            gap = "" if ks else f"none shown at any {tested}"
-            value = ks[0] if ks else None
-            found.append(
-                Figure(unit.family, *unit.key, measure, "k", value, detail=tested, gap=gap)
-            )
-        for point in points:
-            for words, ends, p, q in (
-                (f"top {point.k}", point.change, point.p, point.q),
-                (f"random {point.k}", point.control, None, None),
-                (f"top {point.k} minus random", point.excess, None, None),
-            ):
-                found.append(
-                    Figure(
-                        unit.family, *unit.key, f"{name}: {words}", "pp", *ends, point.n,
-                        point.n_images, p, q, f"{point.k / width:.1%} of {width} units",
-                    )
-                )  # fmt: skip
-    if not found:
-        gap = reason(unit.section, ("ablation",), "ablation of probe neurons")
-        found.append(_gap(unit, "residual stream, zeroed: smallest k with a drop", gap, "k"))
-    if not any(figure.measure.startswith("MLP") for figure in found):
-        measure = "MLP, zeroed: smallest k with a drop"
-        found.append(_gap(unit, measure, _why(unit, "MLP neurons"), "k"))
-    return found
-
-
-def _curves(unit: Unit) -> list[tuple[str, int, list[_Point]]]:
-    """Name, width and points of each curve: the study's own, and those among the causal rows."""
-    curves: list[tuple[str, int, list[_Point]]] = []
-    causal = [row for family in _NEURONS for row in _rows(unit, family)]
-    if unit.section.ablation is not None and unit.section.ablation.points:
-        ablation = unit.section.ablation
-        points = [
-            _Point(
-                row.k, row.n, row.n_groups,
-                (row.change, row.change_low, row.change_high),
-                (row.random_change, row.random_change_low, row.random_change_high),
-                (row.excess, row.excess_low, row.excess_high),
-                row.change_p, row.change_q,
-                _drop(row.change_high, row.change_q),
-                # One rank test of the whole curve guards against the many k.
-                _drop(row.excess_high, row.curve_p),
-            )
-            for row in sorted(ablation.points, key=lambda row: row.k)
-            if row.task == "all" and row.k > 0
-        ]  # fmt: skip
-        if points:
-            curves.append(("residual stream, zeroed", ablation.units, points))
-    for family, place in _NEURONS.items():
-        for edit, words in (("zero", "zeroed"), ("mean", "set to the mean")):
-            rows = [row for row in causal if (row.family, row.edit) == (family, edit)]
-            name = f"{place}, {words}"
-            if not rows or any(name == known for known, _, _ in curves):
-                continue  # the study's own curve is of the same edit at the same layer
-            width = max(row.units or 0 for row in rows) or int(max(row.amount for row in rows))
-            points = [
-                _Point(
-                    int(row.amount), row.n, row.n_groups,
-                    (row.change, row.change_low, row.change_high),
-                    (row.control_change, row.control_low, row.control_high),
-                    (row.excess, row.excess_low, row.excess_high),
-                    row.p, row.q,
-                    _drop(row.change_high, row.q),
-                    _drop(row.excess_high, row.excess_q),
-                )
-                for row in sorted(rows, key=lambda row: row.amount)
-                if row.amount > 0
-            ]  # fmt: skip
-            if points:
-                curves.append((name, width, points))
-    return curves
-
-
-def _drop(high: float, q: float | None) -> bool:
-    return high < 0 and q is not None and q <= _Q
 
 
 def seeds_summary(unit: Unit, *, seed: int, n_resamples: int) -> list[Figure]:
@@ -200,25 +149,32 @@ def _estimated(
     )  # fmt: skip
 
 
-def _corruption(unit: Unit) -> list[Figure]:
-    """Noise of one standard deviation on a window of layers: the middle-late one, and the worst."""
-    measures = ("corruption of middle-late layers", "corruption of the worst window of layers")
-    windows = [
+def _windows(unit: Unit) -> list[CausalRow]:
+    return [
         row
-        for row in _rows(unit, "hidden states")
+        for row in family_rows(unit, "hidden states")
         if row.edit == "noise" and row.first_layer is not None and row.last_layer is not None
     ]
-    if not windows:
-        return [_gap(unit, measure, _why(unit, "hidden states")) for measure in measures]
-    amount = min((row.amount for row in windows), key=lambda value: abs(value - 1))
-    windows = [row for row in windows if row.amount == amount]
+
+
+def _corruption(unit: Unit) -> list[Figure]:
+    """Noise on a window of layers: the middle-late one, and the worst."""
+    amount = noise_amount(unit)
+    if amount is None:
+        why = why_missing(unit, "hidden states")
+        return [gap_of_family(unit, f"{_NOISE}, {where}", why) for where in (_LATE, _WORST)]
+    windows = [row for row in _windows(unit) if row.amount == amount]
     depth = unit.section.model.n_layers
     late = min(windows, key=lambda row: (abs(_centre(row, depth) - 0.75), row.first_layer))
     worst = min(windows, key=lambda row: row.change)
     found = []
     for measure, row, words in (
-        (measures[0], late, "the window whose centre is nearest to 75 % of the depth"),
-        (measures[1], worst, f"the largest drop of {len(windows)} windows, so biased to be large"),
+        (late_noise(amount), late, "the window whose centre is nearest to 75 % of the depth"),
+        (
+            f"noise of {amount:g} SD on {_WORST}",
+            worst,
+            f"the largest drop of {len(windows)} windows, so biased to be large",
+        ),
     ):
         where = f"layers {row.first_layer} to {row.last_layer} of 0 to {depth - 1}"
         detail = f"{row.name}, {where}: {words}"
@@ -260,36 +216,50 @@ def _calibration(unit: Unit) -> list[Figure]:
 
 def _three(unit: Unit, row: CausalRow, name: str, detail: str = "") -> list[Figure]:
     """The change, the control's, and their difference."""
-    control = f"{name}: control"
+    words = CONTROL.get(row.edit, "control")
     drawn = f"{row.control}, {row.draws} draws" if row.draws > 1 else row.control
+    by_construction = ""
+    if row.edit == "noise" and row.first_layer == unit.section.model.n_layers - 1:
+        by_construction = (
+            "noise at another position of the last layer alone cannot reach the answer: the control's change "
+            "is 0 by construction, and tells nothing"
+        )
     return [
         Figure(
-            unit.family, *unit.key, measure, "pp", *ends, row.n, row.n_groups, p, q, words
+            unit.family, *unit.key, measure, "pp", *ends, row.n, row.n_groups, p, q, about
         )
-        for measure, ends, p, q, words in (
+        for measure, ends, p, q, about in (
             (name, (row.change, row.change_low, row.change_high), row.p, row.q, detail),
-            (control, (row.control_change, row.control_low, row.control_high), None, None, drawn),
             (
-                f"{name}: minus control",
+                f"{name}: {words}",
+                (row.control_change, row.control_low, row.control_high),
+                None,
+                None,
+                "; ".join(filter(None, (drawn, by_construction))),
+            ),
+            (
+                f"{name}: minus {words}",
                 (row.excess, row.excess_low, row.excess_high),
                 row.excess_p,
                 row.excess_q,
-                "",
+                by_construction,
             ),
         )
     ]  # fmt: skip
 
 
-def _rows(unit: Unit, family: str) -> Sequence[CausalRow]:
+def family_rows(unit: Unit, family: str) -> Sequence[CausalRow]:
+    """The causal rows of one family; none where the run has no such part."""
     section = unit.section.causal
     return [] if section is None else [row for row in section.rows if row.family == family]
 
 
-def _gap(unit: Unit, measure: str, gap: str, kind: str = "pp") -> Figure:
+def gap_of_family(unit: Unit, measure: str, gap: str, kind: str = "pp") -> Figure:
+    """A figure without a number."""
     return Figure(unit.family, *unit.key, measure, kind, gap=gap)
 
 
-def _why(unit: Unit, family: str) -> str:
+def why_missing(unit: Unit, family: str) -> str:
     """Why a family of interventions is not there."""
     section = unit.section.causal
     if section is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mechvrp.study.compare_ablations import ABLATED
+from mechvrp.study.compare_causal import CONTROL, late_noise, noise_amount, top_masked
 from mechvrp.study.compare_measures import Figure
 from mechvrp.study.compare_phrases import PAPER, enough, names_of, numbered, rarer, shown_ends
 from mechvrp.study.compare_units import Unit
@@ -16,11 +18,9 @@ def checkpoint_findings(units: Sequence[Unit], own: Sequence[Figure]) -> list[Fi
     """Findings that name each checkpoint, from the units and figures of one data set."""
     return [
         *_leads(units, own),
-        *_changes(own, "top 30 % masked", "Masking the 30 % of patches attended most"),
-        *_ablations(own),
-        *_changes(
-            own, "corruption of middle-late layers", "Noise of about one SD on middle-late layers"
-        ),
+        *_masked(units, own),
+        *(finding for name in ABLATED for finding in _ablations(own, name)),
+        *_noise(units, own),
         *_sharpness(own),
         *_calibration(own),
     ]
@@ -49,11 +49,45 @@ def _leads(units: Sequence[Unit], own: Sequence[Figure]) -> list[Finding]:
     return found
 
 
-def _changes(own: Sequence[Figure], measure: str, words: str) -> list[Finding]:
+def _masked(units: Sequence[Unit], own: Sequence[Figure]) -> list[Finding]:
+    """One finding for each fraction: changes of different ones are different things."""
+    rows = {row.name: row for unit in units for row in top_masked(unit)}
+    return [
+        finding
+        for name, row in rows.items()
+        for finding in _changes(
+            own,
+            name,
+            f"Masking the {100 * row.amount:g} % of patches attended most",
+            (CONTROL["mean"], "random patches"),
+        )
+    ]
+
+
+def _noise(units: Sequence[Unit], own: Sequence[Figure]) -> list[Finding]:
+    """One finding for each amount."""
+    amounts = dict.fromkeys(noise_amount(unit) for unit in units)
+    return [
+        finding
+        for amount in amounts
+        if amount is not None
+        for finding in _changes(
+            own,
+            late_noise(amount),
+            f"Noise of {amount:g} SD on middle-late layers",
+            (CONTROL["noise"], "the same noise at another text position"),
+        )
+    ]
+
+
+def _changes(
+    own: Sequence[Figure], measure: str, words: str, control: tuple[str, str]
+) -> list[Finding]:
+    """``control``: what it is called, and what it is."""
     given = numbered(own, measure)
     if not given:
         return []
-    beyond = {f.model: ends for f, ends in numbered(own, f"{measure}: minus control")}
+    beyond = {f.model: ends for f, ends in numbered(own, f"{measure}: minus {control[0]}")}
     each = "; ".join(
         f"{f.model} {shown_ends('pp', ends)}"
         + (f", {shown_ends('pp', beyond[f.model])} beyond its control" if f.model in beyond else "")
@@ -66,13 +100,13 @@ def _changes(own: Sequence[Figure], measure: str, words: str) -> list[Finding]:
         Finding(
             verdict,
             f"{words} changes accuracy by: {each}. The interval lies below 0 in {names_of(drops)}; that of the "
-            f"difference from its random control in {names_of(more)}. Intervals are one at a time.",
+            f"difference from its control ({control[1]}) in {names_of(more)}. Intervals are one at a time.",
         )
     ]
 
 
-def _ablations(own: Sequence[Figure]) -> list[Finding]:
-    measure = "residual stream, zeroed: smallest k with {}"
+def _ablations(own: Sequence[Figure], name: str) -> list[Finding]:
+    measure = f"{name}: smallest k with {{}}"
     given = [f for f in own if f.measure == measure.format("a drop")]
     known = [f for f in given if f.value is not None or "none shown" in f.gap]
     if not known:
@@ -86,17 +120,25 @@ def _ablations(own: Sequence[Figure]) -> list[Finding]:
         else:
             first = f"it lowers accuracy from k = {figure.value:.0f} ({figure.detail})"
         at = "at no k" if beyond is None or beyond.value is None else f"from k = {beyond.value:.0f}"
-        parts.append(f"in {figure.model} {first}, and more of a loss than random ones give {at}")
-    specific = [f for f in known if f.model in more and more[f.model].value is not None]
-    return [
-        Finding(
-            "shown" if len(specific) == len(known) else "inconclusive",
-            "Zeroing the dimensions that the probe weighs most: "
-            + "; ".join(parts)
-            + ". A loss that is not shown may still be there. Reported: −8.3 pp from the top 5 in one "
-            f"model, 1 pp at most from half of the layer in two ({PAPER}).",
+        parts.append(
+            (f"in {figure.model} {first}, and more of a loss than random ones give {at}", beyond)
         )
-    ]
+    specific = [f for f in known if f.model in more and more[f.model].value is not None]
+    tests = ["" if beyond is None else beyond.detail.partition("; ")[2] for _, beyond in parts]
+    each = "; ".join(
+        f"{words} ({test})" if test and len(set(tests)) > 1 else words
+        for (words, _), test in zip(parts, tests, strict=True)
+    )
+    text = f"{name[0].upper()}{name[1:]}, the units that the probe weighs most: {each}."
+    if tests[0] and len(set(tests)) == 1:  # said once for all
+        text += f" {tests[0][0].upper()}{tests[0][1:]}."
+    text += " A loss that is not shown may still be there."
+    if name == ABLATED[0]:
+        text += (
+            " Reported: −8.3 pp from the top 5 in one model, 1 pp at most from half of the layer in two "
+            f"({PAPER})."
+        )
+    return [Finding("shown" if len(specific) == len(known) else "inconclusive", text)]
 
 
 def _sharpness(own: Sequence[Figure]) -> list[Finding]:

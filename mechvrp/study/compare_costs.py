@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mechvrp.reliability import SIGNALS
+from mechvrp.study.compare_measures import FEATURES
 from mechvrp.study.compare_units import Unit
 
 __all__ = ["CostRow", "cost_rows"]
@@ -15,7 +16,7 @@ _READOUTS = {
     "MLP probe": "mlp_probe",
     "last five layers": "last_five_probe",
     "distance to centroids": "centroid_distance",
-    "11 attention features": "11 attention features",
+    **{name: name for name in FEATURES},
 }
 
 

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from mechvrp.study.compare_units import Unit
 from mechvrp.study.schema import ComparisonRow, ModelSection, ReadoutRow, SignalRow
 
-__all__ = ["Figure", "accuracy", "hidden_states", "reason", "signal", "structure"]
+__all__ = ["FEATURES", "Figure", "accuracy", "hidden_states", "reason", "signal", "structure"]
+
+#: Readouts of attention's structure, not of hidden states.
+FEATURES = ("11 attention features", "11 attention features, trees")
 
 
 @dataclass(frozen=True)
@@ -107,12 +110,12 @@ def hidden_states(unit: Unit) -> list[Figure]:
 
 
 def _r(unit: Unit, name: str, measure: str) -> Figure:
+    # A signal's p and q are of a rank test: they belong beside its AUROC, not beside R.
     row = signal(unit, name)
     if row is None or row.r is None:
         return Figure(unit.family, *unit.key, measure, "R", gap=_no_signal(unit, name, row))
     return Figure(
-        unit.family, *unit.key, measure, "R", row.r, row.r_low, row.r_high, row.n, p=row.p, q=row.q,
-        detail=row.gap,
+        unit.family, *unit.key, measure, "R", row.r, row.r_low, row.r_high, row.n, detail=row.gap
     )  # fmt: skip
 
 
@@ -134,20 +137,16 @@ def _no_signal(unit: Unit, name: str, row: SignalRow | None) -> str:
 
 
 def _stress_test(unit: Unit) -> list[Figure]:
-    """The classifier on eleven attention features."""
-    name, part = "11 attention features", "readouts of attention features"
-    row = _readout(unit, name)
-    measures = (
-        (f"AUROC of {name}", "AUROC", "auroc", "low", "high"),
-        (
-            f"balanced accuracy of {name}",
-            "share",
-            "balanced_accuracy",
-            "balanced_low",
-            "balanced_high",
-        ),
-    )
-    return [_of_readout(unit, row, *columns, part=part) for columns in measures]
+    """The classifiers on eleven attention features: a linear one, and trees."""
+    found = []
+    for name in FEATURES:
+        row, balanced = _readout(unit, name), f"balanced accuracy of {name}"
+        for columns in (
+            (f"AUROC of {name}", "AUROC", "auroc", "low", "high"),
+            (balanced, "share", "balanced_accuracy", "balanced_low", "balanced_high"),
+        ):
+            found.append(_of_readout(unit, row, *columns, part=f"readout of {name}"))
+    return found
 
 
 def _readout(unit: Unit, name: str) -> ReadoutRow | None:
@@ -251,7 +250,7 @@ def _readouts(unit: Unit) -> list[Figure]:
         gap = reason(unit.section, ("readout",), "other readouts of hidden states")
         return [Figure(unit.family, *unit.key, "AUROC of other readouts", "AUROC", gap=gap)]
     rows: Sequence[ReadoutRow] = [
-        row for row in section.rows if row.name not in ("linear probe", "11 attention features")
+        row for row in section.rows if row.name not in ("linear probe", *FEATURES)
     ]
     found = []
     for row in rows:

@@ -38,7 +38,8 @@ class PooledRow:
         quantity: signal or measure; ``kind``: what it is of; ``uses_label``: it describes, and cannot predict.
         measure: ``"R"``, ``"AUROC"``, ``"AUROC within tasks"``, ``"pp"`` or ``"AUROC difference"``.
         n, n_images, n_shared: rows, images, and images that are in several units.
-        fixed, random: with 95 % intervals, as if estimates were independent.
+        fixed, random: with 95 % intervals, as if estimates were independent; the second is Hartung and
+            Knapp's.
         cochran_q, df, p_heterogeneity, q_heterogeneity, i_squared, tau_squared: likewise; q is Benjamini
             and Hochberg's over the pool's quantities of this measure.
         bound_low, bound_high: of the fixed effect of changes and differences, the widest interval that any

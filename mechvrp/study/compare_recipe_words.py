@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mechvrp.study.compare_causal import CONTROL, late_noise, noise_amount, top_masked
 from mechvrp.study.compare_phrases import Ends, against, enough, plain_name, rarer, shown_ends
 from mechvrp.study.compare_pools import PooledRow
 from mechvrp.study.compare_units import Unit
@@ -12,15 +13,12 @@ from mechvrp.study.report_words import Finding
 __all__ = ["recipe_findings"]
 
 _ALPHA = 0.05
-#: Quantities, and the measures that say something of them, the first that exists.
-_SHOWN = (
+#: Signals, and the measures that say something of them, the first that exists.
+_SIGNALS = (
     ("cluster_count", ("AUROC within tasks", "R")),
     ("spatial_entropy_normalised", ("AUROC within tasks", "R")),
     ("self_consistency", ("AUROC within tasks", "AUROC")),
     ("probe", ("AUROC within tasks", "AUROC")),
-    ("top 30 % masked", ("pp",)),
-    ("top 30 % masked: minus control", ("pp",)),
-    ("corruption of middle-late layers: minus control", ("pp",)),
 )
 _WORDS = {"R": "R", "AUROC": "AUROC", "AUROC within tasks": "AUROC within tasks", "pp": "change"}
 
@@ -39,7 +37,7 @@ def recipe_findings(
     own = {(r.recipe, r.data, r.quantity, r.measure): r for r in pooled if r.recipe}
     for recipe, data in dict.fromkeys((r.recipe, r.data) for r in pooled if r.recipe):
         here = [u for u in units if u.data == data and u.model in recipes[recipe]]
-        for quantity, measures in _SHOWN:
+        for quantity, measures in (*_SIGNALS, *((change, ("pp",)) for change in _changes(here))):
             rows = [own.get((recipe, data, quantity, measure)) for measure in measures]
             row = next((r for r in rows if r is not None and r.random is not None), None)
             if row is not None:
@@ -47,6 +45,17 @@ def recipe_findings(
                 n_rarer = rarer(here, split) if row.measure != "pp" else None
                 found.append(_finding(row, n_rarer))
     return tuple(found)
+
+
+def _changes(units: Sequence[Unit]) -> list[str]:
+    """Changes of accuracy by the names and amounts of these seeds' own rows."""
+    masked = dict.fromkeys(row.name for unit in units for row in top_masked(unit))
+    amounts = dict.fromkeys(noise_amount(unit) for unit in units)
+    found = [name for top in masked for name in (top, f"{top}: minus {CONTROL['mean']}")]
+    for amount in amounts:
+        if amount is not None:
+            found.append(f"{late_noise(amount)}: minus {CONTROL['noise']}")
+    return found
 
 
 def _finding(row: PooledRow, n_rarer: int | None) -> Finding:
@@ -75,7 +84,8 @@ def _finding(row: PooledRow, n_rarer: int | None) -> Finding:
     )
     text += (
         f" is {shown_ends(kind, seeds)} by random effects over the seeds, and {shown_ends(kind, images)} "
-        f"{how}: {words}.{_differ(row)} With {row.members} seeds the first interval is a rough one."
+        f"{how}: {words}.{_differ(row)} The first interval is by Student's t with "
+        f"{row.members - 1} {'degree' if row.members == 2 else 'degrees'} of freedom."
     )
     if n_rarer is not None:
         verdict, text = enough(verdict, text, n_rarer)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mechvrp.errors import InputError
-from mechvrp.study.compare_causal import ablations, interventions, masking, seeds_summary
+from mechvrp.study.compare_ablations import ablations
+from mechvrp.study.compare_causal import aligned_gaps, interventions, masking, seeds_summary
 from mechvrp.study.compare_costs import CostRow, cost_rows
 from mechvrp.study.compare_measures import Figure, accuracy, hidden_states, structure
 from mechvrp.study.compare_pooling import pooled_figures, pooled_signals
@@ -248,6 +249,6 @@ def _figures(
         "summary": lambda unit: seeds_summary(unit, seed=seed, n_resamples=n_resamples),
     }
     return {
-        name: tuple(figure for unit in units for figure in make(unit))
+        name: tuple(aligned_gaps(figure for unit in units for figure in make(unit)))
         for name, make in makers.items()
     }

@@ -44,14 +44,14 @@ def test_the_values_are_each_models_own():
 
 
 def test_it_is_hotellings_test_of_resampled_differences():
-    signal, right, model, image = models(1, (1.0, 0.0), images=40)
+    signal, right, model, image = models(1, (1.0, 0.0))
     found = joint_equality(signal, right, model, image, n_resamples=400, seed=3)
     first, second = (model == name for name in ("model 0", "model 1"))
     rng = np.random.default_rng(3)
-    counts = rng.multinomial(40, np.full(40, 1 / 40), size=400)
+    counts = rng.multinomial(60, np.full(60, 1 / 60), size=400)
     z = []
     for count in counts:
-        rows = np.repeat(np.arange(40), count)
+        rows = np.repeat(np.arange(60), count)
         z.append(
             [
                 np.arctanh(np.corrcoef(signal[m][rows], right[m][rows])[0, 1])
@@ -61,12 +61,14 @@ def test_it_is_hotellings_test_of_resampled_differences():
     difference = np.arctanh(found.values["model 1"]) - np.arctanh(found.values["model 0"])
     statistic = difference**2 / np.var(np.diff(z, axis=1), ddof=1)
     assert found.statistic == pytest.approx(statistic, rel=1e-6)
-    assert found.p_value == pytest.approx(f.sf(statistic, 1, 39), rel=1e-6)
+    assert found.p_value == pytest.approx(f.sf(statistic, 1, 59), rel=1e-6)
 
 
 def test_it_keeps_its_level_where_models_share_images():
     p = [
-        joint_equality(*models(seed, (0.7, 0.7, 0.7)), n_resamples=200, seed=seed).p_value
+        joint_equality(
+            *models(seed, (0.7, 0.7, 0.7), images=80), n_resamples=200, seed=seed
+        ).p_value
         for seed in range(300)
     ]
     assert np.mean(np.array(p) <= 0.05) <= 0.085  # 0.05 and 2.8 standard errors
@@ -92,6 +94,19 @@ def test_what_it_refuses():
     perfect = np.where(model == "model 0", right, signal)
     with pytest.raises(InputError, match="end of its range"):
         joint_equality(perfect, right, model, image, measure="auroc")
+
+
+def test_r_needs_answers_of_both_kinds():
+    signal, _, model, image = models(0, (1.0, 0.0))
+    rare = np.tile(np.arange(60) >= 19, 2)
+    rare[60 + 19] = False  # 19 wrong in the first, 20 in the second
+    with pytest.raises(InputError, match="'model 0' has 19 rows of the rarer label.*needs 20"):
+        joint_equality(signal, rare, model, image)
+    assert 0 <= joint_equality(signal, rare, model, image, measure="auroc").p_value <= 1
+    with pytest.raises(InputError, match="has 19 rows"):  # of right answers likewise
+        joint_equality(signal, ~rare, model, image)
+    rare[19] = False
+    assert 0 <= joint_equality(signal, rare, model, image).p_value <= 1
 
 
 def test_the_same_rows_twice_are_refused():

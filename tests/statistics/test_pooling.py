@@ -40,9 +40,13 @@ def test_random_effects_are_paule_and_mandels(pairs):
     weights = 1 / (error**2 + found.tau_squared)
     mean = (weights * y).sum() / weights.sum()
     assert found.random.value == pytest.approx(mean, abs=1e-6)
-    assert found.random.high - mean == pytest.approx(Z / np.sqrt(weights.sum()), rel=1e-5)
-    assert sum(found.weights_random.values()) == pytest.approx(1)
+    # Knapp and Hartung: t times the larger of the weighted spread's error and the ordinary one.
     spread = (weights * (y - mean) ** 2).sum()
+    larger = max(1.0, np.sqrt(spread / (len(y) - 1)))
+    reach = stats.t.ppf(0.975, len(y) - 1) * larger / np.sqrt(weights.sum())
+    assert found.random.high - mean == pytest.approx(reach, rel=1e-5)
+    assert mean - found.random.low == pytest.approx(reach, rel=1e-5)
+    assert sum(found.weights_random.values()) == pytest.approx(1)
     if found.tau_squared > 1e-6:  # its defining equation
         assert spread == pytest.approx(len(y) - 1, rel=1e-2)
     assert found.random.high - found.random.low >= found.fixed.high - found.fixed.low - 1e-9
@@ -53,8 +57,43 @@ def test_models_that_agree_are_one():
     found = ms.pooled_estimate({name: estimate(0.3, 0.1) for name in "abc"})
     assert (found.q, found.i_squared, found.p_heterogeneity) == pytest.approx((0, 0, 1))
     assert found.tau_squared == pytest.approx(0, abs=1e-9)
-    assert found.random.low == pytest.approx(found.fixed.low)
-    assert found.random.high == pytest.approx(found.fixed.high)
+    # Nothing between them, but t with 2 degrees of freedom (4.303) in place of 1.96.
+    assert found.random.value == pytest.approx(found.fixed.value)
+    assert found.random.high - 0.3 == pytest.approx(4.30265 * 0.1 / np.sqrt(3), rel=1e-4)
+    assert found.random.high - 0.3 > found.fixed.high - 0.3
+
+
+def test_random_effects_of_three_by_hand():
+    # Equal errors of 0.01: weights are equal, so that the interval is that of the mean of three numbers.
+    found = ms.pooled_estimate(
+        {n: estimate(v, 0.01) for n, v in zip("abc", (0, 0.1, 0.2), strict=True)}
+    )
+    assert found.random.value == pytest.approx(0.1)
+    assert found.random.high == pytest.approx(0.1 + 4.30265 * 0.1 / np.sqrt(3), rel=1e-4)
+    assert found.tau_squared == pytest.approx(0.1**2 - 0.01**2, rel=1e-3)
+    assert "Hartung-Knapp" in found.random.method
+
+
+@pytest.mark.parametrize(
+    ("tau", "errors"),
+    [
+        (0.05, (0.01,) * 3),
+        (0.02, (0.02,) * 3),
+        (0.0, (0.02,) * 3),
+        (0.02, (0.01, 0.03, 0.06)),
+    ],
+)
+def test_random_effects_of_three_cover(tau, errors):
+    # The normal interval covers 0.82, 0.91, 0.96 and 0.82 of these.
+    rng = np.random.default_rng(1)
+    held = 0
+    for _ in range(1000):
+        drawn = 0.7 + tau * rng.normal(size=3) + np.array(errors) * rng.normal(size=3)
+        found = ms.pooled_estimate(
+            {str(i): estimate(v, e) for i, (v, e) in enumerate(zip(drawn, errors, strict=True))}
+        )
+        held += found.random.low <= 0.7 <= found.random.high
+    assert held / 1000 >= 0.93
 
 
 def test_scales():

@@ -110,12 +110,12 @@ def test_tables_hold_the_runs_figures(two):
 
 
 def test_middle_late_and_worst_windows(two):
-    late = figure_of(two.summary, "pali", "corruption of middle-late layers")
-    worst = figure_of(two.summary, "pali", "corruption of the worst window of layers")
+    late = figure_of(two.summary, "pali", "noise of 1 SD on middle-late layers")
+    worst = figure_of(two.summary, "pali", "noise of 1 SD on the worst window of layers")
     assert (late["value"], worst["value"]) == (-10, -20)
     assert "layers 2 to 3 of 0 to 3" in late["detail"]
     assert "biased" in worst["detail"]
-    entropy = figure_of(two.summary, "pali", "corruption of middle-late layers: H_s / log S")
+    entropy = figure_of(two.summary, "pali", "noise of 1 SD on middle-late layers: H_s / log S")
     assert (entropy["value"], entropy["kind"]) == (0.01, "entropy difference")
 
 
