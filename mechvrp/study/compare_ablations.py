@@ -48,6 +48,11 @@ class _Curve:
     q: float | None = None
     tests: int = 1
 
+    @property
+    def place(self) -> str:
+        """Of the units."""
+        return self.name.split(",")[0]
+
     def drops(self) -> list[int]:
         """The k with a drop."""
         return [point.k for point in self.points if _drop(point.change[2], point.q)]
@@ -83,8 +88,8 @@ def ablations(unit: Unit) -> list[Figure]:
     Of each curve: the smallest k with a drop, and with more of a drop than random units give; then the
     change, the random units' and their difference at each k. More of a drop is shown where the interval of
     the difference lies below 0 and one rank test of the whole curve agrees: with few draws no single k can
-    pass once it is adjusted for all of them. The study's own curve is one test, made by itself as in its
-    report; those among the causal rows are adjusted together (Benjamini and Hochberg, 0.05).
+    pass once it is adjusted for all of them. The curves of one place (zeroed, set to the mean) are adjusted
+    together, as in a study's report (Benjamini and Hochberg, 0.05).
     """
     found = []
     for curve in _curves(unit):
@@ -135,7 +140,11 @@ def _curves(unit: Unit) -> list[_Curve]:
             rows = [row for row in family_rows(unit, family) if row.edit == edit and row.amount > 0]
             if rows:
                 others.append(_of_rows(name, sorted(rows, key=lambda row: row.amount)))
-    return [*([] if first is None else [first]), *_adjusted(others)]
+    curves = [*([] if first is None else [first]), *others]
+    places = dict.fromkeys(curve.place for curve in curves)
+    return [
+        curve for place in places for curve in _adjusted([c for c in curves if c.place == place])
+    ]
 
 
 def _own(ablation: AblationSection) -> _Curve | None:
@@ -153,7 +162,7 @@ def _own(ablation: AblationSection) -> _Curve | None:
         for row in sorted(rows, key=lambda row: row.k)
     )  # fmt: skip
     p = rows[0].curve_p
-    return _Curve(ABLATED[0], ablation.units, ablation.draws, points, p, p)
+    return _Curve(ABLATED[0], ablation.units, ablation.draws, points, p)
 
 
 def _of_rows(name: str, rows: Sequence[CausalRow]) -> _Curve:
