@@ -52,7 +52,7 @@ def curves(*pairs: tuple[float | None, float]) -> CausalSection:
 
 
 def test_whole_curves_decide_and_are_adjusted_together(tmp_path):
-    # No k passes by itself. Of four, three at 0.02: q = 0.02 * 4 / 3; the fourth is at its own p.
+    # No k passes by itself; of two curves of a place one at 0.02 has q = 0.04.
     found = compared(
         tmp_path / "r", curves((0.02, 0.2), (0.02, 0.2), (0.9, 0.2), (0.02, 0.2)), ablation=None
     )
@@ -65,9 +65,9 @@ def test_whole_curves_decide_and_are_adjusted_together(tmp_path):
         figure = figure_of(found.causal, "a", MORE.format(name))
         assert (None if pd.isna(figure["value"]) else figure["value"]) == k, name
     detail = figure_of(found.causal, "a", MORE.format("MLP, set to the mean"))["detail"]
-    assert "rank of the whole curve among 49 random draws: p = 0.02, q = 0.027" in detail
-    assert "over 4 curves" in detail
-    assert "no p below 0.02 is possible, nor q below 0.08 for one curve alone" in detail
+    assert "rank of the whole curve among 49 random draws: p = 0.02, q = 0.04" in detail
+    assert "over 2 curves" in detail
+    assert "no p below 0.02 is possible, nor q below 0.04 for one curve alone" in detail
     # Each k's own q stays in the table.
     assert figure_of(found.causal, "a", "MLP, zeroed: top 32")["q"] == 0.02
     texts = {f.text: f.verdict for f in found.findings["scenes, mixed"]}
@@ -79,19 +79,21 @@ def test_whole_curves_decide_and_are_adjusted_together(tmp_path):
 
 
 def test_one_curve_of_several_is_adjusted_away(tmp_path):
-    one = curves((0.9, 0.01), (0.9, 0.01), (0.02, 0.01), (0.9, 0.01))
+    one = curves((0.9, 0.01), (0.9, 0.01), (0.03, 0.01), (0.9, 0.01))
     found = compared(tmp_path / "r", one, ablation=None)
     figure = figure_of(found.causal, "a", MORE.format("MLP, zeroed"))
-    assert pd.isna(figure["value"])  # q = 0.08, though each k's own is 0.01
-    assert "q = 0.08 over 4 curves" in figure["gap"]
+    assert pd.isna(figure["value"])  # q = 0.06, though each k's own is 0.01
+    assert "q = 0.06 over 2 curves" in figure["gap"]
 
 
-def test_the_studys_own_curve_is_a_test_by_itself(tmp_path):
-    found = compared(tmp_path / "r", curves((0.9, 0.2), (0.9, 0.2), (0.02, 0.2), (0.9, 0.2)))
+def test_the_studys_own_curve_is_one_of_its_place(tmp_path):
+    found = compared(tmp_path / "r", curves((0.9, 0.2), (0.03, 0.2), (0.9, 0.2), (0.9, 0.2)))
     own = figure_of(found.causal, "a", MORE.format("residual stream, zeroed"))
-    assert own["value"] == 32  # its curve's p is 0.04
+    assert own["value"] == 32  # its curve's p is 0.04, the other's 0.03
+    assert "p = 0.04, q = 0.04 over 2 curves; no p below 0.048 is possible" in own["detail"]
+    alone = compared(tmp_path / "s", CausalSection((), 200))
+    own = figure_of(alone.causal, "a", MORE.format("residual stream, zeroed"))
     assert "p = 0.04; no p below 0.048 is possible" in own["detail"]
-    assert "over 3 curves" in figure_of(found.causal, "a", MORE.format("MLP, zeroed"))["gap"]
 
 
 def test_older_runs_are_judged_as_they_were(tmp_path):
