@@ -53,7 +53,10 @@ def study(
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="YAML file of settings; options given here win. See --print-config."),
+        typer.Option(
+            help="YAML file of settings. What it sets wins over the preset, and single options given here "
+            "win over both. See --print-config."
+        ),
     ] = None,
     model: Annotated[
         list[str] | None,

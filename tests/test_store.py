@@ -156,7 +156,11 @@ def test_examples_that_parquet_cannot_hold(run: RunFolder) -> None:
         run.write_examples(pd.DataFrame({"mixed": [1, "a", object()]}))
     with pytest.raises(InputError, match="no rows"):
         run.write_examples(pd.DataFrame({"a": []}))
-    assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "versions.json"]
+    assert sorted(path.name for path in run.path.iterdir()) == [
+        "config.json",
+        "run.lock",
+        "versions.json",
+    ]
 
 
 def one_piece(run: RunFolder, arrays, dims=None) -> Chunks:
@@ -355,3 +359,31 @@ def test_pieces_are_found_again_by_their_folder(run: RunFolder) -> None:
     (chunks.folder / "pieces.json").write_text('{"total": 10}')
     with pytest.raises(RunFolderError, match="damaged"):
         run.written_chunks("observe")
+
+
+def test_a_folder_that_was_left_half_made_is_made(tmp_path: Path) -> None:
+    for name in ("versions.json", "run.lock", ".mechvrp-tmp-1-config.json"):
+        folder = tmp_path / name.strip(".")
+        folder.mkdir()
+        (folder / name).write_text("{}")
+        assert RunFolder.open(RunFolder.create(folder, CONFIG).path).config == CONFIG
+    with RunFolder.create(tmp_path / "a", CONFIG).lock():
+        (tmp_path / "a" / "config.json").unlink()  # as another process that is making it leaves it
+        with pytest.raises(RunFolderError, match="another process"):
+            RunFolder.create(tmp_path / "a", CONFIG)
+
+
+def test_a_piece_that_lost_its_arrays_is_made_anew(run: RunFolder) -> None:
+    chunks = run.chunks("observe", "tiny", 4, 2)
+    for index in range(2):
+        chunks.write(index, *piece(chunks, index))
+    (chunks.folder / "000001.safetensors").unlink()
+    again = run.chunks("observe", "tiny", 4, 2)
+    assert again.missing() == [1]
+    again.write(1, *piece(again, 1))
+    assert again.complete
+    path = chunks.folder / "000000.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:-8] + b"\xff" * 8)
+    with pytest.raises(RunFolderError, match=r"not finite.*Remove it"):
+        list(again.arrays())

@@ -71,12 +71,13 @@ def load(
         if attn is not None and attn != model.config._attn_implementation:
             model.set_attn_implementation(family_of(model.config).attention_for(model.config, attn))
         if device != "auto":
-            model = model.to(device)
+            model = model.to(_checked(device))
         if dtype != "auto":
             model = model.to(_dtype(dtype))
         return VLM(model, processor)
 
     name = str(name_or_path_or_hf_model)
+    place = _device() if device == "auto" else _checked(device)
     embedded = {entry.name: entry.path for entry in embedded_models()}
     source = str(embedded.get(name, name))
     if device_map is not None and device != "auto":
@@ -108,8 +109,25 @@ def load(
     except (OSError, ValueError) as error:
         raise InputError(f"could not load {name!r}: {error}") from error
     if device_map is None:
-        model = model.to(_device() if device == "auto" else device)
+        model = model.to(place)
     return VLM(model, processor, name=name)
+
+
+def _checked(device: Any) -> Any:
+    """The device, if a tensor can be put there.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:  # torch raises each of them
+        here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        here += ["mps"] if torch.backends.mps.is_available() else []
+        raise InputError(f"no device {device!r} here; there are {', '.join(here)}") from error
+    return device
 
 
 def _device() -> str:

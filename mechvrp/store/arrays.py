@@ -58,7 +58,9 @@ def read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.
                 raise InputError(f"no activations named {absent}; the run holds {stored}")
             return {name: _array(file.get_tensor(name)) for name in wanted}
     except SafetensorError as error:
-        raise RunFolderError(f"{path} is damaged: {error}. Run the study again") from error
+        raise RunFolderError(
+            f"{path} is damaged: {error}. Remove it and run the study again"
+        ) from error
 
 
 def read_dims(path: Path) -> dict[str, list[str]]:
@@ -68,7 +70,9 @@ def read_dims(path: Path) -> dict[str, list[str]]:
             dims: dict[str, list[str]] = json.loads((file.metadata() or {}).get("dims", "{}"))
             return dims
     except SafetensorError as error:
-        raise RunFolderError(f"{path} is damaged: {error}. Run the study again") from error
+        raise RunFolderError(
+            f"{path} is damaged: {error}. Remove it and run the study again"
+        ) from error
 
 
 def _tensor(name: str, array: np.ndarray | torch.Tensor) -> torch.Tensor:

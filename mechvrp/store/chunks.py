@@ -41,6 +41,7 @@ class Chunks:
         self.folder = folder
         self.total = total
         self.size = size
+        self._with_arrays: bool | None = None
 
     @classmethod
     def open(cls, folder: Path) -> Chunks:
@@ -52,7 +53,8 @@ class Chunks:
         if not (folder / _SIZES).is_file():
             raise RunFolderError(f"{folder} holds no pieces; run the study again to make them")
         sizes = read_object(folder / _SIZES)
-        if sorted(sizes) != ["size", "total"] or not all(type(v) is int for v in sizes.values()):
+        numbers = [sizes.get(name) for name in ("total", "size")]
+        if not all(type(number) is int for number in numbers):
             raise RunFolderError(f"{folder / _SIZES} is damaged: it holds {sizes!r:.80}")
         return cls(folder, sizes["total"], sizes["size"])
 
@@ -67,8 +69,8 @@ class Chunks:
         return range(index * self.size, min((index + 1) * self.size, self.total))
 
     def missing(self) -> list[int]:
-        """The pieces still to be made, in order."""
-        return [i for i in range(len(self)) if not self._table(i).is_file()]
+        """The pieces still to be made, in order; one that has lost its arrays is one of them."""
+        return [i for i in range(len(self)) if not (self._table(i).is_file() and self._whole(i))]
 
     @property
     def complete(self) -> bool:
@@ -94,7 +96,7 @@ class Chunks:
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / _SIZES).is_file():
-            sizes = json.dumps({"total": self.total, "size": self.size})
+            sizes = json.dumps({"total": self.total, "size": self.size, "arrays": bool(arrays)})
             write_atomically(self.folder / _SIZES, lambda path: path.write_text(sizes))
         if arrays:
             write_atomically(self._arrays(index), lambda path: write_arrays(path, arrays, dims))
@@ -136,7 +138,15 @@ class Chunks:
         """The arrays of all pieces, one piece at a time."""
         wanted = None if names is None else list(names)
         for index in range(len(self)):
-            yield read_arrays(self._existing(self._arrays(index)), wanted)
+            path = self._existing(self._arrays(index))
+            found = read_arrays(path, wanted)
+            bad = [n for n, a in found.items() if a.dtype.kind == "f" and not np.isfinite(a).all()]
+            if bad:
+                raise RunFolderError(
+                    f"{path} is damaged: {bad[0]!r} holds numbers that are not finite, and none were "
+                    f"written. Remove it and run the study again"
+                )
+            yield found
 
     def array(self, name: str) -> np.ndarray:
         """One array of all pieces, joined along its dimension ``example``; it must fit in memory.
@@ -150,6 +160,12 @@ class Chunks:
             raise RunFolderError(f"{first}: {name!r} has no dimension 'example'; it has {dims}")
         parts = [part[name] for part in self.arrays([name])]
         return np.concatenate(parts, axis=dims.index("example"))
+
+    def _whole(self, index: int) -> bool:
+        """Whether a piece has its arrays, where pieces have some."""
+        if self._with_arrays is None and (self.folder / _SIZES).is_file():
+            self._with_arrays = bool(read_object(self.folder / _SIZES).get("arrays", False))
+        return not self._with_arrays or self._arrays(index).is_file()
 
     def _table(self, index: int) -> Path:
         return self.folder / f"{index:06d}.parquet"

@@ -116,7 +116,9 @@ class RunFolder:
             run._note_resumption()
             return run
         if folder.exists():
-            held = sorted(p.name for p in folder.iterdir() if not p.name.startswith(TEMPORARY))
+            # What a run that was killed while its folder was made can have left.
+            own = (TEMPORARY, _LOCK, "versions.json")
+            held = sorted(p.name for p in folder.iterdir() if not p.name.startswith(own))
             if held:
                 more = f" and {len(held) - 5} more" if len(held) > 5 else ""
                 raise RunFolderError(
@@ -125,11 +127,14 @@ class RunFolder:
                 )
         folder.mkdir(parents=True, exist_ok=True)
         run = cls(folder, wanted)
-        run._write_json("versions.json", {"created": software_versions(), "resumed": []})
-        # config.json comes last: a folder that has it is complete as a run folder.
-        header = {"format": _FORMAT_NAME, "format_version": FORMAT_VERSION, "config": wanted}
-        run._write_json("config.json", header)
-        return run
+        with run.lock():
+            if not (folder / "config.json").exists():
+                run._write_json("versions.json", {"created": software_versions(), "resumed": []})
+                # config.json comes last: a folder that has it is complete as a run folder.
+                header = {"format": _FORMAT_NAME, "format_version": FORMAT_VERSION}
+                run._write_json("config.json", {**header, "config": wanted})
+                return run
+        return cls.create(path, config)  # another process was faster
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:

@@ -1,6 +1,10 @@
-"""Records that would stop a study are left out before it begins, and listed."""
+"""What a run is of, checked before it begins and whenever it goes on: its records and its weights."""
 
 from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 
 from rich.console import Console
 from rich.markup import escape
@@ -8,56 +12,120 @@ from rich.markup import escape
 from mechvrp.data import Dataset
 from mechvrp.data.sample import Skipped
 from mechvrp.errors import DataError, RunFolderError
+from mechvrp.models import VLM, fingerprint
 from mechvrp.store import RunFolder
+from mechvrp.study.coding import decode
 
-__all__ = ["usable_dataset"]
+__all__ = ["check_weights", "dataset_digest", "usable_dataset"]
 
 
-def usable_dataset(run: RunFolder, dataset: Dataset, say: Console) -> Dataset:
-    """The dataset without the records that ``Dataset.check`` objects to.
+@dataclass(frozen=True)
+class _LeftOut:
+    """A record; ``index`` is null where the dataset's reader left it out."""
 
-    The choice is kept in the run folder (``stages/check/data.json``): a run that goes on later has the same
-    examples, whatever became of the files.
+    index: int | None
+    record: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """``stages/check/data.json``."""
+
+    records: int
+    digest: str
+    left_out: tuple[_LeftOut, ...]
+
+
+def dataset_digest(dataset: Dataset) -> str:
+    """Of what is asked about which image, and the right answers; not of the pictures themselves."""
+    found = hashlib.sha256()
+    for s in dataset:
+        text = f"{s.image_id}\1{s.task}\1{s.question}\1{s.answer}\0"
+        found.update(text.encode("utf-8", "replace"))
+    return found.hexdigest()[:16]
+
+
+def usable_dataset(
+    run: RunFolder, dataset: Dataset, model: Callable[[], VLM], say: Console
+) -> Dataset:
+    """The dataset without the records that cannot be used: by ``Dataset.check``, or by the model.
+
+    What is left out is listed in the run folder (``stages/check/data.json``), with what the dataset's reader
+    left out before. A run goes on with the same records only.
+
+    Args:
+        run, dataset: of the study.
+        model: gives its first model, whose image placeholder no question may spell.
+        say: where to report to.
 
     Raises:
         DataError: no record can be used.
-        RunFolderError: the dataset has another number of records than when the run began.
+        RunFolderError: the records are others than when the run began.
     """
-    kept = run.read_stage("check", "data")
+    digest = dataset_digest(dataset)
+    value = run.read_stage("check", "data")
+    kept = None if value is None else decode(_Checked, value, "stages/check/data.json")
     if kept is None:
-        places = {s.record or f"{dataset.name}[{i}]": i for i, s in enumerate(dataset)}
-        bad: dict[int, list[str]] = {}
-        for problem in dataset.check():
-            bad.setdefault(places[problem.record], []).append(problem.reason)
-        left_out = [
-            {
-                "index": i,
-                "record": dataset[i].record or f"{dataset.name}[{i}]",
-                "reason": "; ".join(bad[i]),
-            }
-            for i in sorted(bad)
-        ]
-        kept = {"records": len(dataset), "left_out": left_out}
-        run.write_stage("check", "data", kept)
-    if kept["records"] != len(dataset):
+        kept = _Checked(len(dataset), digest, _left_out(dataset, model()))
+        run.write_stage("check", "data", asdict(kept))
+    if (kept.records, kept.digest) != (len(dataset), digest):
         raise RunFolderError(
-            f"{run.path} was begun with {kept['records']} records of {dataset.name}; there are "
-            f"{len(dataset)} now. The files have changed: choose another folder"
+            f"{run.path} was begun with other records of {dataset.name} ({kept.records}, digest "
+            f"{kept.digest}) than there are now ({len(dataset)}, {digest}): images, questions, answers or "
+            "their order have changed. Restore the files, or choose another folder"
         )
-    gone = {int(entry["index"]) for entry in kept["left_out"]}
-    if not gone:
+    if not kept.left_out:
         return dataset
-    skipped = [Skipped(entry["record"], entry["reason"]) for entry in kept["left_out"]]
-    first = "; ".join(f"{s.record}: {s.reason}" for s in skipped[:3])
+    gone = {entry.index for entry in kept.left_out if entry.index is not None}
+    first = "; ".join(f"{entry.record}: {entry.reason}" for entry in kept.left_out[:3])
     if len(gone) == len(dataset):
         raise DataError(f"no record of {dataset.name} can be used: {first}")
     say.print(
-        f"[yellow]{len(gone)} of {len(dataset)} records are left out[/yellow] ({escape(first)}"
-        f"{'; ...' if len(skipped) > 3 else ''}); all of them: "
+        f"[yellow]{len(kept.left_out)} records are left out[/yellow] ({escape(first)}"
+        f"{'; ...' if len(kept.left_out) > 3 else ''}); all of them: "
         f"{escape(str(run.path / 'stages/check/data.json'))}",
         soft_wrap=True,
     )
+    skipped = [Skipped(e.record, e.reason) for e in kept.left_out if e.index is not None]
     samples = [sample for i, sample in enumerate(dataset) if i not in gone]
     return Dataset(
         dataset.name, samples, skipped=(*dataset.skipped, *skipped), info=dict(dataset.info)
+    )
+
+
+def check_weights(run: RunFolder, part: str, model: VLM) -> None:
+    """Note which weights a part of a run is made with, and refuse to go on with others.
+
+    Raises:
+        RunFolderError: the model has changed since the run began.
+    """
+    now = fingerprint(model)
+    value = run.read_stage("check", part)
+    if value is None:
+        run.write_stage("check", part, {"fingerprint": now})
+    elif value.get("fingerprint") != now:
+        raise RunFolderError(
+            f"{run.path} was begun with another {model.name}: its weights have the fingerprint "
+            f"{value.get('fingerprint')}, these {now}. Restore them, or choose another folder"
+        )
+
+
+def _left_out(dataset: Dataset, model: VLM) -> tuple[_LeftOut, ...]:
+    places = {s.record or f"{dataset.name}[{i}]": i for i, s in enumerate(dataset)}
+    bad: dict[int, list[str]] = {}
+    for problem in dataset.check():
+        bad.setdefault(places[problem.record], []).append(problem.reason)
+    placeholder = str(getattr(model.processor, "image_token", "") or "")
+    for i, sample in enumerate(dataset):
+        if placeholder and placeholder in sample.question:
+            reason = f"the question spells {placeholder!r}, which stands for an image"
+            bad.setdefault(i, []).append(reason)
+    by_reader = [_LeftOut(None, s.record, s.reason) for s in dataset.skipped]
+    return (
+        *by_reader,
+        *(
+            _LeftOut(i, dataset[i].record or f"{dataset.name}[{i}]", "; ".join(bad[i]))
+            for i in sorted(bad)
+        ),
     )

@@ -115,6 +115,10 @@ class StudyConfig:
             raise InputError(f"noise is a number of standard deviations above 0; got {self.noise}")
         if self.reading not in (None, "official", "strict"):
             raise InputError(f"reading must be 'official' or 'strict'; got {self.reading!r}")
+        if self.ks == (0,):
+            raise InputError("ks must hold a number of units beside 0, e.g. 0 5")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed must be 0 to {2**32 - 1}; got {self.seed}")
         if self.ks is not None and (list(self.ks) != sorted(set(self.ks)) or self.ks[:1] != (0,)):
             raise InputError(f"ks must ascend from 0, e.g. 0 1 2 5 10; got {list(self.ks)}")
 

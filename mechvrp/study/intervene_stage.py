@@ -16,7 +16,7 @@ from mechvrp.circuits import (
     rank_by_probe_weight,
 )
 from mechvrp.data import Dataset, is_correct
-from mechvrp.errors import InputError, NumericalError, UnavailableError
+from mechvrp.errors import DataError, InputError, NumericalError, UnavailableError
 from mechvrp.models import VLM
 from mechvrp.store import Chunks
 from mechvrp.study.causal_stage import run_causal
@@ -79,7 +79,11 @@ def intervene(
             "interventions read yes/no answers strictly, unlike the rest of the study: officially whatever "
             "is not a no is a yes, a broken answer too"
         )
-    if not len(held):
+    if not len(heldout):
+        teller.gap(
+            "no ablation curve and no causal interventions", "there are no held-out examples"
+        )
+    elif not len(held):
         teller.gap(
             "no ablation curve and no causal interventions",
             "they score the first generated token, and no held-out answer is one token long; they "
@@ -159,6 +163,8 @@ def _ablation(
                 seed=config.seed,
                 n_resamples=config.n_resamples,
             )
+    except DataError:  # of a file: once it is mended the run goes on
+        raise
     except (InputError, UnavailableError, NumericalError) as error:
         teller.gap("no ablation curve", error)
         return None

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mechvrp.circuits import AblationMode, ablate_ranking, ablation_variants
-from mechvrp.errors import MechVRPError, UnavailableError
+from mechvrp.errors import DataError, MechVRPError, UnavailableError
 from mechvrp.patching import plan
 from mechvrp.reliability import (
     Outcomes,
@@ -84,6 +84,8 @@ def intervene(
     for part, conditions in spec.conditions.items():
         try:
             found = _run(model, samples, maps, spec, part)
+        except DataError:  # of a file: once it is mended the run goes on
+            raise
         except MechVRPError as error:
             found = _nothing(spec, part, len(conditions), len(samples), str(error))
         if any(found.errors):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from mechvrp.data import Dataset, train_test_split
 from mechvrp.errors import InputError
 from mechvrp.models import VLM, fingerprint, load
 from mechvrp.store import RunFolder
-from mechvrp.study.checking import usable_dataset
+from mechvrp.study.checking import dataset_digest, usable_dataset
 from mechvrp.study.config import StudyConfig
 from mechvrp.study.report import write_report
 from mechvrp.study.schema import Summary
@@ -106,8 +105,7 @@ def run_study(
         check_width(settings, models[0]())
         run = RunFolder.create(out, settings.to_json())
     with run.lock():
-        run.discard("report.html", "summary.json")  # of fewer stages
-        dataset = usable_dataset(run, dataset, say)
+        dataset = usable_dataset(run, dataset, models[0], say)
         train, heldout = split_images(dataset, settings)
         parts = []
         for index, get in enumerate(models):
@@ -250,9 +248,8 @@ def _identity(models: Sequence[Any], dataset: Dataset | None) -> dict[str, Any] 
     """A digest of what was passed as an object, since its name alone does not say which it is."""
     found: dict[str, Any] = {}
     if dataset is not None:
-        text = "\0".join(f"{s.image_id}\1{s.task}\1{s.question}\1{s.answer}" for s in dataset)
         found["dataset"] = {
-            "digest": hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16],
+            "digest": dataset_digest(dataset),
             "info": {
                 k: v for k, v in dataset.info.items() if isinstance(v, (str, int, type(None)))
             },
@@ -265,7 +262,9 @@ def _identity(models: Sequence[Any], dataset: Dataset | None) -> dict[str, Any] 
 
 def load_data(config: StudyConfig) -> Dataset:
     """The dataset that a study's settings name."""
-    options = {} if config.task is None else {"task": config.task}
+    options: dict[str, Any] = {} if config.task is None else {"task": config.task}
+    if not config.data.startswith("scenes"):  # generated: no record of them can be bad
+        options["on_error"] = "skip"
     return benchmarks.load(
         config.data,
         root=config.root,

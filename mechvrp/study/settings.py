@@ -54,7 +54,7 @@ def resolve_settings(
     found = read_settings(file) if file is not None else {}
     own = found.pop("preset", None)
     chosen = preset or own or "quick"
-    if chosen not in PRESETS:
+    if not isinstance(chosen, str) or chosen not in PRESETS:
         raise InputError(f"no preset {chosen!r}; there are {', '.join(PRESETS)}")
     return {**PRESETS[chosen], **found, **checked_settings(given or {}, "the study's options")}
 
@@ -126,6 +126,8 @@ class _Strict(yaml.SafeLoader):
         seen: set[Any] = set()
         for key, _ in node.value:
             name = key.value
+            if not isinstance(name, str):
+                raise yaml.YAMLError(f"names must be text (line {key.start_mark.line + 1})")
             if name in seen:
                 raise yaml.YAMLError(f"{name!r} is set twice (line {key.start_mark.line + 1})")
             seen.add(name)

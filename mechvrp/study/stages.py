@@ -13,6 +13,7 @@ from mechvrp.data import Dataset
 from mechvrp.errors import InputError, NumericalError, RunFolderError, UnavailableError
 from mechvrp.models import VLM, fingerprint
 from mechvrp.store import Chunks, RunFolder
+from mechvrp.study.checking import check_weights
 from mechvrp.study.config import StudyConfig
 from mechvrp.study.correlate_stage import correlate
 from mechvrp.study.intervene_stage import intervene
@@ -68,7 +69,7 @@ class ModelStudy:
         found = kept(self.run, self.part, Observed)
         if found is not None and (found.failure or self._observations.complete):
             return found
-        teller, model, failure = self._teller(), self.load(), ""
+        teller, model, failure = self._teller(), self._model(), ""
         pieces = self._pieces("observe", len(self.dataset))
         try:
             with teller.timed("observations"), teller.bar("observing", len(self.dataset)) as step:
@@ -85,7 +86,7 @@ class ModelStudy:
                 f"{self.config.samples} sampled answers, residual stream of {model.n_layers} layers",
             )
         found = Observed(_model_info(model), teller.timings, tuple(teller.notes), failure)
-        keep(self.run, self.part, found)
+        self._keep(found)
         return found
 
     def correlate(self) -> Correlated | None:
@@ -97,7 +98,7 @@ class ModelStudy:
             found = correlate(
                 self._observations, self.train, self.heldout, self.config, self._teller()
             )
-            keep(self.run, self.part, found)
+            self._keep(found)
         return found
 
     def intervene(self) -> Intervened | None:
@@ -113,7 +114,7 @@ class ModelStudy:
                     "correlate before intervene"
                 )
             found = intervene(
-                self.load(),
+                self._model(),
                 self.dataset,
                 self._observations,
                 correlated,
@@ -123,8 +124,19 @@ class ModelStudy:
                 self.config,
                 self._teller(),
             )
-            keep(self.run, self.part, found)
+            self._keep(found)
         return found
+
+    def _model(self) -> VLM:
+        """The model, if it is the one that this run was begun with."""
+        model = self.load()
+        check_weights(self.run, self.part, model)
+        return model
+
+    def _keep(self, result: Observed | Correlated | Intervened) -> None:
+        # First: a report of fewer stages must not outlive them, wherever a run is killed.
+        self.run.discard("report.html", "summary.json")
+        keep(self.run, self.part, result)
 
     def section(self) -> ModelSection:
         """The model's part of the summary, from what its stages left."""

@@ -55,6 +55,8 @@ def test_later_sources_win(tmp_path):
         ("[1, 2]", "`name: value`"),
         ("a: [", "not YAML"),
         ("preset: quik", "no preset 'quik'"),
+        ("preset: [a]", "no preset"),
+        ("? {a: b}\n: 1", "names must be text"),
         ("!!python/object/apply:os.system ['true']", "not YAML"),
     ],
 )
@@ -74,7 +76,16 @@ def test_an_empty_file_and_a_missing_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{"mask_fraction": 1.0}, {"noise": 0.0}, {"causal": 1}, {"noise_draws": 0}]
+    "options",
+    [
+        {"ks": (0,)},
+        {"seed": -1},
+        {"seed": 2**32},
+        {"mask_fraction": 1.0},
+        {"noise": 0.0},
+        {"causal": 1},
+        {"noise_draws": 0},
+    ],
 )
 def test_bad_values(options):
     with pytest.raises(InputError, match=next(iter(options))):

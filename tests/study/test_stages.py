@@ -153,21 +153,79 @@ def test_bad_records_are_left_out_and_listed(model, tmp_path, capsys):
     )
     (section,) = result.summary.sections
     assert (section.data.n, section.data.n_skipped) == (38, 2)
-    assert "2 of 40 records are left out" in capsys.readouterr().out
+    assert "2 records are left out" in capsys.readouterr().out
     listed = result.run.read_stage("check", "data")["left_out"]
-    assert [entry["index"] for entry in listed] == [3, 17]
-    # The choice is the run's: files that have been mended since do not change it.
+    assert ["decode" in entry["reason"] or "image" in entry["reason"] for entry in listed] == [
+        True
+    ] * 2
+    # Files that have been mended since are other records.
     write_folder(root, 40, bad=[])
     (result.run.path / "summary.json").unlink()
-    again = mechvrp.run_study(
-        model, "folder", root=str(root), n=40, out=tmp_path / "run", **OPTIONS
-    )
-    assert again.summary.sections[0].data == section.data
+    with pytest.raises(RunFolderError, match="other records"):
+        mechvrp.run_study(model, "folder", root=str(root), n=40, out=tmp_path / "run", **OPTIONS)
     bad = tmp_path / "bad"
     bad.mkdir()
     write_folder(bad, 20, bad=range(20))
-    with pytest.raises(DataError, match="no record"):
+    with pytest.raises(DataError, match="no samples"):
         mechvrp.run_study(model, "folder", root=str(bad), n=20, out=tmp_path / "x", **OPTIONS)
+
+
+def test_a_run_goes_on_with_the_same_weights_and_records_only(model, tmp_path):
+    root = tmp_path / "data"
+    root.mkdir()
+    write_folder(root, 40, bad=[])
+    options = {**OPTIONS, "n": 40, "root": str(root), "out": tmp_path / "run"}
+    mechvrp.run_study("tiny-llava", "folder", stages=["observe"], **options)
+    table = pd.read_csv(root / "metadata.csv")
+    table.assign(answer=table["answer"].iloc[::-1].to_numpy()).to_csv(
+        root / "metadata.csv", index=False
+    )
+    with pytest.raises(RunFolderError, match="other records of folder"):
+        mechvrp.run_study("tiny-llava", "folder", **options)
+    table.to_csv(root / "metadata.csv", index=False)
+    noted = tmp_path / "run/stages/check/0-tiny-llava.json"
+    was = noted.read_text()
+    noted.write_text('{"fingerprint": "another"}')
+    with pytest.raises(RunFolderError, match="begun with another tiny-llava"):
+        mechvrp.run_study("tiny-llava", "folder", stages=["correlate", "intervene"], **options)
+    noted.write_text(was)
+
+
+def test_a_picture_that_cannot_be_read_is_not_kept_as_a_gap(model, tmp_path):
+    root = tmp_path / "data"
+    root.mkdir()
+    write_folder(root, 40, bad=[])
+    options = {**OPTIONS, "n": 40, "root": str(root), "out": tmp_path / "run"}
+    mechvrp.run_study("tiny-llava", "folder", stages=["observe", "correlate"], **options)
+    pictures = {path: path.read_bytes() for path in root.glob("*.png")}
+    for path in pictures:
+        path.write_bytes(b"nothing")
+    with pytest.raises((DataError, RunFolderError)):
+        mechvrp.run_study("tiny-llava", "folder", stages=["intervene"], **options)
+    for path, data in pictures.items():
+        path.write_bytes(data)
+    result = mechvrp.run_study("tiny-llava", "folder", **options)
+    assert not any("decode" in note for note in result.summary.sections[0].notes)
+
+
+def test_a_stage_with_nothing_to_do_leaves_the_report(model, tmp_path):
+    options = {**OPTIONS, "n": 96, "out": tmp_path / "run"}
+    mechvrp.run_study(model, stages=["observe", "correlate", "report"], **options)
+    mechvrp.run_study(model, stages=["observe"], **options)
+    assert (tmp_path / "run/report.html").is_file()
+    mechvrp.run_study(model, stages=["intervene"], **options)
+    assert not (tmp_path / "run/report.html").is_file()
+
+
+def test_a_question_that_spells_the_placeholder_is_left_out(model, tmp_path):
+    scenes = mechvrp.data.load("scenes", limit=60)
+    first = scenes[0]
+    odd = mechvrp.Sample(first.image, "What is <image>?", "yes", first.image_id, "existence")
+    data = mechvrp.Dataset("odd", [odd, *scenes])
+    result = mechvrp.run_study(model, data, out=tmp_path / "run", stages=["observe"], **OPTIONS)
+    (entry,) = result.run.read_stage("check", "data")["left_out"]
+    assert entry["index"] == 0
+    assert "stands for an image" in entry["reason"]
 
 
 def test_a_plan_estimates_and_writes_nothing(model, tmp_path, monkeypatch):
