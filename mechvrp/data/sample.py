@@ -70,6 +70,20 @@ class Sample:
         """
         return image_problem(self._image, {} if seen is None else seen)
 
+    def question_problem(self) -> str | None:
+        """Why the question cannot be asked (it is empty, or is no text that UTF-8 can hold), or ``None``."""
+        if not self.question.strip():
+            return "the question is empty"
+        try:
+            self.question.encode("utf-8")
+        except UnicodeEncodeError as error:
+            found = self.question[error.start]
+            return (
+                f"the question does not encode to UTF-8: character {error.start} is the lone surrogate "
+                f"{found!r}"
+            )
+        return None
+
     def __repr__(self) -> str:
         return (
             f"Sample({self.task}/{self.split}, image_id={self.image_id!r}, "
@@ -149,7 +163,8 @@ class Dataset(Sequence[Sample]):
     def check(self, *, images: bool = True) -> tuple[Skipped, ...]:
         """What would stop a run over these samples, by record; empty if all is well.
 
-        Images that cannot be decoded (each is decoded once), questions without words, answers that
+        Images that cannot be decoded (each is decoded once), questions without words or that do not encode
+        to UTF-8, answers that
         the sample's task cannot be scored by, and identities (``meta["question_id"]`` or
         ``meta["id"]``) that come twice in a split.
 
@@ -164,8 +179,7 @@ class Dataset(Sequence[Sample]):
         for index, sample in enumerate(self._samples):
             place = sample.record or f"{self.name}[{index}]"
             reasons = [sample.image_problem(seen) if images else None]
-            if not sample.question.strip():
-                reasons.append("the question is empty")
+            reasons.append(sample.question_problem())
             reasons.append(answer_problem(sample))
             identity = sample.meta.get("question_id", sample.meta.get("id"))
             if identity is not None:

@@ -186,6 +186,8 @@ class VLM:
     def _check_question(self, sample: Sample) -> None:
         if not sample.question.strip():
             raise InputError(f"{sample!r} has an empty question")
+        if (problem := sample.question_problem()) is not None:
+            raise InputError(f"{sample!r} cannot be asked: {problem}; remove or replace it")
         token = str(getattr(self.processor, "image_token", "") or "")
         if token and token in sample.question:
             raise InputError(

@@ -103,7 +103,7 @@ class Monitor:
     def fit(
         cls,
         run: Any,
-        model: VLM | None = None,
+        model: VLM | str | None = None,
         *,
         signals: Iterable[str] | None = None,
         layer: int | Literal["auto"] = "auto",
@@ -124,8 +124,8 @@ class Monitor:
 
         Args:
             run: a run folder, its path, or what ``mechvrp.run_study`` returned.
-            model: which of the run's models, loaded; needed where the run has several, or does not
-                record the fingerprint of its weights.
+            model: which of the run's models, by its name or loaded (then its weights are checked); needed
+                where the run has several, and loaded where it does not record the fingerprint of its weights.
             signals: what is read; by default ``answer_probability``, ``logit_entropy``, ``own_margin`` and
                 ``probe``, which cost next to nothing. ``p_tok`` and attention's structure may be asked
                 for; the latter takes a trace.
@@ -178,9 +178,17 @@ class Monitor:
                 several and this model's prompt depends on it.
 
         Raises:
-            InputError: another model, dtype or task.
+            InputError: another model, dtype or task; no picture of PIL, or no question.
             NumericalError: NaN or infinity in the model.
         """
+        from PIL.Image import Image as Picture
+
+        if not isinstance(image, Picture):
+            raise InputError(
+                f"image is a picture of PIL (PIL.Image.open(path) makes one); got {image!r:.80}"
+            )
+        if not isinstance(question, str):
+            raise InputError(f"question is a text; got {question!r:.80}")
         self.model.check(model)
         picture = image if image.mode == "RGB" else image.convert("RGB")
         sample = Sample(picture, question, task=self._task(model, question, task))
@@ -197,12 +205,18 @@ class Monitor:
         """As ``answer``, of many samples; what is right is not looked at.
 
         Raises:
-            InputError: another model or dtype, or a sample of another task.
+            InputError: another model or dtype, a sample of another task, or no sample.
         """
         self.model.check(model)
+        if isinstance(samples, Sample):
+            samples = (samples,)
         found: list[MonitorAnswer] = []
         for chunk in in_batches(samples, batch_size, progress, "answering"):
             for sample in chunk:
+                if not isinstance(sample, Sample):
+                    raise InputError(
+                        f"answers takes mechvrp.data.Sample objects; got {type(sample).__name__}"
+                    )
                 self._known(sample.task)
             found += self._answered(model, chunk)
         return found

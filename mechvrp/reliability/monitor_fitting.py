@@ -94,7 +94,7 @@ class Parts:
 
 def fitted_parts(
     run: Any,
-    model: VLM | None,
+    model: VLM | str | None,
     *,
     signals: Iterable[str] | None,
     layer: int | Literal["auto"],

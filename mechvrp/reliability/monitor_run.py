@@ -6,18 +6,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from mechvrp.errors import InputError, RunFolderError
-from mechvrp.models import fingerprint
+from mechvrp.models import VLM, fingerprint
 from mechvrp.store import Chunks, RunFolder
-
-if TYPE_CHECKING:
-    from mechvrp.models import VLM
 
 __all__ = ["FittedModel", "RunExamples", "identify", "read_run"]
 
@@ -48,8 +45,12 @@ class FittedModel:
         what was promised was promised of the answers that were counted.
 
         Raises:
-            InputError: it is another model; the message says what differs.
+            InputError: it is another model; the message says what differs. Or it is no loaded model.
         """
+        if not isinstance(model, VLM):
+            raise InputError(
+                f"a loaded model is expected, as mechvrp.load(...) gives it; got {type(model).__name__}"
+            )
         found = _description(model)
         for field, value in found.items():
             mine = getattr(self, field)
@@ -129,18 +130,23 @@ class RunExamples:
         return found
 
 
-def read_run(run: Any, model: VLM | None) -> RunExamples:
+def read_run(run: Any, model: VLM | str | None) -> RunExamples:
     """One model's examples.
 
     Args:
         run: a run folder, its path, or what ``mechvrp.run_study`` returned.
-        model: which of the run's models, loaded; needed where the run has several, or does not say by
-            which weights it was made.
+        model: which of the run's models, by its name or loaded; needed where the run has several, and
+            loaded where the run does not say by which weights it was made.
 
     Raises:
         RunFolderError: the folder holds no finished run.
         InputError: the run is not one of this model, or which one is meant cannot be told.
     """
+    if model is not None and not isinstance(model, VLM | str):
+        raise InputError(
+            "model is one of the run's models, by its name or as mechvrp.load(...) gives it; got "
+            f"{type(model).__name__}"
+        )
     folder = getattr(run, "run", run)
     if isinstance(folder, str | Path):
         folder = RunFolder.open(folder)
@@ -152,12 +158,13 @@ def read_run(run: Any, model: VLM | None) -> RunExamples:
     names = [info["name"] for info in sections]
     if model is None and len(names) > 1:
         raise InputError(
-            f"{folder.path} holds runs of {', '.join(names)}; say which by model=mechvrp.load(...)"
+            f"{folder.path} holds runs of {', '.join(names)}; say which by its name: model={names[0]!r}"
         )
-    if model is not None and model.name not in names:
-        raise InputError(f"{folder.path} holds runs of {', '.join(names)}, not of {model.name}")
-    index = 0 if model is None else names.index(model.name)
-    fitted = _fitted(sections[index], model, folder)
+    name = model.name if isinstance(model, VLM) else model
+    if name is not None and name not in names:
+        raise InputError(f"{folder.path} holds runs of {', '.join(names)}, not of {name}")
+    index = 0 if name is None else names.index(name)
+    fitted = _fitted(sections[index], model if isinstance(model, VLM) else None, folder)
     table = folder.read_examples()
     table = table[table["model"] == fitted.name].sort_values("example").reset_index(drop=True)
     return RunExamples(

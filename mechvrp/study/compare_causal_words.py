@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from mechvrp.study.compare_ablations import ABLATED
 from mechvrp.study.compare_causal import CONTROL, late_noise, noise_amount, top_masked
 from mechvrp.study.compare_measures import Figure
-from mechvrp.study.compare_phrases import PAPER, enough, names_of, numbered, rarer, shown_ends
+from mechvrp.study.compare_phrases import PAPER, names_of, numbered, rarer, shown_ends
 from mechvrp.study.compare_units import Unit
-from mechvrp.study.report_words import Finding
+from mechvrp.study.report_words import ENOUGH, Finding
 
 __all__ = ["checkpoint_findings"]
 
@@ -27,25 +27,36 @@ def checkpoint_findings(units: Sequence[Unit], own: Sequence[Figure]) -> list[Fi
 
 
 def _leads(units: Sequence[Unit], own: Sequence[Figure]) -> list[Finding]:
-    """The probe against its baselines, in each checkpoint."""
+    """The probe against its baselines, in each checkpoint that has enough answers of the rarer kind."""
     found = []
+    answers = {unit.key: rarer([unit], "heldout") for unit in units if unit.section.probe}
     for name in ("task and answer", "answer probability"):
         given = numbered(own, f"probe minus {name}")
         if not given:
             continue
-        above = [f for f, ends in given if ends[1] > 0]
-        below = [f for f, ends in given if ends[2] < 0]
+        counted = [(f, ends) for f, ends in given if answers[f.model, f.data] >= ENOUGH]
+        above = [f for f, ends in counted if ends[1] > 0]
+        below = [f for f, ends in counted if ends[2] < 0]
         each = "; ".join(f"{f.model} {shown_ends('AUROC difference', ends)}" for f, ends in given)
         verdict = "against" if below else "shown" if len(above) == len(given) else "inconclusive"
         says = f"The interval lies above 0 in {len(above)} of {len(given)}, below 0 in {len(below)}"
-        if len(above) + len(below) < len(given):
+        if len(above) + len(below) < len(counted):
             says += "; where it includes 0, neither is shown"
+        few = [
+            f"{f.model} ({answers[f.model, f.data]})"
+            for f, _ in given
+            if answers[f.model, f.data] < ENOUGH
+        ]
+        if few:
+            says += (
+                f". Not counted, for want of held-out answers of the rarer kind ({ENOUGH} are needed): "
+                f"{names_of(few)}"
+            )
         text = (
             f"Does the probe know more than {name} alone? Difference of AUROC on held-out images: "
             f"{each}. {says}."
         )
-        fewest = min(rarer([unit], "heldout") for unit in units if unit.section.probe)
-        found.append(Finding(*enough(verdict, text, fewest)))
+        found.append(Finding(verdict, text))
     return found
 
 

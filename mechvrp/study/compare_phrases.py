@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mechvrp.study.compare_measures import Figure
 from mechvrp.study.compare_units import Unit
-from mechvrp.study.report_words import signed, signed_three, three
+from mechvrp.study.report_words import ENOUGH, signed, signed_three, three
 
 __all__ = [
     "PAPER",
@@ -23,9 +23,6 @@ __all__ = [
 
 #: Source of the figures that are quoted as reported.
 PAPER = "arXiv 2605.08200"
-
-#: With fewer answers of the rarer kind than this an interval is too narrow (see the study's own report).
-_ENOUGH = 10
 
 #: A value and the ends of its interval.
 Ends = tuple[float, float, float]
@@ -89,9 +86,9 @@ def rarer(units: Sequence[Unit], split: str | None = None) -> int:
 
 def enough(verdict: str, text: str, n_rarer: int) -> tuple[str, str]:
     """Inconclusive where there are too few answers of the rarer kind."""
-    if verdict == "inconclusive" or n_rarer >= _ENOUGH:
+    if verdict == "inconclusive" or n_rarer >= ENOUGH:
         return verdict, text
     return (
         "inconclusive",
-        f"{text} But there are only {n_rarer} answers of the rarer kind, and at least {_ENOUGH} are needed.",
+        f"{text} But there are only {n_rarer} answers of the rarer kind, and at least {ENOUGH} are needed.",
     )

@@ -71,11 +71,14 @@ class Unit:
 def load_units(paths: Sequence[str | Path]) -> tuple[tuple[Unit, ...], tuple[str, ...]]:
     """The units of some run folders, in order, and remarks on what was left out.
 
-    A checkpoint that was asked the same questions twice counts once if it gave the same answers both times.
+    A checkpoint that was asked the same questions twice counts once if it gave the same answers both times,
+    and so do the same weights (by their fingerprint, where runs have it) under another name, whatever the
+    answers.
 
     Raises:
-        InputError: no folder; two different checkpoints of one name; a checkpoint that was asked the same
-            questions of one split in two runs, with different answers or only in part the same questions.
+        InputError: no folder; two different checkpoints of one name (by sizes, or by fingerprint); a checkpoint
+            that was asked the same questions of one split in two runs, with different answers or only in part
+            the same questions.
         RunFolderError: a folder is missing, unfinished or damaged.
     """
     if not paths:
@@ -87,7 +90,10 @@ def load_units(paths: Sequence[str | Path]) -> tuple[tuple[Unit, ...], tuple[str
             earlier = [u for u in units if u.model == unit.model]
             _check_same_model(unit, earlier)
             twin = next((u for u in earlier if _overlap(u, unit)), None)
-            if twin is None:
+            copy = next((u for u in units if _same_weights(u, unit) and _overlap(u, unit)), None)
+            if twin is None and copy is not None:
+                remarks.append(_counted_once(copy, unit))
+            elif twin is None:
                 units.append(unit)
             elif _same_answers(twin, unit):
                 remarks.append(
@@ -96,6 +102,7 @@ def load_units(paths: Sequence[str | Path]) -> tuple[tuple[Unit, ...], tuple[str
                 )
             else:
                 raise InputError(_twice(twin, unit))
+    remarks += _two_names(units)
     return tuple(_told_apart(units)), (*remarks, *_repeated_questions(units))
 
 
@@ -117,7 +124,8 @@ def check_recipes(
         absent = [m for m in members if m not in infos]
         if absent:
             raise InputError(
-                f"training seeds of {name!r}: no run has {absent[0]!r}; there are {sorted(infos)}"
+                f"training seeds of {name!r}: no run has {absent[0]!r} as a checkpoint of its own; there are "
+                f"{sorted(infos)}"
             )
         if len(members) < 2:
             raise InputError(f"training seeds of {name!r}: name at least two checkpoints")
@@ -125,6 +133,12 @@ def check_recipes(
             raise InputError(
                 f"training seeds of {name!r} must be of one family and size: "
                 + "; ".join(f"{m}: {_shape(infos[m])}" for m in members)
+            )
+        weights = [infos[m].fingerprint for m in members if infos[m].fingerprint]
+        if len(set(weights)) < len(weights):
+            raise InputError(
+                f"training seeds of {name!r} must be different checkpoints; some have the same weights: "
+                + "; ".join(f"{m}: {infos[m].fingerprint or 'not recorded'}" for m in members)
             )
         twice = [m for m in members if any(m in other for other in found.values())]
         if twice:
@@ -183,6 +197,48 @@ def _check_same_model(unit: Unit, earlier: Sequence[Unit]) -> None:
                 f"{other.run}, {_shape(unit.section.model)} in {unit.run} (family, layers, width, "
                 "parameters). Run one of them under another name"
             )
+        mine, its = unit.section.model, other.section.model
+        # Older runs have no fingerprint.
+        if mine.fingerprint and its.fingerprint and mine.fingerprint != its.fingerprint:
+            dtypes = (
+                f" ({its.dtype} and {mine.dtype}: the same checkpoint in two dtypes counts as two)"
+                if its.dtype != mine.dtype
+                else ""
+            )
+            raise InputError(
+                f"two checkpoints with different weights are called {unit.model!r}: fingerprint "
+                f"{its.fingerprint} in {other.run}, {mine.fingerprint} in {unit.run}{dtypes}. Run one of them "
+                "under another name, or leave one of the two runs out"
+            )
+
+
+def _same_weights(first: Unit, second: Unit) -> bool:
+    """Under two names, by the fingerprints that both runs have."""
+    one, other = first.section.model, second.section.model
+    return bool(one.fingerprint) and one.fingerprint == other.fingerprint and one.name != other.name
+
+
+def _counted_once(kept: Unit, left: Unit) -> str:
+    answers = "with the same answers" if _same_answers(kept, left) else "though with other answers"
+    return (
+        f"{left.model} (in {left.run}) has the same weights as {kept.model} (in {kept.run}) and was asked "
+        f"questions of {left.data} that it was asked, {answers}: the checkpoint counts once, as {kept.model}."
+    )
+
+
+def _two_names(units: Sequence[Unit]) -> list[str]:
+    """A remark for the same weights under two names on different questions, where neither is left out."""
+    pairs = {
+        (first.model, second.model)
+        for i, first in enumerate(units)
+        for second in units[i + 1 :]
+        if _same_weights(first, second)
+    }
+    return [
+        f"{one} and {other} have the same weights; asked different questions, they count as two checkpoints "
+        "in what is pooled over data sets."
+        for one, other in sorted(pairs)
+    ]
 
 
 def _questions(unit: Unit) -> set[tuple[str, ...]]:

@@ -44,11 +44,12 @@ def readout_findings(section: ReadoutSection, rarer: int | None = None) -> list[
     if rarer is None or rarer >= ENOUGH:
         return found
     few = (
-        f" But there are only {rarer} held-out answers of the rarer kind, and {ENOUGH} are needed."
+        f" There {'is' if rarer == 1 else 'are'} only {rarer} held-out "
+        f"{'answer' if rarer == 1 else 'answers'} of the rarer kind: inconclusive, at least {ENOUGH} are "
+        "needed."
     )
-    return [
-        f if f.verdict == "inconclusive" else Finding("inconclusive", f.text + few) for f in found
-    ]
+    # Said of inconclusive ones, too: they may name single readouts as worse, or below chance.
+    return [Finding("inconclusive", f.text + few) for f in found]
 
 
 def _leads(rows: Sequence[ReadoutRow]) -> list[Finding]:
@@ -84,7 +85,7 @@ def _attention(rows: Sequence[ReadoutRow]) -> list[Finding]:
         f"{' and '.join(_classifier(row) for row in known)}; chance is 50\u00a0%."
     )
     above = [row for row in known if (row.balanced_low or 0.0) > 0.5]
-    below = [row for row in known if (row.balanced_high or 1.0) < 0.5]
+    below = [row for row in known if row.balanced_high is not None and row.balanced_high < 0.5]
     inside = [row for row in known if row.within is not None]
     if len(above) == len(known) and all((row.within_low or 0.0) > 0.5 for row in inside):
         text += f" {_both(known)} above chance: attention's shape goes with correctness here."
@@ -96,14 +97,29 @@ def _attention(rows: Sequence[ReadoutRow]) -> list[Finding]:
         # Telling tasks apart is enough for that.
         text += f" {_both(known)} above chance over all."
         return [Finding("inconclusive", text + _within(known))]
+    return [Finding("inconclusive", text + _sides(known, above, below))]
+
+
+def _sides(
+    known: Sequence[ReadoutRow], above: Sequence[ReadoutRow], below: Sequence[ReadoutRow]
+) -> str:
+    """Which intervals include chance, and on which side the others lie."""
+    reach = [row for row in known if row not in above and row not in below]
+    if len(reach) == len(known):
+        first = "Both intervals include" if len(known) > 1 else "The interval includes"
+        tail = f"an effect inside {'them' if len(known) > 1 else 'it'} is not ruled out"
+        return f" {first} chance: that attention's shape tells anything is not shown, and {tail}."
+    parts = []
+    for rows, words in (
+        (above, "lies above chance"),
+        (reach, "includes chance"),
+        (below, "lies wholly below chance"),
+    ):
+        parts += [f"that of {_named(row.name)} {words}" for row in rows]
+    text = f" The interval {', '.join(parts).removeprefix('that ')}"
     if above:
-        text += f" Only {_names(above)} {_verb('exclude', above)} chance: inconclusive."
-    else:
-        text += (
-            " The intervals reach chance: that attention's shape tells anything is not shown, and an effect "
-            "inside them is not ruled out."
-        )
-    return [Finding("inconclusive", text)]
+        return f"{text}: inconclusive, both are needed."
+    return f"{text}: that attention's shape tells anything is not shown."
 
 
 def _classifier(row: ReadoutRow) -> str:

@@ -88,10 +88,11 @@ def test_a_check_finds_what_would_stop_a_run():
             sample(question_id="4", split="b"),
             sample(id="n"),
             sample(id="n"),
+            sample(question="what \ud800 is it?"),
         ],
     )
     found = {problem.record: problem.reason for problem in dataset.check(images=False)}
-    assert list(found) == [f"mine[{n}]" for n in (1, 2, 3, 4, 5, 7, 8, 11, 14)]
+    assert list(found) == [f"mine[{n}]" for n in (1, 2, 3, 4, 5, 7, 8, 11, 14, 15)]
     for index, reason in [
         (1, "the question is empty"),
         (2, "must be 'yes' or 'no', got 'dog'"),
@@ -102,6 +103,7 @@ def test_a_check_finds_what_would_stop_a_run():
         (8, "must be one of counting, direct-answer, .* got 'fuzzy'"),
         (11, r"has the identity '4' of mine\[10\]"),
         (14, r"has the identity 'n' of mine\[13\]"),
+        (15, r"does not encode to UTF-8: character 5 is the lone surrogate '\\ud800'"),
     ]:
         assert re.search(reason, found[f"mine[{index}]"]), found[f"mine[{index}]"]
 

@@ -234,6 +234,11 @@ def test_what_encode_refuses(llava):
         llava.encode(mechvrp.Sample(tiny.image(0), "  "))
     with pytest.raises(InputError, match="image placeholder"):
         llava.encode(mechvrp.Sample(tiny.image(0), "What is <image>?"))
+    lone = mechvrp.Sample(tiny.image(0), "\ud800 lone?", image_id="mine")
+    with pytest.raises(
+        InputError, match=r"image_id='mine'.* does not encode to UTF-8: character 0"
+    ):
+        llava.encode([mechvrp.Sample(tiny.image(0), "What is \U0001f600?"), lone])
     with pytest.raises(InputError, match="no samples"):
         llava.encode([])
     with pytest.raises(InputError, match="str"):

@@ -143,6 +143,31 @@ def test_other_weights_sizes_and_dtypes_are_refused(quick, scenes):
         quick.answer(mechvrp.load("tiny-paligemma", device="cpu"), sample.image, sample.question)
 
 
+@pytest.mark.parametrize(
+    ("image", "question", "message"),
+    [
+        ("a.png", "how many?", "picture of PIL .* got 'a.png'"),
+        (None, "how many?", "picture of PIL .* got None"),
+        (np.zeros((4, 4, 3)), "how many?", "picture of PIL"),
+        ("scene", None, "question is a text; got None"),
+    ],
+)
+def test_what_is_no_image_question_model_or_sample_is_refused(
+    quick, model, scenes, image, question, message
+):
+    picture = scenes[0].image if isinstance(image, str) and image == "scene" else image
+    with pytest.raises(InputError, match=message):
+        quick.answer(model, picture, question)
+    with pytest.raises(InputError, match="a loaded model is expected.*got str"):
+        quick.answer("tiny-llava", scenes[0].image, "how many?")
+    with pytest.raises(InputError, match="Sample objects; got str"):
+        quick.answers(model, ["how many?"])
+
+
+def test_one_sample_is_answered_as_a_list_of_one(quick, model, known):
+    assert quick.answers(model, known[0]) == quick.answers(model, known[:1])
+
+
 def test_a_run_is_fitted_with_its_own_model_only(tmp_path, model):
     info = {"n_layers": model.n_layers, "d_model": model.d_model}
     run = made_up(tmp_path / "a", names=("tiny-llava",), model={**info, "fingerprint": "0" * 32})

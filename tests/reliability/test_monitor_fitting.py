@@ -221,7 +221,11 @@ def test_one_model_of_several_must_be_named(tmp_path, run):
     several = made_up(tmp_path / "run", names=("one", "two"))
     with pytest.raises(InputError, match="say which"):
         Monitor.fit(several, **FIT)
+    assert Monitor.fit(several, model="two", **FIT).model.name == "two"
+    assert read_run(several, "two").model.fingerprint == f"{1:032d}"
     with pytest.raises(InputError, match="not of other"):
+        Monitor.fit(run, "other", **FIT)
+    with pytest.raises(InputError, match="by its name or as mechvrp.load.* got SimpleNamespace"):
         Monitor.fit(run, SimpleNamespace(name="other"), **FIT)
     assert read_run(run.path, None).model == read_run(SimpleNamespace(run=run), None).model
     with pytest.raises(InputError, match="run folder"):
@@ -230,10 +234,15 @@ def test_one_model_of_several_must_be_named(tmp_path, run):
         Monitor.fit(tmp_path / "none")
 
 
+def read_name(run):
+    return run.read_summary()["sections"][0]["model"]["name"]
+
+
 def test_a_run_that_does_not_know_its_weights_needs_the_model(tmp_path):
     run = made_up(tmp_path / "run", model={"fingerprint": ""})
-    with pytest.raises(InputError, match="give the model"):
-        Monitor.fit(run)
+    for model in (None, read_name(run)):
+        with pytest.raises(InputError, match="give the model"):
+            Monitor.fit(run, model)
 
 
 def test_a_damaged_run_is_refused(tmp_path):

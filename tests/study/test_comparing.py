@@ -190,6 +190,65 @@ def test_too_few_wrong_answers_show_nothing(tmp_path):
     assert "only 8 answers of the rarer kind" in finding.text
 
 
+def test_a_lead_from_few_wrong_answers_does_not_count(tmp_path):
+    pairs = []
+    for i, name in enumerate(("few", "many")):
+        table = examples(name, n=120, seed=i)
+        if name == "few":
+            table["correct"] = np.arange(120) % 30 != 3  # the held-out ones: 4 wrong
+        pairs.append((section(table), table))
+    found = compare_runs([write_run(tmp_path / "r", *pairs)], **FAST)
+    (finding,) = [f for f in found.findings["scenes, mixed"] if "task and answer alone" in f.text]
+    assert finding.verdict == "inconclusive"
+    assert "lies above 0 in 1 of 2, below 0 in 0" in finding.text
+    assert (
+        "Not counted, for want of held-out answers of the rarer kind (10 are needed): few (4)"
+        in (finding.text)
+    )
+
+
+def with_weights(path, *named, seed=0, **more):
+    """Models with these fingerprints; the same answers unless seeds differ."""
+    pairs = []
+    for name, fingerprint in named:
+        table = examples(name, seed=seed, **more)
+        made = section(table)
+        pairs.append((replace(made, model=replace(made.model, fingerprint=fingerprint)), table))
+    return write_run(path, *pairs)
+
+
+def test_one_name_with_different_weights_is_refused(tmp_path):
+    first = with_weights(tmp_path / "first", ("m", "aaaa"))
+    second = with_weights(tmp_path / "second", ("m", "bbbb"), prefix="other")
+    with pytest.raises(
+        InputError, match=r"called 'm': fingerprint aaaa in first, bbbb in second\. Run"
+    ):
+        compare_runs([first, second], **FAST)
+    older = with_weights(tmp_path / "older", ("m", ""), prefix="other")
+    assert len(compare_runs([first, older], **FAST).units) == 2
+
+
+@pytest.mark.parametrize(("seed", "answers"), [(0, "the same answers"), (1, "other answers")])
+def test_the_same_weights_under_two_names_count_once(tmp_path, seed, answers):
+    first = with_weights(tmp_path / "first", ("m", "aaaa"), ("x", ""), ("y", ""))
+    second = with_weights(tmp_path / "second", ("copy", "aaaa"), ("else", "bbbb"), seed=seed)
+    found = compare_runs([first, second], **FAST)
+    assert [u.model for u in found.units] == ["m", "x", "y", "else"]
+    (remark,) = [r for r in found.remarks if "same weights" in r]
+    assert "copy (in second) has the same weights as m (in first)" in remark
+    assert answers in remark
+
+
+def test_the_same_weights_on_other_questions_are_told(tmp_path):
+    first = with_weights(tmp_path / "first", ("m", "aaaa"))
+    second = with_weights(tmp_path / "second", ("copy", "aaaa"), prefix="other")
+    found = compare_runs([first, second], **FAST)
+    assert len(found.units) == 2
+    assert any("m" in r and "copy have the same weights" in r for r in found.remarks)
+    with pytest.raises(InputError, match="different checkpoints; some have the same weights"):
+        compare_runs([first, second], training_seeds={"r": ["m", "copy"]}, **FAST)
+
+
 def test_one_run_of_one_model(tmp_path):
     found = compare_runs([run(tmp_path / "r", "only")], out=tmp_path / "out", **FAST)
     assert found.pooled.empty

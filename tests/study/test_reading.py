@@ -235,7 +235,10 @@ def test_words_on_attention_need_both_classifiers_and_mention_tasks(made):
     chance = {"within": 0.5, "within_low": 0.4, "within_high": 0.6}
     (_, one) = readout_findings(changed(made[3], FEATURES[:1], **above))
     assert one.verdict == "inconclusive"
-    assert "Only the linear classifier excludes chance" in one.text
+    assert (
+        "The interval of the linear classifier lies above chance, that of the classifier of trees"
+        in (one.text)
+    )
     (_, both) = readout_findings(changed(made[3], FEATURES, **above, **chance))
     assert both.verdict == "inconclusive"  # telling tasks apart is enough for that
     inside = {"within": 0.6, "within_low": 0.55, "within_high": 0.65}
@@ -245,9 +248,29 @@ def test_words_on_attention_need_both_classifiers_and_mention_tasks(made):
     (_, few) = readout_findings(changed(made[3], FEATURES, **above, **inside), rarer=6)
     assert few.verdict == "inconclusive"
     assert "only 6 held-out answers" in few.text
+    better = {"lead": 0.05, "lead_low": 0.01, "lead_high": 0.09}
+    (leads, _) = readout_findings(changed(made[3], ["MLP probe"], **better), rarer=1)
+    assert leads.verdict == "inconclusive"
+    assert "is only 1 held-out answer of the rarer kind: inconclusive" in leads.text
     below = {"balanced_accuracy": 0.4, "balanced_low": 0.35, "balanced_high": 0.45}
     (_, under) = readout_findings(changed(made[3], FEATURES, **below))
     assert under.verdict == "against"
+    reach = {"balanced_accuracy": 0.5, "balanced_low": 0.4, "balanced_high": 0.6}
+    section = changed(changed(made[3], FEATURES[:1], **reach), FEATURES[1:], **below)
+    (_, one) = readout_findings(section)
+    assert one.verdict == "inconclusive"
+    assert (
+        "The interval of the linear classifier includes chance, that of the classifier of trees "
+        in (one.text)
+    )
+    assert (
+        "lies wholly below chance: that attention's shape tells anything is not shown" in one.text
+    )
+    (_, none) = readout_findings(changed(made[3], FEATURES, **reach))
+    assert "Both intervals include chance" in none.text
+    (_, apart) = readout_findings(changed(section, FEATURES[:1], **above))
+    assert "lies above chance, that of the classifier of trees lies wholly below" in apart.text
+    assert apart.verdict == "inconclusive"
 
 
 def test_attention_that_tells_is_found():

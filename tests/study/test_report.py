@@ -20,8 +20,10 @@ from mechvrp.study.report_words import findings
 from mechvrp.study.schema import (
     EXAMPLE_COLUMNS,
     DataInfo,
+    FusionInfo,
     ModelInfo,
     ModelSection,
+    SignalSection,
     Summary,
 )
 from mechvrp.study.sections import ablation_section, accuracy_rows, probe_section
@@ -260,6 +262,39 @@ def test_wording_follows_the_interval(run: RunFolder) -> None:
     assert "+0.020 (95\u00a0% interval −0.030 to +0.070)" in text
     kind, text = verdict("Probe minus", lead=-0.1, lead_low=-0.2, lead_high=-0.01)
     assert kind == "against"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "verdict"), [(1, "inconclusive"), (9, "inconclusive"), (10, None)]
+)
+def test_few_wrong_answers_show_no_lead(run: RunFolder, wrong: int, verdict: str | None) -> None:
+    section = Summary.from_json(run.read_summary()).sections[0]
+    tasks = tuple(replace(row, n_right=row.n - wrong) for row in section.probe.tasks)
+    accuracy = tuple(
+        replace(row, n_right=row.n - wrong) if (row.task, row.split) == ("all", "heldout") else row
+        for row in section.accuracy
+    )
+    fused = FusionInfo(("a", "b"), 100, 0.8, 0.7, 0.9, "a", 0.7, 0.1, 0.05, 0.15, None, None, None)
+    for sign, otherwise in ((1, "shown"), (-1, "against")):
+        low, high = sorted((0.05 * sign, 0.15 * sign))
+        rows = tuple(
+            replace(row, lead=0.1 * sign, lead_low=low, lead_high=high) if row.lead is not None
+            else replace(row, auroc=0.5 + 0.1 * sign, low=0.5 + low, high=0.5 + high)
+            if row.name == "probe" else replace(row, low=0.45, high=0.55)
+            for row in section.probe.comparison
+        )  # fmt: skip
+        changed = replace(
+            section,
+            accuracy=accuracy,
+            probe=replace(section.probe, comparison=rows, tasks=tasks),
+            signals=SignalSection((), replace(fused, lead_low=low, lead_high=high), None, 100),
+        )
+        for beginning in ("A linear probe", "Probe minus", "2 signals that cost"):
+            found = [f for f in findings(changed) if f.text.startswith(beginning)]
+            assert found
+            assert {f.verdict for f in found} == {verdict or otherwise}
+            said = f"only {wrong} held-out answer"
+            assert all((said in f.text) == (verdict is not None) for f in found)
 
 
 def test_wording_of_an_ablation_without_effect(run: RunFolder) -> None:
