@@ -157,7 +157,7 @@ def test_distilled_from_self_consistency(run):
         ({"signals": ["truth_margin", "probe"]}, "uses the right answer"),
         ({"signals": ["region_mass"]}, "uses the right answer"),
         ({"signals": ["self_consistency"]}, "10 further forwards"),
-        ({"signals": ["grad_cam_region_mass"]}, "3 further forwards"),
+        ({"signals": ["grad_cam_entropy"]}, "3 further forwards"),
         ({"signals": ["sparse_probe"]}, "does not read"),
         ({"signals": ["own_margn"]}, "did you mean 'own_margin'"),
         ({"signals": []}, "empty"),
