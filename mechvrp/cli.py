@@ -152,6 +152,15 @@ def study(
             help="Run only observe, correlate, intervene or report; may be given several times."
         ),
     ] = None,
+    more: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any other setting, as in a settings file, e.g. --set noise=0.5 --set mask_fraction=0.2; "
+            "may be given several times.",
+        ),
+    ] = None,
     plan: Annotated[
         bool,
         typer.Option(
@@ -200,12 +209,17 @@ def study(
         "comparators": comparators,
     }
     options = {name: value for name, value in options.items() if value is not None}
+    if more:
+        from mechvrp.study.settings import parse_settings
+
+        options = {**parse_settings(more), **options}
+        model, data = model or options.pop("models", None), data or options.pop("data", None)
     named: dict[str, Any] = {"preset": preset, "config": config, **options}
     if print_config:
         from mechvrp.study.settings import config_text, resolve_settings
 
-        more = {name: v for name, v in (("models", model), ("data", data)) if v}
-        typer.echo(config_text(resolve_settings(preset, config, {**options, **more})), nl=False)
+        what = {name: v for name, v in (("models", model), ("data", data)) if v}
+        typer.echo(config_text(resolve_settings(preset, config, {**options, **what})), nl=False)
     elif plan:
         from mechvrp.study import plan_study
 

@@ -6,7 +6,7 @@ import difflib
 import textwrap
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import yaml
 from mechvrp.errors import InputError
 from mechvrp.study.config import StudyConfig, describe
 
-__all__ = ["PRESETS", "config_text", "read_settings", "resolve_settings"]
+__all__ = ["PRESETS", "config_text", "parse_settings", "read_settings", "resolve_settings"]
 
 #: What a preset sets; the rest are ``StudyConfig``'s defaults.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -82,6 +82,29 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     preset = value.pop("preset", None)
     found = checked_settings(value, str(path))
     return found if preset is None else {"preset": preset, **found}
+
+
+def parse_settings(given: Sequence[str]) -> dict[str, Any]:
+    """Settings written as ``name=value``, the value as in YAML.
+
+    Raises:
+        InputError: another form, an unknown name, or a value of another type.
+
+    >>> parse_settings(["noise=0.5", "ks=[0, 5]"])
+    {'noise': 0.5, 'ks': (0, 5)}
+    """
+    found: dict[str, Any] = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        if not sign or not name.strip():
+            raise InputError(f"--set is NAME=VALUE; got {text!r}")
+        if name.strip() in found:
+            raise InputError(f"--set names {name.strip()!r} twice")
+        try:
+            found[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {text}: the value is not YAML: {error}") from error
+    return checked_settings(found, "--set")
 
 
 def checked_settings(given: Mapping[Any, Any], where: str) -> dict[str, Any]:

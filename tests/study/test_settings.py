@@ -6,10 +6,16 @@ from dataclasses import fields
 
 import pytest
 
+from mechvrp.cli import main
 from mechvrp.errors import InputError
 from mechvrp.study import PRESETS, StudyConfig
 from mechvrp.study.config import describe
-from mechvrp.study.settings import config_text, read_settings, resolve_settings
+from mechvrp.study.settings import (
+    config_text,
+    parse_settings,
+    read_settings,
+    resolve_settings,
+)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -90,3 +96,26 @@ def test_an_empty_file_and_a_missing_one(tmp_path):
 def test_bad_values(options):
     with pytest.raises(InputError, match=next(iter(options))):
         StudyConfig(**options)
+
+
+def test_any_setting_on_the_command_line(capsys, monkeypatch):
+    found = parse_settings(["noise=1", "ks=[0, 5]", "reading=strict", "root=a=b"])
+    assert found == {"noise": 1.0, "ks": (0, 5), "reading": "strict", "root": "a=b"}
+    for text, message in (
+        ("noise", "NAME=VALUE"),
+        ("nose=1", "did you mean 'noise'"),
+        ("noise=loud", "must be of type float"),
+        ("ks=[", "not YAML"),
+    ):
+        with pytest.raises(InputError, match=message):
+            parse_settings([text])
+    with pytest.raises(InputError, match="twice"):
+        parse_settings(["n=30", "n=40"])
+    arguments = ["mechvrp", "study", "--print-config", "--set", "noise=0.5", "--n", "77"]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert "\nnoise: 0.5\n" in printed
+    assert "\nn: 77\n" in printed
