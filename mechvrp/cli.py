@@ -189,7 +189,7 @@ def study(
     - `mechvrp study --preset vrp --model llava-hf/llava-1.5-7b-hf --data pope --root ~/pope --split
     adversarial --dtype bfloat16 --out runs/llava-pope`
     """
-    options = {
+    options: dict[str, Any] = {
         "root": None if root is None else str(root),
         "split": split,
         "task": task,
