@@ -30,6 +30,7 @@ from mechvrp.circuits.probe_results import TaskResult as TaskResult
 from mechvrp.circuits.probes import probe_sweep as probe_sweep
 from mechvrp.circuits.ranking import Ranking as Ranking
 from mechvrp.circuits.ranking import rank_by_probe_weight as rank_by_probe_weight
+from mechvrp.circuits.readouts import LayerScores as LayerScores
 from mechvrp.circuits.readouts import Readout as Readout
 from mechvrp.circuits.readouts import ReadoutTask as ReadoutTask
 from mechvrp.circuits.readouts import readout_task as readout_task
@@ -44,6 +45,7 @@ __all__ = [
     "Comparison",
     "FittedProbe",
     "LayerResult",
+    "LayerScores",
     "ProbeSweep",
     "Ranking",
     "Readout",

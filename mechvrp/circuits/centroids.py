@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from sklearn.preprocessing import StandardScaler
 
-from mechvrp.circuits.readouts import (
-    Readout,
-    ReadoutTask,
-    Scorer,
-    States,
-    Validated,
-    best_of,
-    finish,
-    layer_states,
-    validate,
-)
+from mechvrp.circuits.by_layer import FittedLayer, choose_layer
+from mechvrp.circuits.readouts import Readout, ReadoutTask, Scorer, States, validate
 
 __all__ = ["centroid_readout", "centroid_scores"]
 
@@ -52,24 +43,17 @@ def centroid_readout(
         InputError: no layers.
         ShapeError, NumericalError: as `layer_states`.
     """
-    read, truth = layer_states(states, task), task.truth
 
-    def candidates() -> Iterator[Validated[int]]:
-        for layer in layers:
-            yield validate(layer, _fit, read(layer)[task.train], truth, task.folds)
+    def fit(features: np.ndarray) -> FittedLayer:
+        inside = features[task.train]
+        return FittedLayer(
+            validate(None, _fit, inside, task.truth, task.folds),
+            _fit(inside, task.truth)(features[task.heldout]),
+            "difference of Euclidean distances, standardised dimensions",
+            {},
+        )
 
-    best = best_of(candidates())
-    features = read(best.choice)
-    scores = _fit(features[task.train], truth)(features[task.heldout])
-    return finish(
-        "distance to centroids",
-        task,
-        best,
-        scores,
-        detail="difference of Euclidean distances, standardised dimensions",
-        settings={},
-        layers=(best.choice,),
-    )
+    return choose_layer("distance to centroids", states, task, layers, fit)
 
 
 def _fit(features: np.ndarray, truth: np.ndarray) -> Scorer:

@@ -20,6 +20,7 @@ from mechvrp.statistics import auroc
 
 __all__ = [
     "Fit",
+    "LayerScores",
     "Readout",
     "ReadoutTask",
     "Scorer",
@@ -100,6 +101,23 @@ def readout_task(
 
 
 @dataclass(frozen=True, eq=False)
+class LayerScores:
+    """A readout of one layer among several.
+
+    Attributes:
+        layer: its number.
+        detail: what was chosen at this layer on the training images, in words.
+        cv_auroc: mean AUROC over the folds.
+        scores: ``[heldout]``, from the fit on all training images.
+    """
+
+    layer: int
+    detail: str
+    cv_auroc: float
+    scores: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Readout:
     """A fitted way to read correctness, and its scores.
 
@@ -114,6 +132,7 @@ class Readout:
         threshold: of the scores, chosen on ``train_scores``: at or above it an answer is called right.
         scores: ``[heldout]``, from the fit on all training images; higher for right answers.
         task: what it was fitted on.
+        by_layer: every layer it was chosen from, in the order given; empty where no layer is chosen.
     """
 
     name: str
@@ -125,6 +144,7 @@ class Readout:
     threshold: float
     scores: np.ndarray
     task: ReadoutTask
+    by_layer: tuple[LayerScores, ...] = ()
 
     @property
     def called_right(self) -> np.ndarray:
@@ -185,6 +205,7 @@ def finish(
     detail: str,
     settings: dict[str, Any],
     layers: Sequence[int] = (),
+    by_layer: Sequence[LayerScores] = (),
 ) -> Readout:
     """The result, with its threshold.
 
@@ -209,6 +230,7 @@ def finish(
         threshold=_threshold(validated.scores, task.truth),
         scores=scores,
         task=task,
+        by_layer=tuple(by_layer),
     )
 
 

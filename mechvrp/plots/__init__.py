@@ -16,6 +16,7 @@ from mechvrp.plots.patching import effects_over_image as effects_over_image
 from mechvrp.plots.patching import knockouts_by_layer as knockouts_by_layer
 from mechvrp.plots.patching import verified_patches as verified_patches
 from mechvrp.plots.readouts import readout_aurocs as readout_aurocs
+from mechvrp.plots.readouts import readout_layers as readout_layers
 from mechvrp.plots.sweeps import layer_sweep as layer_sweep
 from mechvrp.plots.theme import TEMPLATE as TEMPLATE
 
@@ -34,6 +35,7 @@ __all__ = [
     "layer_sweep",
     "layers_by_model",
     "readout_aurocs",
+    "readout_layers",
     "signal_aurocs",
     "signals_by_model",
     "task_accuracy",

@@ -7,9 +7,9 @@ import plotly.graph_objects as go
 
 from mechvrp.errors import InputError
 from mechvrp.plots.dots import dots
-from mechvrp.plots.theme import COLOURS, label
+from mechvrp.plots.theme import COLOURS, base_figure, interval_bars, label, look
 
-__all__ = ["readout_aurocs"]
+__all__ = ["readout_aurocs", "readout_layers"]
 
 _SCOPES = (
     ("all", "over all examples", "blue", "circle"),
@@ -53,4 +53,44 @@ def readout_aurocs(rows: pd.DataFrame) -> go.Figure:
     figure.add_vline(x=0.5, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5})
     if len(scopes) == 1:
         figure.update_layout(showlegend=False, margin={"t": 20})
+    return figure
+
+
+def readout_layers(rows: pd.DataFrame) -> go.Figure:
+    """Held-out AUROC of each readout at every layer it was fitted at, with intervals.
+
+    Args:
+        rows: a row per readout and layer: name, layer, chosen, auroc, low, high, n, n_groups.
+
+    Raises:
+        InputError: no layer of any readout has an AUROC.
+    """
+    known = rows[rows["auroc"].notna()]
+    if known.empty:
+        raise InputError("no readout has an AUROC at any layer: there is nothing to draw")
+    n, images = int(known["n"].max()), int(known["n_groups"].max())
+    figure = base_figure(
+        "layer (residual stream after the block)",
+        f"AUROC, {n} held-out examples<br>of {images} images",
+        height=440,
+    )
+    figure.add_hline(y=0.5, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5})
+    for i, (name, found) in enumerate(known.groupby("name", sort=False)):
+        colour, symbol = look(i)
+        marks = [symbol if chosen else f"{symbol}-open" for chosen in found["chosen"].astype(bool)]
+        figure.add_scatter(
+            x=found["layer"] + 0.06 * i,  # bars that coincide stay legible
+            y=found["auroc"],
+            error_y=interval_bars(found, "auroc", "low", "high"),
+            mode="lines+markers",
+            name=label(str(name)),
+            line={"color": COLOURS[colour], "width": 2},
+            marker={"symbol": marks, "size": 10, "line": {"width": 2, "color": COLOURS[colour]}},
+            customdata=found[["layer", "low", "high"]].to_numpy().tolist(),
+            hovertemplate="layer %{customdata[0]:.0f}: AUROC %{y:.3f} "
+            "[%{customdata[1]:.3f}, %{customdata[2]:.3f}]<extra></extra>",
+        )
+    figure.update_yaxes(range=[min(0.45, float(known["low"].min()) - 0.03), 1.02])
+    if known["layer"].nunique() <= 36:
+        figure.update_xaxes(dtick=1)
     return figure

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.sparse.csgraph import connected_components
 
 from mechvrp.errors import InputError, RunFolderError
 from mechvrp.store import RunFolder
@@ -282,20 +283,48 @@ def _twice(first: Unit, second: Unit) -> str:
 
 
 def _told_apart(units: Sequence[Unit]) -> list[Unit]:
-    """Units whose model has two of one data name get the seed, then the tasks, then the run's name."""
-    named = list(units)
+    """Units of one data name that are of different data get the seed, then the tasks, then a run's name.
+
+    They are where a model has two of them, and where they have no question in common, directly or through
+    others of that name: then two folders of images, say, merely have the same name.
+    """
+    named, sets = list(units), _sets(units)
+    first = {group: unit.run for unit, group in zip(reversed(units), reversed(sets), strict=True)}
     for more in (
-        lambda u: f"seed {u.section.data.seed}",
-        lambda u: " and ".join(u.section.data.tasks),
-        lambda u: f"run {u.run}",
+        lambda u, _: f"seed {u.section.data.seed}",
+        lambda u, _: " and ".join(u.section.data.tasks),
+        lambda _, group: f"as in run {first[group]}",
+        lambda u, _: f"run {u.run}",
     ):
-        counts = pd.Series([u.key for u in named]).value_counts()
-        # Of all models: the same data keep the same name.
-        clashing = {key[1] for key, count in counts.items() if count > 1}  # type: ignore[index]
+        words = [more(u, group) for u, group in zip(named, sets, strict=True)]
+        clashing = _clashing(named, sets)
+        told: dict[str, set[str]] = {}
+        for unit, word in zip(named, words, strict=True):
+            told.setdefault(unit.data, set()).add(word)
         named = [
-            replace(u, data=f"{u.data}, {more(u)}") if u.data in clashing else u for u in named
+            replace(u, data=f"{u.data}, {word}")
+            if u.data in clashing and len(told[u.data]) > 1
+            else u
+            for u, word in zip(named, words, strict=True)
         ]
     return named
+
+
+def _clashing(units: Sequence[Unit], sets: Sequence[int]) -> set[str]:
+    """Data names under which one model has several units, or under which there are several sets."""
+    counts = pd.Series([u.key for u in units]).value_counts()
+    # Of all models: the same data keep the same name.
+    found = {key[1] for key, count in counts.items() if count > 1}  # type: ignore[index]
+    groups: dict[str, set[int]] = {}
+    for unit, group in zip(units, sets, strict=True):
+        groups.setdefault(unit.data, set()).add(group)
+    return found | {name for name, members in groups.items() if len(members) > 1}
+
+
+def _sets(units: Sequence[Unit]) -> list[int]:
+    """``[unit]``, the same number for units of one data name that share questions, also through others."""
+    links = [[_overlap(one, other) for other in units] for one in units]
+    return connected_components(np.array(links), directed=False)[1].tolist()  # type: ignore[no-any-return]
 
 
 def _repeated_questions(units: Sequence[Unit]) -> list[str]:

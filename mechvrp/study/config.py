@@ -53,6 +53,10 @@ class StudyConfig:
     batch_size: int = _setting(32, "examples a forward")
     max_new_tokens: int = _setting(16, "longest answer, in tokens")
     samples: int = _setting(10, "sampled answers an example, for self-consistency; 0 for none")
+    temperature: float = _setting(0.7, "of the sampled answers: logits are divided by it")
+    top_p: float = _setting(
+        0.9, "of the sampled answers: the most probable tokens are kept whose mass reaches it"
+    )
     device: str = _setting("auto", "auto, cpu, cuda, cuda:1, mps")
     dtype: str = _setting("auto", "auto, float32, bfloat16, float16")
     reading: Literal["official", "strict"] | None = _setting(
@@ -64,6 +68,11 @@ class StudyConfig:
         False,
         "beside the linear probe: sparse and MLP probes, the last five layers, distance to "
         "centroids, and a classifier on 11 features of attention",
+    )
+    readout_layers: int | None = _setting(
+        None,
+        "sparse and MLP probes (10 s a layer or more, from a width of 4,096) are fitted at so many "
+        "layers, the linear probe's best by cross-validation; by default at every layer",
     )
     comparators: bool = _setting(
         False, "maps of Grad-CAM, gradient times input and attention rollout as signals"
@@ -109,6 +118,12 @@ class StudyConfig:
             raise InputError(
                 f"test_size is a share of the images, 0.1 to 0.9; got {self.test_size}"
             )
+        if self.readout_layers is not None and self.readout_layers < 1:
+            raise InputError(f"readout_layers must be at least 1; got {self.readout_layers}")
+        if not 0 < self.temperature < 1e6:
+            raise InputError(f"temperature must be above 0; got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"top_p must be above 0 and at most 1; got {self.top_p}")
         if not 0 < self.mask_fraction < 1:
             raise InputError(f"mask_fraction is between 0 and 1; got {self.mask_fraction}")
         if not 0 < self.noise < 1e6:

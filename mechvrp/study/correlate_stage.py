@@ -150,6 +150,7 @@ def _readouts(
             heldout,
             sweep,
             folds=folds,
+            layers=config.readout_layers,
             seed=config.seed,
             n_resamples=config.n_resamples,
             progress=lambda _: advance(1),

@@ -67,6 +67,8 @@ def observe_missing(
                 model,
                 samples,
                 k=config.samples,
+                temperature=config.temperature,
+                top_p=config.top_p,
                 seed=config.seed,
                 max_new_tokens=config.max_new_tokens,
                 normalise=partial(normalised_for_vote, reading=config.yes_no),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ from mechvrp.statistics import (
     within_task_auroc_interval,
 )
 from mechvrp.study.observing import FEATURE
-from mechvrp.study.rows import ReadoutRow, ReadoutSection
+from mechvrp.study.rows import ReadoutLayer, ReadoutRow, ReadoutSection
 
 __all__ = ["READOUTS", "FittedReadouts", "fit_readouts", "readout_section", "readout_signals"]
 
@@ -46,9 +46,6 @@ READOUTS: dict[str, str | None] = {
     "11 attention features": None,
     "11 attention features, trees": None,
 }
-
-# The sparse and the MLP probe take seconds a layer, so they choose among these many.
-_CANDIDATES = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +64,7 @@ def readout_section(
     sweep: ProbeSweep | None,
     *,
     folds: int,
+    layers: int | None = None,
     seed: int,
     n_resamples: int,
     fitted: FittedReadouts | None = None,
@@ -85,21 +83,36 @@ def readout_section(
         sweep: of the linear probe on the same split; None where there is none: then readouts of hidden
             states, which take its layers, are gaps, and the others have no lead.
         folds: of the cross-validation.
+        layers: sparse and MLP probes are fitted at so many, the linear probe's best; None: at every one.
         seed, n_resamples: of folds, fits and intervals.
         fitted: of `fit_readouts` with the same arguments, if it was called.
         progress: called with the name of each readout before it is fitted.
     """
     found = fitted or fit_readouts(
-        states, seen, train, heldout, sweep, folds=folds, seed=seed, progress=progress
+        states,
+        seen,
+        train,
+        heldout,
+        sweep,
+        folds=folds,
+        layers=layers,
+        seed=seed,
+        progress=progress,
     )
     held = seen.iloc[heldout]
     linear = found.fitted.get("linear probe")
-    rows = [
-        _row(found.fitted[name], held, linear, {"seed": seed, "n_resamples": n_resamples})
-        if name in found.fitted
-        else _gap(name, held, found.gaps[name])
-        for name in READOUTS
-    ]
+    settings = {"seed": seed, "n_resamples": n_resamples}
+    rows = []
+    for name in READOUTS:
+        if name not in found.fitted:
+            rows.append(_gap(name, held, found.gaps[name]))
+            continue
+        readout = found.fitted[name]
+        if readout is linear and sweep is not None:
+            layers_of = _swept(sweep)
+        else:
+            layers_of = _layers(readout, held, settings)
+        rows.append(_row(readout, held, linear, layers_of, settings))
     reasons: dict[str, list[str]] = {}
     for name, reason in found.gaps.items():
         reasons.setdefault(reason, []).append(name)
@@ -118,6 +131,7 @@ def fit_readouts(
     sweep: ProbeSweep | None,
     *,
     folds: int,
+    layers: int | None = None,
     seed: int,
     progress: Callable[[str], None] | None = None,
 ) -> FittedReadouts:
@@ -134,7 +148,7 @@ def fit_readouts(
         if progress is not None:
             progress(name)
         try:
-            fitted[name] = _fit(name, states, seen, task, sweep)
+            fitted[name] = _fit(name, states, seen, task, sweep, layers)
         except (InputError, NumericalError) as error:
             gaps[name] = str(error)
     return FittedReadouts(fitted, gaps)
@@ -161,6 +175,7 @@ def _fit(
     seen: pd.DataFrame,
     task: ReadoutTask,
     sweep: ProbeSweep | None,
+    candidates: int | None,
 ) -> Readout:
     if name.startswith("11 attention features"):
         features = _features(seen)
@@ -176,13 +191,8 @@ def _fit(
     if name == "distance to centroids":
         return centroid_readout(states, task, layers)
     probe = sparse_probe if name == "sparse probe" else mlp_probe
-    return probe(states, task, _candidates(sweep))
-
-
-def _candidates(sweep: ProbeSweep) -> list[int]:
-    """The layers where the linear probe does best on training images, the best first."""
     order = sorted(sweep.layers, key=lambda row: -round(row.cv_auroc, 12))
-    return [row.layer for row in order[:_CANDIDATES]]
+    return probe(states, task, sorted(row.layer for row in order[:candidates]))
 
 
 def _features(seen: pd.DataFrame) -> np.ndarray:
@@ -194,7 +204,11 @@ def _features(seen: pd.DataFrame) -> np.ndarray:
 
 
 def _row(
-    readout: Readout, held: pd.DataFrame, linear: Readout | None, settings: dict[str, Any]
+    readout: Readout,
+    held: pd.DataFrame,
+    linear: Readout | None,
+    by_layer: tuple[ReadoutLayer, ...],
+    settings: dict[str, Any],
 ) -> ReadoutRow:
     right = held["correct"].to_numpy(dtype=bool)
     groups, tasks = (held[c].to_numpy(dtype=str) for c in ("image_id", "task"))
@@ -236,22 +250,64 @@ def _row(
         balanced_low=_low(balanced),
         balanced_high=_high(balanced),
         gap="; ".join(gaps),
+        by_layer=by_layer,
     )
 
 
+def _swept(sweep: ProbeSweep) -> tuple[ReadoutLayer, ...]:
+    """The linear probe's layers, which the sweep has judged already."""
+    return tuple(
+        ReadoutLayer(
+            layer=row.layer,
+            chosen=row.layer == sweep.chosen_layer,
+            detail=f"L2, C = {row.c:g}",
+            cv_auroc=row.cv_auroc,
+            auroc=row.heldout.value,
+            low=row.heldout.low,
+            high=row.heldout.high,
+        )
+        for row in sweep.layers
+    )
+
+
+def _layers(
+    readout: Readout, held: pd.DataFrame, settings: dict[str, Any]
+) -> tuple[ReadoutLayer, ...]:
+    right, groups = held["correct"].to_numpy(dtype=bool), held["image_id"].to_numpy(dtype=str)
+    found = []
+    for one in sorted(readout.by_layer, key=lambda one: one.layer):
+        try:
+            area = auroc_interval(one.scores, right, groups, **settings)
+        except (InputError, NumericalError):  # as the row's own, whose gap says it
+            area = None
+        found.append(
+            ReadoutLayer(
+                layer=one.layer,
+                chosen=one.layer in readout.layers,
+                detail=one.detail,
+                cv_auroc=one.cv_auroc,
+                auroc=_value(area),
+                low=_low(area),
+                high=_high(area),
+            )
+        )
+    return tuple(found)
+
+
 def _gap(name: str, held: pd.DataFrame, reason: str) -> ReadoutRow:
+    numbers: dict[str, Any] = dict.fromkeys(_NUMBERS)
     return ReadoutRow(
         name=name,
         layer=None,
         detail="",
         n=len(held),
         n_groups=int(held["image_id"].nunique()),
-        **dict.fromkeys(_NUMBERS),
+        **numbers,
         gap=reason,
     )
 
 
-_NUMBERS: Sequence[str] = (
+_NUMBERS = (
     *("auroc", "low", "high"),
     *("within", "within_low", "within_high"),
     *("lead", "lead_low", "lead_high"),

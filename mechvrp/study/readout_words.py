@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 
-from mechvrp.plots import readout_aurocs
+from mechvrp.plots import readout_aurocs, readout_layers
 from mechvrp.study.report_words import ENOUGH, Finding, percent, signed_three, three
 from mechvrp.study.rows import ReadoutRow, ReadoutSection
 
@@ -18,15 +19,24 @@ _FEATURES = "11 attention features"
 
 
 def readout_part(section: ReadoutSection, rarer: int | None = None) -> dict[str, Any]:
-    """For ``readouts.html``: ``section``, its ``findings``, and its plotly ``figure`` (None: no AUROC).
+    """For ``readouts.html``: ``section``, its ``findings``, and its plotly figures (None: no AUROC).
 
-    ``rarer`` as in `readout_findings`.
+    ``figure`` is of the rows, ``by_layer`` of every layer. ``rarer`` as in `readout_findings`.
     """
     drawn = any(row.auroc is not None for row in section.rows)
+    layers = pd.DataFrame(
+        [
+            {**asdict(layer), "name": row.name, "n": row.n, "n_groups": row.n_groups}
+            for row in section.rows
+            for layer in row.by_layer
+            if layer.auroc is not None
+        ]
+    )
     return {
         "section": section,
         "findings": readout_findings(section, rarer),
         "figure": readout_aurocs(pd.DataFrame(section.rows)) if drawn else None,
+        "by_layer": None if layers.empty else readout_layers(layers),
     }
 
 

@@ -120,6 +120,8 @@ def _section(run: RunFolder, section: ModelSection, examples: pd.DataFrame) -> d
     readouts = readout_part(section.readouts, _rarer(section)) if section.readouts else None
     if readouts and readouts["figure"] is not None:
         figures["readouts"] = figure_json(readouts["figure"])
+    if readouts and readouts["by_layer"] is not None:
+        figures["readouts_by_layer"] = figure_json(readouts["by_layer"])
     task_figures: dict[str, Markup] = {}
     if section.ablation:
         points, units = pd.DataFrame(section.ablation.points), section.ablation.units

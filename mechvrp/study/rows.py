@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["CausalRow", "CausalSection", "ReadoutRow", "ReadoutSection"]
+__all__ = ["CausalRow", "CausalSection", "ReadoutLayer", "ReadoutRow", "ReadoutSection"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,28 @@ class CausalSection:
 
 
 @dataclass(frozen=True)
+class ReadoutLayer:
+    """A readout fitted at one layer.
+
+    Attributes:
+        layer: its number.
+        chosen: whether it is the layer of the readout's row.
+        detail: what was chosen at this layer on the training images, in words.
+        cv_auroc: mean over folds of the training images; what the layer is chosen by.
+        auroc, low, high: over all held-out examples, with a 95 % interval over images; null where there
+            is none.
+    """
+
+    layer: int
+    chosen: bool
+    detail: str
+    cv_auroc: float
+    auroc: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
 class ReadoutRow:
     """One way to read correctness, on held-out images, beside the linear probe of one layer.
 
@@ -93,6 +115,7 @@ class ReadoutRow:
         balanced_accuracy...: mean of the accuracies on right and on wrong answers at the threshold fitted
             on training images; 0.5 is chance.
         gap: why there is no number.
+        by_layer: each layer it was fitted at, in their order; empty where no layer is chosen.
     """
 
     name: str
@@ -113,6 +136,7 @@ class ReadoutRow:
     balanced_low: float | None
     balanced_high: float | None
     gap: str = ""
+    by_layer: tuple[ReadoutLayer, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -214,8 +214,23 @@ def test_layers_are_read_one_at_a_time_and_only_those_asked_for(data):
 
     task = task_of(data)
     found = sparse_probe(states, task, [1, 2])
-    assert asked == [1, 2, 2]
+    assert asked == [1, 2]
     np.testing.assert_array_equal(found.scores, sparse_probe(data.features, task, [1, 2]).scores)
+
+
+def test_every_layer_is_fitted_as_if_it_were_the_only_one(data, fitted):
+    task = task_of(data)
+    for name in ("sparse probe", "MLP probe", "distance to centroids"):
+        rows = fitted[name].by_layer
+        assert [row.layer for row in rows] == list(LAYERS)
+        for row in rows:
+            alone = STATES[name](data.features, task, [row.layer])
+            assert (row.detail, row.cv_auroc) == (alone.detail, alone.cv_auroc)
+            np.testing.assert_array_equal(row.scores, alone.scores)
+        best = max(rows, key=lambda row: row.cv_auroc)
+        assert fitted[name].layers == (best.layer,)
+        np.testing.assert_array_equal(fitted[name].scores, best.scores)
+    assert fitted["last 2 layers"].by_layer == ()
 
 
 @given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=12))

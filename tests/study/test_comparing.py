@@ -330,9 +330,27 @@ def test_data_of_one_name_are_told_apart(tmp_path):
     paths = [run(tmp_path / f"r{i}", "a", prefix=f"p{i}", seed=i) for i in range(2)]
     found = compare_runs(paths, **FAST)
     assert [u.data for u in found.units] == [
-        "scenes, mixed, seed 0, task 0, run r0",
-        "scenes, mixed, seed 0, task 0, run r1",
+        "scenes, mixed, as in run r0",
+        "scenes, mixed, as in run r1",
     ]
+
+
+def test_other_data_of_one_name_are_told_apart_between_models(tmp_path):
+    # Two folders of images, say, both called "folder": a and c were asked the first, b the second.
+    paths = [
+        run(tmp_path / "first", "a", prefix="p"),
+        run(tmp_path / "second", "b", prefix="q"),
+        run(tmp_path / "third", "c", prefix="p"),
+    ]
+    found = compare_runs(paths, **FAST)
+    names = {u.model: u.data for u in found.units}
+    assert names == {
+        "a": "scenes, mixed, as in run first",
+        "b": "scenes, mixed, as in run second",
+        "c": "scenes, mixed, as in run first",
+    }
+    same = compare_runs([paths[0], paths[2]], **FAST)
+    assert {u.data for u in same.units} == {"scenes, mixed"}
 
 
 def test_other_rules_of_what_is_right_are_not_pooled(tmp_path):

@@ -293,7 +293,7 @@ def page(section):
         "change": report_words.signed_three,
     }
     part = readout_part(section)
-    figures = {} if part["figure"] is None else {"readouts": "{}"}
+    figures = {} if part["figure"] is None else {"readouts": "{}", "readouts_by_layer": "{}"}
     return environment.get_template("readouts.html").render(
         section={"readouts": part, "figures": figures}, prefix="m1"
     )
@@ -308,14 +308,47 @@ def test_the_page_shows_every_row_and_the_reason_of_a_gap(made):
         assert f"[{report_words.percent(row.balanced_low)}" in text
     assert "None" not in text
     numbers = [
-        f for f in row.__dataclass_fields__ if f not in ("name", "n", "n_groups", "gap", "detail")
+        f
+        for f in row.__dataclass_fields__
+        if f not in ("name", "n", "n_groups", "gap", "detail", "by_layer")
     ]
-    gap = dict.fromkeys(numbers) | {"detail": "", "gap": "no <b>layer</b>"}
+    gap = dict.fromkeys(numbers) | {"detail": "", "gap": "no <b>layer</b>", "by_layer": ()}
     text = page(changed(section, ["MLP probe"], **gap))
     assert "none: no &lt;b&gt;layer&lt;/b&gt;" in text
     text = page(changed(section, READOUTS, **gap))
     assert "data-figure" not in text
     assert readout_findings(changed(section, READOUTS, **gap)) == []
+
+
+def test_every_layer_has_its_number_on_the_page_and_in_the_figure(made):
+    (*_, heldout), sweep, fitted, section = made
+    seen = made[0][1]
+    right = seen["correct"].to_numpy(dtype=bool)[heldout]
+    rows = {row.name: row for row in section.rows}
+    assert [(r.layer, r.cv_auroc, r.auroc, r.chosen) for r in rows["linear probe"].by_layer] == [
+        (r.layer, r.cv_auroc, r.heldout.value, r.layer == sweep.chosen_layer) for r in sweep.layers
+    ]
+    for name in ("sparse probe", "MLP probe", "distance to centroids"):
+        assert [r.layer for r in rows[name].by_layer] == [0, 1, 2]
+        for one, scored in zip(rows[name].by_layer, fitted.fitted[name].by_layer, strict=True):
+            assert one.auroc == pytest.approx(auroc(scored.scores, right))
+            assert one.low < one.auroc < one.high
+            assert one.chosen == (one.layer == rows[name].layer)
+    drawn = readout_part(section)["by_layer"]
+    traces = {t.name: list(t.y) for t in drawn.data}
+    assert traces["MLP probe"] == [r.auroc for r in rows["MLP probe"].by_layer]
+    assert len(traces) == 4
+    text = page(section)
+    for one in rows["sparse probe"].by_layer:
+        assert f'<td class="n">{one.auroc:.3f}</td><td>{one.low:.3f} to {one.high:.3f}</td>' in text
+
+
+def test_probes_that_take_long_may_be_kept_to_the_linear_probe_s_best_layers(made):
+    data, sweep, *_ = made
+    found = fit_readouts(*data, sweep, **SETTINGS, layers=1)
+    best = max(sweep.layers, key=lambda row: row.cv_auroc).layer
+    for name in ("sparse probe", "MLP probe"):
+        assert [row.layer for row in found.fitted[name].by_layer] == [best]
 
 
 def test_the_figure_has_every_number(made):
