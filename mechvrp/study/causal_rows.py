@@ -69,7 +69,7 @@ def causal_section(
     gaps = list(spec.gaps)
     if left_out:
         gaps.append(
-            f"{left_out} held-out examples are left out, whose clean answer is not one token long"
+            f"held-out examples left out, whose clean answer is not one token long: {left_out}"
         )
     rows: list[CausalRow] = []
     different = np.zeros(len(groups), dtype=bool)

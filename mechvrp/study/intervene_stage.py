@@ -66,8 +66,8 @@ def intervene(
     left_out, held = int((~single).sum()), held[single]
     if left_out and len(held):
         teller.notes.append(
-            f"interventions: {left_out} of {len(single)} held-out examples are left out, whose clean "
-            "answer is not one token long"
+            "interventions: held-out examples left out, whose clean answer is not one token long: "
+            f"{left_out} of {len(single)}"
         )
     ablation, causal = None, None
     # A broken answer must not count as a yes, as it does under POPE's official reading.
@@ -145,8 +145,8 @@ def _ablation(
             same = outcomes.clean == right
             if not same.all():
                 teller.notes.append(
-                    f"ablation curve: {int((~same).sum())} of {len(same)} held-out examples are left out, "
-                    "whose answer in one forward differs from the generated one"
+                    "ablation curve: held-out examples left out, whose answer in one forward differs "
+                    f"from the generated one: {int((~same).sum())} of {len(same)}"
                 )
             if not same.any():
                 raise UnavailableError("no answer in one forward is the generated one")

@@ -104,7 +104,7 @@ def test_all_that_ran_is_a_row_and_what_did_not_is_a_gap(scenes, spec, outcome):
     assert len(section.rows) == sum(map(len, spec.conditions.values()))
     assert len({(r.family, r.name) for r in section.rows}) == len(section.rows)
     assert section.gaps == (
-        "3 held-out examples are left out, whose clean answer is not one token long",
+        "held-out examples left out, whose clean answer is not one token long: 3",
     )
     for row in section.rows:
         assert row.change_low <= row.change <= row.change_high

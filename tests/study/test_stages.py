@@ -58,6 +58,22 @@ def test_stages_one_by_one_give_what_one_run_gives(model, tmp_path, monkeypatch)
     pd.testing.assert_frame_equal(whole.run.read_examples(), again.run.read_examples())
 
 
+def test_sampling_follows_its_settings(model, tmp_path):
+    options = {**OPTIONS, "samples": 4, "stages": ["observe", "correlate", "report"]}
+    narrow, wide = (
+        mechvrp.run_study(model, n=40, out=tmp_path / name, **{**options, **setting})
+        .run.read_examples()["self_consistency"]
+        .to_numpy(dtype=float)
+        for name, setting in (
+            ("greedy", {"top_p": 1e-6}),  # the nucleus is the most probable token alone
+            ("hot", {"temperature": 50.0, "top_p": 1.0}),
+        )
+    )
+    assert (narrow == 1).all()
+    # Not lower: samples that are neither yes nor no are one vote in a poll.
+    assert wide.mean() < 0.7
+
+
 def test_probes_and_interventions_on_fewer_examples_say_so(model, tmp_path):
     result = mechvrp.run_study(
         model, n=240, out=tmp_path / "a", probe_examples=160, intervene_examples=30, **OPTIONS
