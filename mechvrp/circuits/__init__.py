@@ -24,12 +24,12 @@ from mechvrp.circuits.linear_readouts import linear_readout as linear_readout
 from mechvrp.circuits.linear_readouts import sparse_probe as sparse_probe
 from mechvrp.circuits.logistic import FittedProbe as FittedProbe
 from mechvrp.circuits.mlp import mlp_probe as mlp_probe
+from mechvrp.circuits.probe_ranking import rank_by_probe_weight as rank_by_probe_weight
 from mechvrp.circuits.probe_results import LayerResult as LayerResult
 from mechvrp.circuits.probe_results import ProbeSweep as ProbeSweep
 from mechvrp.circuits.probe_results import TaskResult as TaskResult
 from mechvrp.circuits.probes import probe_sweep as probe_sweep
 from mechvrp.circuits.ranking import Ranking as Ranking
-from mechvrp.circuits.ranking import rank_by_probe_weight as rank_by_probe_weight
 from mechvrp.circuits.readouts import LayerScores as LayerScores
 from mechvrp.circuits.readouts import Readout as Readout
 from mechvrp.circuits.readouts import ReadoutTask as ReadoutTask

@@ -124,8 +124,7 @@ def ablation_variants(
             f"ablate_ranking takes a ranking of resid_post units or of MLP neurons; got one of {site}"
         )
     width = model.d_model if site.component == "resid_post" else model.d_mlp
-    if len(ranking.order) != width:
-        raise ShapeError(f"{site} has {width} units, the ranking {len(ranking.order)}")
+    ranking.check(model)
     if list(ks) != sorted(set(ks)) or not ks or not 0 <= ks[0] <= ks[-1] <= width:
         raise InputError(f"ks must ascend within 0 to {width}; got {list(ks)}")
     stand_in = _stand_in(site, width, mode, over)

@@ -1,120 +1,274 @@
-"""Rank the units of a site, by the weight a probe gives them."""
+"""``Ranking``: units in order of importance, whatever the method that ordered them."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from mechvrp.circuits.logistic import FittedProbe
-from mechvrp.errors import InputError, NumericalError, SiteError
+from mechvrp.circuits.units import UnitKind, edit_units, kind_of, units_at
+from mechvrp.errors import InputError, NumericalError, ShapeError
+from mechvrp.models import fingerprint
+from mechvrp.patching.interventions import Edits, flatten
+from mechvrp.tracing.sites import Site
 
-__all__ = ["Ranking", "rank_by_probe_weight"]
+if TYPE_CHECKING:
+    import torch
 
-_SITE = re.compile(r"blocks\.(\d+)\.[a-z0-9_.]+")
+    from mechvrp.data import Sample
+    from mechvrp.models import VLM
+    from mechvrp.models.tokens import Positions
+
+__all__ = ["Ranking"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ranking:
-    """Units of one site in order of importance.
+    """Units of one site, or of one component at several layers, in order of importance.
+
+    Every unit is a row: all units of the first site, then of the next. Of a single site the row is the
+    unit's number.
 
     Attributes:
-        site: hook name, e.g. ``"blocks.2.hook_resid_post"``.
-        layer: the layer in it.
-        weights: ``[d]``, signed importance of each unit; the order is by absolute value.
-        order: ``[d]``, unit numbers, most important first (of equals, the lower number first).
+        sites: hook names, e.g. ``("blocks.2.hook_resid_post",)``; all of one kind of units.
+        scores: ``[row]``, signed: above 0 the unit speaks for a right answer (or for what the method
+            measures), below 0 against it. Importance is the absolute value.
+        method: how the scores were made, in a few words.
+        low, high: ``[row]``, an interval of each score over folds of the cross-validation; None where
+            the method has none.
+        model: name of the model; "" if unknown.
+        fingerprint: of its weights; "" if unknown. A ranking of other weights is refused.
+        images: ids of the images it was made from; evaluating on them is refused.
+        settings: what the method was asked for and chose.
     """
 
-    site: str
-    layer: int
-    weights: np.ndarray
-    order: np.ndarray
+    sites: tuple[str, ...]
+    scores: np.ndarray
+    method: str = "given scores"
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
+    model: str = ""
+    fingerprint: str = ""
+    images: frozenset[str] = frozenset()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.sites, str) or not self.sites:
+            raise InputError(f"sites is a tuple of hook names, at least one; got {self.sites!r}")
+        kinds = {kind_of(Site.parse(site)) for site in self.sites}
+        parts = {Site.parse(site).component for site in self.sites}
+        if len(parts) > 1 or len(set(self.sites)) != len(self.sites):
+            raise InputError(
+                f"a ranking is of one component at different layers; got {', '.join(self.sites)} "
+                f"({', '.join(sorted(kinds))})"
+            )
+        scores = np.asarray(self.scores, dtype=np.float64)
+        if scores.ndim != 1 or not len(scores) or len(scores) % len(self.sites):
+            raise ShapeError(
+                f"scores of shape {scores.shape}; expected one for each unit of {len(self.sites)} sites"
+            )
+        if not np.isfinite(scores).all():
+            raise NumericalError(
+                f"{self.method} at {', '.join(self.sites)}: {int((~np.isfinite(scores)).sum())} of "
+                f"{len(scores)} scores are NaN or infinite"
+            )
+        object.__setattr__(self, "scores", scores)
+        if (self.low is None) != (self.high is None):
+            raise InputError("an interval has two ends: give both low and high, or neither")
+        for name in ("low", "high"):
+            end = getattr(self, name)
+            if end is not None:
+                end = np.asarray(end, dtype=np.float64)
+                if end.shape != scores.shape:
+                    raise ShapeError(f"{name} of shape {end.shape}; expected {scores.shape}")
+                object.__setattr__(self, name, end)
+
+    @property
+    def kind(self) -> UnitKind:
+        """What the units are."""
+        return kind_of(Site.parse(self.sites[0]))
+
+    @property
+    def width(self) -> int:
+        """Units of each site."""
+        return len(self.scores) // len(self.sites)
+
+    @property
+    def site(self) -> str:
+        """The hook name, of a ranking of one site.
+
+        Raises:
+            InputError: it is of several.
+        """
+        if len(self.sites) != 1:
+            raise InputError(f"this ranking is of {len(self.sites)} sites: {', '.join(self.sites)}")
+        return self.sites[0]
+
+    @property
+    def layer(self) -> int | None:
+        """The layer of a ranking of one site; None where it lies in no layer."""
+        return Site.parse(self.site).layer
 
     @property
     def units(self) -> np.ndarray:
-        """``[d]``, the unit numbers 0..d-1; `weights`, `signs` and `ranks` are in this order."""
-        return np.arange(len(self.weights))
+        """``[row]``, the number of each unit within its site."""
+        return np.tile(np.arange(self.width), len(self.sites))
+
+    @property
+    def places(self) -> np.ndarray:
+        """``[row]``, which of ``sites`` each unit is of."""
+        return np.repeat(np.arange(len(self.sites)), self.width)
+
+    @property
+    def order(self) -> np.ndarray:
+        """``[row]``, rows by importance, most important first (of equals, the lower row first)."""
+        return np.argsort(-np.abs(self.scores), kind="stable")
 
     @property
     def signs(self) -> np.ndarray:
-        """``[d]``, +1 where the unit speaks for a right answer, -1 against, 0 neither."""
-        return np.asarray(np.sign(self.weights), dtype=np.int64)
+        """``[row]``, +1 where the unit speaks for a right answer, -1 against, 0 neither."""
+        return np.asarray(np.sign(self.scores), dtype=np.int64)
 
     @property
     def ranks(self) -> np.ndarray:
-        """``[d]``, rank of each unit; 0 is the most important."""
-        ranks = np.empty(len(self.order), dtype=np.int64)
-        ranks[self.order] = np.arange(len(self.order))
+        """``[row]``, rank of each unit; 0 is the most important."""
+        ranks = np.empty(len(self.scores), dtype=np.int64)
+        ranks[self.order] = np.arange(len(self.scores))
         return ranks
 
     def top(self, k: int) -> np.ndarray:
-        """The ``k`` most important units, most important first."""
+        """Rows of the ``k`` most important units, most important first."""
         return self.order[: self._checked(k)].copy()
 
-    def bottom(self, k: int) -> np.ndarray:
-        """The ``k`` least important units, least important first."""
+    def least(self, k: int) -> np.ndarray:
+        """Rows of the ``k`` least important units, least important first."""
         return self.order[::-1][: self._checked(k)].copy()
 
-    def random(self, k: int, draws: int, seed: int) -> np.ndarray:
-        """Random units ``[draws, k]``, each draw without replacement, from all units of the site.
+    def positive(self, k: int) -> np.ndarray:
+        """Rows of the ``k`` units of highest score: those that speak most for a right answer."""
+        return np.argsort(-self.scores, kind="stable")[: self._checked(k)]
 
-        Draw ``i`` is the beginning of one permutation that depends on ``seed`` and ``i`` only. So
-        within a draw the sets are nested (the k = 5 units are among the k = 10 units, as `top`'s
-        are), draws are independent of each other, and asking for more draws changes none.
+    def bottom(self, k: int) -> np.ndarray:
+        """Rows of the ``k`` units of lowest score: those that speak most against a right answer."""
+        return np.argsort(self.scores, kind="stable")[: self._checked(k)]
+
+    def random(self, k: int, draws: int, seed: int) -> np.ndarray:
+        """Rows of random units ``[draws, k]``: of each site as many as the top ``k`` has there.
+
+        Each draw is without replacement, and depends on ``seed`` and its number only: it begins a
+        permutation of each site's units. So within a draw the sets are nested (the k = 5 units are
+        among the k = 10 units, as `top`'s are), draws are independent of each other, and asking for
+        more draws changes none.
 
         Raises:
-            InputError: ``k`` is outside 0..d, or ``draws`` is not positive.
+            InputError: ``k`` is outside 0..rows, or ``draws`` is not positive.
         """
-        self._checked(k)
+        places = self.places[self.top(k)]
         if draws < 1:
             raise InputError(f"draws={draws}; expected at least 1")
-        d = len(self.order)
-        return np.stack([np.random.default_rng([seed, i]).permutation(d)[:k] for i in range(draws)])
+        counts = np.bincount(places, minlength=len(self.sites))
+        starts = self.width * np.arange(len(self.sites))
+        found = np.empty((draws, k), dtype=np.int64)
+        for i in range(draws):
+            rng = np.random.default_rng([seed, i])
+            shuffled = [start + rng.permutation(self.width) for start in starts]
+            # In the order in which the top's units come from the sites, so that sets are nested.
+            taken = [iter(rows[:count]) for rows, count in zip(shuffled, counts, strict=True)]
+            found[i] = [next(taken[place]) for place in places]
+        return found
+
+    def edits(
+        self,
+        rows: Iterable[int],
+        values: Mapping[str, torch.Tensor] | torch.Tensor | None = None,
+        *,
+        positions: Positions | None = None,
+    ) -> Edits:
+        """Interventions that set these units to zero, or to values.
+
+        Args:
+            rows: of the units.
+            values: what broadcasts to each site's value, by site (or for the one site); None: zero.
+            positions: as ``mechvrp.zero``; by default the last prompt token, or all image tokens for image
+                features.
+        """
+        chosen = np.asarray(list(rows), dtype=np.int64)
+        found: list[Edits] = []
+        for place in np.unique(self.places[chosen]):
+            site = self.sites[place]
+            units = self.units[chosen[self.places[chosen] == place]]
+            value = values[site] if isinstance(values, Mapping) else values
+            found.append(edit_units(Site.parse(site), units, value, positions=positions))
+        return tuple(flatten(found))
+
+    def check(self, model: VLM, samples: Sequence[Sample] = (), *, force: bool = False) -> None:
+        """Raise unless the ranking is of this model, and made from other images than these.
+
+        Args:
+            model: whose units are to be edited.
+            samples: what is to be evaluated on.
+            force: evaluate even on images the ranking was made from; what comes out is optimistic.
+
+        Raises:
+            SiteError: a layer that the model does not have.
+            ShapeError: another number of units.
+            InputError: a ranking of other weights, or of the images to be evaluated on.
+        """
+        for name in self.sites:
+            site = Site.parse(name).check(model)
+            if units_at(model, site) != self.width:
+                raise ShapeError(
+                    f"{site} of {model.name} has {units_at(model, site)} units, the ranking {self.width}"
+                )
+        if self.fingerprint and self.fingerprint != fingerprint(model):
+            raise InputError(
+                f"the ranking is of {self.model or 'another model'} (fingerprint {self.fingerprint}), and "
+                f"this is {model.name} ({fingerprint(model)}): make it from this model's activations"
+            )
+        shared = self.images & {sample.image_id for sample in samples}
+        if shared and not force:
+            raise InputError(
+                f"the ranking was made from {len(shared)} of these images ({', '.join(sorted(shared)[:3])}"
+                f"{', ...' if len(shared) > 3 else ''}): what it selects would look better on them than it "
+                "is. Evaluate on other images (mechvrp.data splits keep an image on one side), or give "
+                "force=True"
+            )
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per unit, most important first: rank, unit, weight, sign, site, layer."""
+        """One row per unit, most important first: rank, unit, score, sign, low, high, site, layer, kind."""
+        order = self.order
+        places = self.places[order]
+        ends = {
+            name: np.full(len(order), np.nan) if end is None else end[order]
+            for name, end in (("low", self.low), ("high", self.high))
+        }
         return pd.DataFrame(
             {
-                "rank": np.arange(len(self.order)),
-                "unit": self.order,
-                "weight": self.weights[self.order],
-                "sign": self.signs[self.order],
-                "site": self.site,
-                "layer": self.layer,
+                "rank": np.arange(len(order)),
+                "unit": self.units[order],
+                "score": self.scores[order],
+                "sign": self.signs[order],
+                **ends,
+                "site": np.array(self.sites, dtype=object)[places],
+                "layer": np.array([Site.parse(s).layer for s in self.sites], dtype=object)[places],
+                "kind": self.kind,
             }
         )
 
-    def _checked(self, k: int) -> int:
-        if not 0 <= k <= len(self.order):
-            raise InputError(f"k={k}; this site has {len(self.order)} units, expected 0 to that")
-        return k
-
-
-def rank_by_probe_weight(probe: FittedProbe, site: str) -> Ranking:
-    """Rank a site's units by the absolute weight on the standardised unit; signs are kept.
-
-    The weight on the *standardised* unit is log-odds per standard deviation, so a unit does not
-    rank high for being quiet and low for being loud. With correlated units L2 spreads weight among
-    them: the ranking says what this probe reads, not what is necessary.
-
-    Args:
-        probe: the probe fitted at ``site``.
-        site: hook name of the site its features came from, ``"blocks.<layer>.hook_resid_post"``.
-
-    Raises:
-        SiteError: ``site`` is not the hook name of a place in a block.
-        NumericalError: the probe's weights are not finite.
-    """
-    found = _SITE.fullmatch(site)
-    if not found:
-        raise SiteError(
-            f"site {site!r} is not a hook name in a block; expected one like "
-            "'blocks.2.hook_resid_post'"
+    def __repr__(self) -> str:
+        where = (
+            self.sites[0]
+            if len(self.sites) == 1
+            else f"{self.sites[0]} and {len(self.sites) - 1} more"
         )
-    weights = np.asarray(probe.coef, dtype=np.float64).copy()
-    if not np.isfinite(weights).all():
-        raise NumericalError(f"the probe at {site} has weights that are NaN or infinite")
-    order = np.argsort(-np.abs(weights), kind="stable")
-    return Ranking(site, int(found[1]), weights, order)
+        return f"Ranking({len(self.scores)} units ({self.kind}) of {where}, by {self.method})"
+
+    def _checked(self, k: int) -> int:
+        if not 0 <= k <= len(self.scores):
+            raise InputError(
+                f"k={k}; this ranking has {len(self.scores)} units, expected 0 to that"
+            )
+        return k

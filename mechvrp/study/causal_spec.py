@@ -245,10 +245,11 @@ def causal_spec(
             f"expected {expected}"
         )
     ablations, gaps = [], []
-    if ranking is None:
+    layer = None if ranking is None else ranking.layer
+    if ranking is None or layer is None:
         gaps += [f"{family}: no probe, so that nothing is ranked" for family in FAMILIES[1:3]]
     else:
-        means = hidden[ranking.layer].mean(0, dtype=np.float64)
+        means = hidden[layer].mean(0, dtype=np.float64)
         ablations.append(Ablating(FAMILIES[1], ranking, means, _ladder(ks, model.d_model)))
         try:
             found, its_means = rank_mlp_neurons(
@@ -256,7 +257,7 @@ def causal_spec(
                 training,
                 right,
                 groups,
-                ranking.layer,
+                layer,
                 folds=folds,
                 seed=seed,
                 batch_size=batch_size,

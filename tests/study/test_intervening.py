@@ -49,7 +49,7 @@ def maps(model, scenes):
 
 
 def ranking(d=96):
-    return Ranking("blocks.1.hook_resid_post", 1, np.arange(d) * 1.0, np.arange(d)[::-1].copy())
+    return Ranking(("blocks.1.hook_resid_post",), np.arange(d) * 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +267,7 @@ def test_words_claim_only_what_intervals_and_tests_allow():
 
 def planted_units(loss, draws=49):
     """Outcomes where zeroing 5 or more ranked units loses ``loss`` of the answers, random ones nothing."""
-    ranking = Ranking("blocks.1.hook_resid_post", 1, np.arange(8.0, 0.0, -1.0), np.arange(8))
+    ranking = Ranking(("blocks.1.hook_resid_post",), np.arange(8.0, 0.0, -1.0))
     spec = replace(
         PLAIN,
         ablations=(Ablating("residual neurons", ranking, np.zeros(8), (1, 2, 5, 8)),),
