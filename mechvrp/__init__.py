@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mechvrp import reliability as reliability
     from mechvrp import statistics as statistics
     from mechvrp import tracing as tracing
+    from mechvrp.circuits import Ranking as Ranking
+    from mechvrp.circuits import rank_units as rank_units
     from mechvrp.data import Dataset as Dataset
     from mechvrp.data import Sample as Sample
     from mechvrp.models import VLM as VLM
@@ -61,6 +63,7 @@ _NAMES = {
     "Batch": "models",
     "Dataset": "data",
     "Monitor": "reliability",
+    "Ranking": "circuits",
     "Sample": "data",
     "Site": "tracing",
     "VLM": "models",
@@ -71,6 +74,7 @@ _NAMES = {
     "mean": "patching",
     "noise": "patching",
     "plan": "patching",
+    "rank_units": "circuits",
     "replace": "patching",
     "resample": "patching",
     "run_study": "study",

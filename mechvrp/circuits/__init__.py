@@ -4,6 +4,11 @@ from mechvrp.circuits.ablation import AblationMode as AblationMode
 from mechvrp.circuits.ablation import AblationOutcomes as AblationOutcomes
 from mechvrp.circuits.ablation import ablate_ranking as ablate_ranking
 from mechvrp.circuits.ablation import ablation_variants as ablation_variants
+from mechvrp.circuits.agreement import Agreement as Agreement
+from mechvrp.circuits.agreement import RankingAgreement as RankingAgreement
+from mechvrp.circuits.agreement import compare_rankings as compare_rankings
+from mechvrp.circuits.agreement import rank_biased_overlap as rank_biased_overlap
+from mechvrp.circuits.agreement import ranking_agreement as ranking_agreement
 from mechvrp.circuits.baseline_results import Baseline as Baseline
 from mechvrp.circuits.baseline_results import Comparison as Comparison
 from mechvrp.circuits.baseline_results import ShuffledControl as ShuffledControl
@@ -24,22 +29,31 @@ from mechvrp.circuits.linear_readouts import linear_readout as linear_readout
 from mechvrp.circuits.linear_readouts import sparse_probe as sparse_probe
 from mechvrp.circuits.logistic import FittedProbe as FittedProbe
 from mechvrp.circuits.mlp import mlp_probe as mlp_probe
+from mechvrp.circuits.norm_gain import reader_gain as reader_gain
 from mechvrp.circuits.probe_ranking import rank_by_probe_weight as rank_by_probe_weight
 from mechvrp.circuits.probe_results import LayerResult as LayerResult
 from mechvrp.circuits.probe_results import ProbeSweep as ProbeSweep
 from mechvrp.circuits.probe_results import TaskResult as TaskResult
 from mechvrp.circuits.probes import probe_sweep as probe_sweep
+from mechvrp.circuits.rank_methods import RankingMethod as RankingMethod
+from mechvrp.circuits.rank_methods import RankingTask as RankingTask
+from mechvrp.circuits.rank_methods import UnitScores as UnitScores
 from mechvrp.circuits.ranking import Ranking as Ranking
+from mechvrp.circuits.ranking_methods import RANKING_METHODS as RANKING_METHODS
+from mechvrp.circuits.ranking_methods import rank_units as rank_units
+from mechvrp.circuits.ranking_methods import right_answers as right_answers
 from mechvrp.circuits.readouts import LayerScores as LayerScores
 from mechvrp.circuits.readouts import Readout as Readout
 from mechvrp.circuits.readouts import ReadoutTask as ReadoutTask
 from mechvrp.circuits.readouts import readout_task as readout_task
 
 __all__ = [
+    "RANKING_METHODS",
     "AblationCurve",
     "AblationMode",
     "AblationOutcomes",
     "AblationPoint",
+    "Agreement",
     "AnswerReader",
     "Baseline",
     "Comparison",
@@ -48,16 +62,21 @@ __all__ = [
     "LayerScores",
     "ProbeSweep",
     "Ranking",
+    "RankingAgreement",
+    "RankingMethod",
+    "RankingTask",
     "Readout",
     "ReadoutTask",
     "Scored",
     "ShuffledControl",
     "TaskResult",
+    "UnitScores",
     "ablate_ranking",
     "ablation_variants",
     "analyse_ablation",
     "centroid_readout",
     "centroid_scores",
+    "compare_rankings",
     "compare_with_baselines",
     "default_ks",
     "feature_readout",
@@ -65,8 +84,13 @@ __all__ = [
     "linear_readout",
     "mlp_probe",
     "probe_sweep",
+    "rank_biased_overlap",
     "rank_by_probe_weight",
+    "rank_units",
+    "ranking_agreement",
+    "reader_gain",
     "readout_task",
+    "right_answers",
     "sparse_probe",
     "sweep_answers",
     "tree_readout",

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import l1_min_c
 
 from mechvrp.circuits.by_layer import FittedLayer, choose_layer
-from mechvrp.circuits.logistic import FittedProbe, fit_probe, one_thread_if_small
+from mechvrp.circuits.logistic import fit_probe, one_thread_if_small
 from mechvrp.circuits.probe_results import ProbeSweep
 from mechvrp.circuits.readouts import (
     Fit,
@@ -25,15 +20,13 @@ from mechvrp.circuits.readouts import (
     layer_states,
     validate,
 )
+from mechvrp.circuits.sparse_logistic import fit_sparse, least_c
 from mechvrp.errors import InputError
 
 __all__ = ["linear_readout", "sparse_probe"]
 
 # Multiples of the C below which every weight is zero: from a few weights to most of them.
 _MULTIPLES = (1.5, 3.0, 6.0, 12.0, 25.0, 50.0)
-_MAX_ITERATIONS = 1000
-# liblinear penalises the intercept like a weight; scaled up, its price is small.
-_INTERCEPT = 100.0
 
 
 def linear_readout(sweep: ProbeSweep, states: States | np.ndarray, task: ReadoutTask) -> Readout:
@@ -96,12 +89,12 @@ def sparse_probe(
 
     def fit(features: np.ndarray) -> FittedLayer:
         inside = features[task.train]
-        least = _least_c(inside, truth)
+        least = least_c(inside, truth)
         best = best_of(
             validate(c, _l1(c, task.seed), inside, truth, task.folds)
             for c in (float(least * multiple) for multiple in sorted(multiples))
         )
-        probe = _fit_l1(inside, truth, best.choice, task.seed)
+        probe = fit_sparse(inside, truth, best.choice, task.seed)
         kept, width = int((probe.coef != 0).sum()), len(probe.coef)
         return FittedLayer(
             best,
@@ -122,32 +115,6 @@ def _l2(c: float) -> Fit:
 
 def _l1(c: float, seed: int) -> Fit:
     def fit(features: np.ndarray, truth: np.ndarray) -> Scorer:
-        return _fit_l1(features, truth, c, seed).scores
+        return fit_sparse(features, truth, c, seed).scores
 
     return fit
-
-
-def _fit_l1(features: np.ndarray, truth: np.ndarray, c: float, seed: int) -> FittedProbe:
-    scaler = StandardScaler().fit(np.asarray(features, dtype=np.float64))
-    # scikit-learn 1.8 renamed the choice of penalty.
-    new = inspect.signature(LogisticRegression).parameters["penalty"].default == "deprecated"
-    penalty: dict[str, Any] = {"l1_ratio": 1.0} if new else {"penalty": "l1"}
-    model = LogisticRegression(
-        C=c,
-        solver="liblinear",
-        random_state=seed,
-        max_iter=_MAX_ITERATIONS,
-        intercept_scaling=_INTERCEPT,
-        **penalty,
-    )
-    model.fit(scaler.transform(features), truth)
-    return FittedProbe(scaler.mean_, scaler.scale_, model.coef_[0], float(model.intercept_[0]), c)
-
-
-def _least_c(features: np.ndarray, truth: np.ndarray) -> float:
-    """The C at which the first weight leaves zero; of constant features 1, for any will do."""
-    scaled = StandardScaler().fit_transform(np.asarray(features, dtype=np.float64))
-    if not scaled.any():
-        return 1.0
-    # Centred columns: what the intercept alone leaves of the labels projects on them as the labels do.
-    return float(l1_min_c(scaled, truth, loss="log", fit_intercept=False))

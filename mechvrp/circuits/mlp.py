@@ -17,7 +17,7 @@ from mechvrp.circuits.readouts import Readout, ReadoutTask, States, Validated
 from mechvrp.errors import InputError, NumericalError
 from mechvrp.statistics import auroc
 
-__all__ = ["mlp_probe"]
+__all__ = ["Network", "choose_epochs", "mlp_probe"]
 
 _BATCH = 64
 _RATE = 1e-3
@@ -62,9 +62,9 @@ def mlp_probe(
 
     def fit(features: np.ndarray) -> FittedLayer:
         inside = features[task.train]
-        best = _validate(inside, truth, task.folds, hidden, max_epochs, task.seed)
+        best = choose_epochs(inside, truth, task.folds, hidden, max_epochs, task.seed)
         epochs = best.choice
-        network = _Network(inside, truth, hidden, task.seed)
+        network = Network(inside, truth, hidden, task.seed)
         for _ in range(epochs):
             network.train_epoch()
         return FittedLayer(
@@ -77,7 +77,7 @@ def mlp_probe(
     return choose_layer("MLP probe", states, task, layers, fit)
 
 
-def _validate(
+def choose_epochs(
     features: np.ndarray,
     truth: np.ndarray,
     folds: Sequence[Fold],
@@ -85,7 +85,8 @@ def _validate(
     max_epochs: int,
     seed: int,
 ) -> Validated[int]:
-    networks = [_Network(features[rest], truth[rest], hidden, seed) for rest, _ in folds]
+    """How many epochs to train for: those of the best mean AUROC on the folds that are not trained on."""
+    networks = [Network(features[rest], truth[rest], hidden, seed) for rest, _ in folds]
     held = [
         network.prepared(features[fold]) for network, (_, fold) in zip(networks, folds, strict=True)
     ]
@@ -106,7 +107,7 @@ def _validate(
     return best
 
 
-class _Network:
+class Network:
     """A standardised two-layer perceptron and its training, with random numbers of its own."""
 
     def __init__(self, features: np.ndarray, truth: np.ndarray, hidden: int, seed: int) -> None:
@@ -140,6 +141,13 @@ class _Network:
 
     def scores(self, features: np.ndarray) -> np.ndarray:
         return self(self.prepared(features))
+
+    def gradients(self, features: np.ndarray) -> np.ndarray:
+        """``[n, d]``, the gradient of each example's log-odds by its *standardised* features."""
+        x = self.prepared(features).requires_grad_()
+        with torch.enable_grad():
+            (found,) = torch.autograd.grad(self._forward(x).sum(), x)
+        return np.asarray(found.numpy(), dtype=np.float64)
 
     def train_epoch(self) -> None:
         # Training under whatever mode the caller is in.

@@ -16,13 +16,19 @@ from mechvrp.patching.interventions import Edits, flatten
 from mechvrp.tracing.sites import Site
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
+    from mechvrp.circuits.agreement import Agreement
     from mechvrp.data import Sample
     from mechvrp.models import VLM
     from mechvrp.models.tokens import Positions
 
 __all__ = ["Ranking"]
+
+#: Columns of every ranking's table.
+_FRAME = {"rank", "unit", "score", "sign", "low", "high", "site", "layer", "kind"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +49,9 @@ class Ranking:
         fingerprint: of its weights; "" if unknown. A ranking of other weights is refused.
         images: ids of the images it was made from; evaluating on them is refused.
         settings: what the method was asked for and chose.
+        columns: ``[row]`` by name, what else the method knows of each unit (p-values, for example).
+        ties: ``[row]``: of rows of equal importance the one of the higher value comes first. None: the
+            lower row does.
     """
 
     sites: tuple[str, ...]
@@ -54,6 +63,8 @@ class Ranking:
     fingerprint: str = ""
     images: frozenset[str] = frozenset()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    ties: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.sites, str) or not self.sites:
@@ -85,6 +96,15 @@ class Ranking:
                 if end.shape != scores.shape:
                     raise ShapeError(f"{name} of shape {end.shape}; expected {scores.shape}")
                 object.__setattr__(self, name, end)
+        if taken := sorted(_FRAME & self.columns.keys()):
+            raise InputError(f"a column cannot be called {taken[0]!r}: to_frame has one of its own")
+        others = dict(self.columns) | ({} if self.ties is None else {"ties": self.ties})
+        for name, values in others.items():
+            if np.shape(values) != scores.shape:
+                raise ShapeError(f"{name} of shape {np.shape(values)}; expected {scores.shape}")
+        object.__setattr__(self, "columns", {k: np.asarray(v) for k, v in self.columns.items()})
+        if self.ties is not None:
+            object.__setattr__(self, "ties", np.asarray(self.ties, dtype=np.float64))
 
     @property
     def kind(self) -> UnitKind:
@@ -124,8 +144,8 @@ class Ranking:
 
     @property
     def order(self) -> np.ndarray:
-        """``[row]``, rows by importance, most important first (of equals, the lower row first)."""
-        return np.argsort(-np.abs(self.scores), kind="stable")
+        """``[row]``, rows by importance, most important first; of equals as ``ties`` says."""
+        return self._descending(np.abs(self.scores))
 
     @property
     def signs(self) -> np.ndarray:
@@ -149,11 +169,11 @@ class Ranking:
 
     def positive(self, k: int) -> np.ndarray:
         """Rows of the ``k`` units of highest score: those that speak most for a right answer."""
-        return np.argsort(-self.scores, kind="stable")[: self._checked(k)]
+        return self._descending(self.scores)[: self._checked(k)]
 
     def bottom(self, k: int) -> np.ndarray:
         """Rows of the ``k`` units of lowest score: those that speak most against a right answer."""
-        return np.argsort(self.scores, kind="stable")[: self._checked(k)]
+        return self._descending(-self.scores)[: self._checked(k)]
 
     def random(self, k: int, draws: int, seed: int) -> np.ndarray:
         """Rows of random units ``[draws, k]``: of each site as many as the top ``k`` has there.
@@ -237,8 +257,38 @@ class Ranking:
                 "force=True"
             )
 
+    def agreement(self, other: Ranking, **options: Any) -> Agreement:
+        """How far another ranking of the same units agrees: ``mechvrp.circuits.ranking_agreement``."""
+        from mechvrp.circuits.agreement import ranking_agreement
+
+        return ranking_agreement(self, other, **options)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the ranking as one JSON file; `load` gives it back.
+
+        Raises:
+            InputError: settings that JSON has no words for, or no such folder.
+        """
+        from mechvrp.circuits.ranking_files import write_ranking
+
+        return write_ranking(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Ranking:
+        """Read a ranking that `save` wrote.
+
+        Raises:
+            DataError: no such file, or it is no ranking, or is damaged; the message says what is wrong.
+        """
+        from mechvrp.circuits.ranking_files import read_ranking
+
+        return read_ranking(path)
+
     def to_frame(self) -> pd.DataFrame:
-        """One row per unit, most important first: rank, unit, score, sign, low, high, site, layer, kind."""
+        """One row per unit, most important first: rank, unit, score, sign, low, high, site, layer, kind.
+
+        What else the method knows (``columns``) stands behind these.
+        """
         order = self.order
         places = self.places[order]
         ends = {
@@ -255,6 +305,7 @@ class Ranking:
                 "site": np.array(self.sites, dtype=object)[places],
                 "layer": np.array([Site.parse(s).layer for s in self.sites], dtype=object)[places],
                 "kind": self.kind,
+                **{name: values[order] for name, values in self.columns.items()},
             }
         )
 
@@ -265,6 +316,12 @@ class Ranking:
             else f"{self.sites[0]} and {len(self.sites) - 1} more"
         )
         return f"Ranking({len(self.scores)} units ({self.kind}) of {where}, by {self.method})"
+
+    def _descending(self, values: np.ndarray) -> np.ndarray:
+        """Rows by value, highest first; of equals as ``ties`` says, then the lower row."""
+        if self.ties is None:
+            return np.argsort(-values, kind="stable")
+        return np.lexsort((-self.ties, -values))
 
     def _checked(self, k: int) -> int:
         if not 0 <= k <= len(self.scores):

@@ -18,6 +18,7 @@ from mechvrp.data.registry import load as load
 from mechvrp.data.sample import Dataset as Dataset
 from mechvrp.data.sample import Sample as Sample
 from mechvrp.data.sample import Skipped as Skipped
+from mechvrp.data.scene_counterfactual import counterfactual_pair as counterfactual_pair
 from mechvrp.data.scoring import answer_problem as answer_problem
 from mechvrp.data.scoring import count_error as count_error
 from mechvrp.data.scoring import is_correct as is_correct
@@ -40,6 +41,7 @@ __all__ = [
     "answer_problem",
     "available",
     "count_error",
+    "counterfactual_pair",
     "export_for_judge",
     "group_folds",
     "import_reviews",
