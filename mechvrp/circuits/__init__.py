@@ -19,17 +19,33 @@ from mechvrp.circuits.curve_results import AblationCurve as AblationCurve
 from mechvrp.circuits.curve_results import AblationPoint as AblationPoint
 from mechvrp.circuits.curves import analyse_ablation as analyse_ablation
 from mechvrp.circuits.curves import default_ks as default_ks
+from mechvrp.circuits.direct_logits import DirectLogits as DirectLogits
 from mechvrp.circuits.feature_readouts import feature_readout as feature_readout
 from mechvrp.circuits.feature_readouts import tree_readout as tree_readout
 from mechvrp.circuits.first_token import AnswerReader as AnswerReader
 from mechvrp.circuits.first_token import Scored as Scored
 from mechvrp.circuits.first_token import sweep_answers as sweep_answers
+from mechvrp.circuits.flow_comparison import FlowComparison as FlowComparison
+from mechvrp.circuits.flow_comparison import compare_image_flows as compare_image_flows
+from mechvrp.circuits.flow_knockouts import flow_edges as flow_edges
+from mechvrp.circuits.head_knockouts import HeadKnockout as HeadKnockout
+from mechvrp.circuits.head_knockouts import HeadKnockoutPoint as HeadKnockoutPoint
+from mechvrp.circuits.head_knockouts import knock_out_heads as knock_out_heads
+from mechvrp.circuits.head_reading import read_heads as read_heads
+from mechvrp.circuits.head_results import HeadReading as HeadReading
+from mechvrp.circuits.image_probe import asked_digit_is_there as asked_digit_is_there
+from mechvrp.circuits.image_probe import holds_digit as holds_digit
+from mechvrp.circuits.integration import image_flow as image_flow
+from mechvrp.circuits.integration_results import FlowPoint as FlowPoint
+from mechvrp.circuits.integration_results import ImageFlow as ImageFlow
 from mechvrp.circuits.joined_layers import last_layers_probe as last_layers_probe
 from mechvrp.circuits.linear_readouts import linear_readout as linear_readout
 from mechvrp.circuits.linear_readouts import sparse_probe as sparse_probe
 from mechvrp.circuits.logistic import FittedProbe as FittedProbe
 from mechvrp.circuits.mlp import mlp_probe as mlp_probe
 from mechvrp.circuits.norm_gain import reader_gain as reader_gain
+from mechvrp.circuits.patched_shares import IntegrationLayer as IntegrationLayer
+from mechvrp.circuits.patched_shares import PatchedShares as PatchedShares
 from mechvrp.circuits.probe_ranking import rank_by_probe_weight as rank_by_probe_weight
 from mechvrp.circuits.probe_results import LayerResult as LayerResult
 from mechvrp.circuits.probe_results import ProbeSweep as ProbeSweep
@@ -57,9 +73,18 @@ __all__ = [
     "AnswerReader",
     "Baseline",
     "Comparison",
+    "DirectLogits",
     "FittedProbe",
+    "FlowComparison",
+    "FlowPoint",
+    "HeadKnockout",
+    "HeadKnockoutPoint",
+    "HeadReading",
+    "ImageFlow",
+    "IntegrationLayer",
     "LayerResult",
     "LayerScores",
+    "PatchedShares",
     "ProbeSweep",
     "Ranking",
     "RankingAgreement",
@@ -74,12 +99,18 @@ __all__ = [
     "ablate_ranking",
     "ablation_variants",
     "analyse_ablation",
+    "asked_digit_is_there",
     "centroid_readout",
     "centroid_scores",
+    "compare_image_flows",
     "compare_rankings",
     "compare_with_baselines",
     "default_ks",
     "feature_readout",
+    "flow_edges",
+    "holds_digit",
+    "image_flow",
+    "knock_out_heads",
     "last_layers_probe",
     "linear_readout",
     "mlp_probe",
@@ -88,6 +119,7 @@ __all__ = [
     "rank_by_probe_weight",
     "rank_units",
     "ranking_agreement",
+    "read_heads",
     "reader_gain",
     "readout_task",
     "right_answers",

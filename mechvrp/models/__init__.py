@@ -10,6 +10,9 @@ from mechvrp.models.fingerprints import fingerprint as fingerprint
 from mechvrp.models.loading import EmbeddedModel as EmbeddedModel
 from mechvrp.models.loading import embedded_models as embedded_models
 from mechvrp.models.loading import load as load
+from mechvrp.models.regions import box_region as box_region
+from mechvrp.models.regions import cell_region as cell_region
+from mechvrp.models.regions import queried_region as queried_region
 from mechvrp.models.tokens import Each as Each
 from mechvrp.models.tokens import ImageTokens as ImageTokens
 from mechvrp.models.tokens import TokenMap as TokenMap
@@ -25,9 +28,12 @@ __all__ = [
     "ImageTokens",
     "Modules",
     "TokenMap",
+    "box_region",
+    "cell_region",
     "embedded_models",
     "fingerprint",
     "known_families",
     "load",
+    "queried_region",
     "register_family",
 ]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
     from mechvrp.models.tokens import Positions
 
-__all__ = ["EDGES", "attention_knockout"]
+__all__ = ["EDGES", "attention_knockout", "check_edge"]
 
 #: Who no longer sees whom: query positions and key positions by name.
 EDGES: Mapping[str, tuple[str, str]] = {
@@ -76,7 +76,7 @@ def attention_knockout(
         raise InputError("attention_knockout takes at least one edge; none was given")
     chosen = chosen_layers(model, layers)
     for title, (query, key) in edges.items():
-        _check_edge(model, batch, title, query, key)
+        check_edge(model, batch, title, query, key)
     variants: list[Edits] = [
         knockout(list(window_around(layer, window, model.n_layers)), query=query, key=key)
         for query, key in edges.values()
@@ -111,7 +111,7 @@ def attention_knockout(
     )
 
 
-def _check_edge(model: VLM, batch: Batch, title: str, query: Positions, key: Positions) -> None:
+def check_edge(model: VLM, batch: Batch, title: str, query: Positions, key: Positions) -> None:
     """Raise ``InputError`` if there is nothing to cut: a null result of no meaning."""
     if model.family.attention != "causal":
         return

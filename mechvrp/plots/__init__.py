@@ -8,6 +8,10 @@ from mechvrp.plots.dots import baseline_comparison as baseline_comparison
 from mechvrp.plots.dots import signal_aurocs as signal_aurocs
 from mechvrp.plots.dots import task_accuracy as task_accuracy
 from mechvrp.plots.forests import signals_by_model as signals_by_model
+from mechvrp.plots.heads import head_knockout_curve as head_knockout_curve
+from mechvrp.plots.heads import head_scores as head_scores
+from mechvrp.plots.image_flows import image_flow_layers as image_flow_layers
+from mechvrp.plots.image_flows import image_flows_by_model as image_flows_by_model
 from mechvrp.plots.interventions import changes_by_model as changes_by_model
 from mechvrp.plots.models import ablations_by_model as ablations_by_model
 from mechvrp.plots.models import accuracy_by_model as accuracy_by_model
@@ -31,6 +35,10 @@ __all__ = [
     "changes_by_model",
     "corruption_by_layer",
     "effects_over_image",
+    "head_knockout_curve",
+    "head_scores",
+    "image_flow_layers",
+    "image_flows_by_model",
     "knockouts_by_layer",
     "layer_sweep",
     "layers_by_model",

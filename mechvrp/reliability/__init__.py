@@ -1,5 +1,8 @@
 """Reliability: what a model answers, whether it is right, how sure it is, and where it looks."""
 
+from mechvrp.models.regions import box_region as box_region
+from mechvrp.models.regions import cell_region as cell_region
+from mechvrp.models.regions import queried_region as queried_region
 from mechvrp.reliability.answers import Answer as Answer
 from mechvrp.reliability.answers import greedy_answers as greedy_answers
 from mechvrp.reliability.attended import mask_attended_patches as mask_attended_patches
@@ -56,9 +59,6 @@ from mechvrp.reliability.recalibration import PlattScaling as PlattScaling
 from mechvrp.reliability.recalibration import Recalibration as Recalibration
 from mechvrp.reliability.recalibration import TemperatureScaling as TemperatureScaling
 from mechvrp.reliability.recalibration import load_recalibration as load_recalibration
-from mechvrp.reliability.regions import box_region as box_region
-from mechvrp.reliability.regions import cell_region as cell_region
-from mechvrp.reliability.regions import queried_region as queried_region
 from mechvrp.reliability.risk import RiskThreshold as RiskThreshold
 from mechvrp.reliability.risk import choose_threshold as choose_threshold
 from mechvrp.reliability.risk import fewest_answers as fewest_answers

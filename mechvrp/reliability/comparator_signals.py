@@ -11,9 +11,9 @@ import pandas as pd
 from jaxtyping import Float
 
 from mechvrp.errors import NumericalError, UnavailableError
+from mechvrp.models.regions import queried_region
 from mechvrp.reliability.attention_shape import region_mass
 from mechvrp.reliability.comparators import gradient_maps_of, rollout_maps_of
-from mechvrp.reliability.regions import queried_region
 from mechvrp.reliability.structure import spatial_entropy
 from mechvrp.tracing import access
 from mechvrp.tracing.caching import in_batches

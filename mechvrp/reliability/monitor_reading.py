@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from mechvrp.errors import InputError, NumericalError, UnavailableError
+from mechvrp.patching.answer_pairs import own_pair
 from mechvrp.reliability.answers import Answer
 from mechvrp.reliability.continuing import prefill
 from mechvrp.reliability.generation import signals_of
 from mechvrp.reliability.grids import on_grid
-from mechvrp.reliability.margins import lens_logits, own_pair
+from mechvrp.reliability.margins import lens_logits
 from mechvrp.reliability.observations import STRUCTURE_SIGNALS
 from mechvrp.reliability.observing import _structure
 from mechvrp.reliability.sampling import Sampling

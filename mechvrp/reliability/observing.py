@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from mechvrp.errors import InputError, NumericalError, UnavailableError
+from mechvrp.models.regions import queried_region
+from mechvrp.patching.answer_pairs import own_pair, right_pair
 from mechvrp.reliability.attention_shape import (
     centre_distance,
     gini,
@@ -22,14 +24,8 @@ from mechvrp.reliability.attention_shape import (
 )
 from mechvrp.reliability.generation import Normalise, check_answering, signals_of
 from mechvrp.reliability.grids import on_grid
-from mechvrp.reliability.margins import (
-    Residuals,
-    margins_between,
-    own_pair,
-    right_pair,
-)
+from mechvrp.reliability.margins import Residuals, margins_between
 from mechvrp.reliability.observations import STRUCTURE_SIGNALS, Observations, join_observations
-from mechvrp.reliability.regions import queried_region
 from mechvrp.reliability.sampling import Sampling
 from mechvrp.reliability.structure import (
     cluster_count,

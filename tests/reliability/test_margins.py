@@ -9,9 +9,9 @@ import torch
 import mechvrp
 from mechvrp.data import Sample
 from mechvrp.errors import InputError, NumericalError, ShapeError, UnavailableError
+from mechvrp.patching.answer_pairs import own_pair, right_pair
 from mechvrp.patching.measures import first_tokens
 from mechvrp.reliability import Margins, lens_logits, logit_margins, mlp_share
-from mechvrp.reliability.margins import own_pair, right_pair
 from tests.support import tiny
 
 ZOO = mechvrp.models.zoo.names()

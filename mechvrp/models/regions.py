@@ -11,7 +11,7 @@ from mechvrp.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:
     from mechvrp.data import Sample
-    from mechvrp.models import VLM
+    from mechvrp.models.vlm import VLM
 
 __all__ = ["box_region", "cell_region", "queried_region"]
 
