@@ -1,4 +1,4 @@
-"""Probes and other readouts of correctness, rankings of units, and ablation curves."""
+"""Probes and other readouts of correctness, rankings of units, ablation curves, and circuits."""
 
 from mechvrp.circuits.ablation import AblationMode as AblationMode
 from mechvrp.circuits.ablation import AblationOutcomes as AblationOutcomes
@@ -10,10 +10,16 @@ from mechvrp.circuits.baseline_results import ShuffledControl as ShuffledControl
 from mechvrp.circuits.baselines import compare_with_baselines as compare_with_baselines
 from mechvrp.circuits.centroids import centroid_readout as centroid_readout
 from mechvrp.circuits.centroids import centroid_scores as centroid_scores
+from mechvrp.circuits.circuit import Circuit as Circuit
+from mechvrp.circuits.circuit import CircuitComparison as CircuitComparison
 from mechvrp.circuits.curve_results import AblationCurve as AblationCurve
 from mechvrp.circuits.curve_results import AblationPoint as AblationPoint
 from mechvrp.circuits.curves import analyse_ablation as analyse_ablation
 from mechvrp.circuits.curves import default_ks as default_ks
+from mechvrp.circuits.discovery import Discovery as Discovery
+from mechvrp.circuits.discovery import discover_circuit as discover_circuit
+from mechvrp.circuits.edges import EdgeScores as EdgeScores
+from mechvrp.circuits.edges import edge_attribution as edge_attribution
 from mechvrp.circuits.feature_readouts import feature_readout as feature_readout
 from mechvrp.circuits.feature_readouts import tree_readout as tree_readout
 from mechvrp.circuits.first_token import AnswerReader as AnswerReader
@@ -24,28 +30,53 @@ from mechvrp.circuits.linear_readouts import linear_readout as linear_readout
 from mechvrp.circuits.linear_readouts import sparse_probe as sparse_probe
 from mechvrp.circuits.logistic import FittedProbe as FittedProbe
 from mechvrp.circuits.mlp import mlp_probe as mlp_probe
+from mechvrp.circuits.nodes import CircuitEdge as CircuitEdge
+from mechvrp.circuits.nodes import CircuitNode as CircuitNode
+from mechvrp.circuits.nodes import circuit_nodes as circuit_nodes
+from mechvrp.circuits.pairs import PairBatch as PairBatch
+from mechvrp.circuits.pairs import Pairs as Pairs
+from mechvrp.circuits.pairs import counterfactual_pairs as counterfactual_pairs
 from mechvrp.circuits.probe_ranking import rank_by_probe_weight as rank_by_probe_weight
 from mechvrp.circuits.probe_results import LayerResult as LayerResult
 from mechvrp.circuits.probe_results import ProbeSweep as ProbeSweep
 from mechvrp.circuits.probe_results import TaskResult as TaskResult
 from mechvrp.circuits.probes import probe_sweep as probe_sweep
+from mechvrp.circuits.proof import prove_circuit as prove_circuit
+from mechvrp.circuits.proof_results import AgainstRandom as AgainstRandom
+from mechvrp.circuits.proof_results import CircuitProof as CircuitProof
+from mechvrp.circuits.proof_results import NodeRemoval as NodeRemoval
 from mechvrp.circuits.ranking import Ranking as Ranking
 from mechvrp.circuits.readouts import LayerScores as LayerScores
 from mechvrp.circuits.readouts import Readout as Readout
 from mechvrp.circuits.readouts import ReadoutTask as ReadoutTask
 from mechvrp.circuits.readouts import readout_task as readout_task
+from mechvrp.circuits.stand_ins import CircuitMode as CircuitMode
+from mechvrp.circuits.token_groups import GROUPS as GROUPS
 
 __all__ = [
+    "GROUPS",
     "AblationCurve",
     "AblationMode",
     "AblationOutcomes",
     "AblationPoint",
+    "AgainstRandom",
     "AnswerReader",
     "Baseline",
+    "Circuit",
+    "CircuitComparison",
+    "CircuitEdge",
+    "CircuitMode",
+    "CircuitNode",
+    "CircuitProof",
     "Comparison",
+    "Discovery",
+    "EdgeScores",
     "FittedProbe",
     "LayerResult",
     "LayerScores",
+    "NodeRemoval",
+    "PairBatch",
+    "Pairs",
     "ProbeSweep",
     "Ranking",
     "Readout",
@@ -58,13 +89,18 @@ __all__ = [
     "analyse_ablation",
     "centroid_readout",
     "centroid_scores",
+    "circuit_nodes",
     "compare_with_baselines",
+    "counterfactual_pairs",
     "default_ks",
+    "discover_circuit",
+    "edge_attribution",
     "feature_readout",
     "last_layers_probe",
     "linear_readout",
     "mlp_probe",
     "probe_sweep",
+    "prove_circuit",
     "rank_by_probe_weight",
     "readout_task",
     "sparse_probe",
