@@ -1,4 +1,4 @@
-"""Probes and other readouts of correctness, rankings of units, and ablation curves."""
+"""Probes and other readouts of correctness, rankings of units, ablation curves, and circuits."""
 
 from mechvrp.circuits.ablation import AblationMode as AblationMode
 from mechvrp.circuits.ablation import AblationOutcomes as AblationOutcomes
@@ -15,11 +15,17 @@ from mechvrp.circuits.baseline_results import ShuffledControl as ShuffledControl
 from mechvrp.circuits.baselines import compare_with_baselines as compare_with_baselines
 from mechvrp.circuits.centroids import centroid_readout as centroid_readout
 from mechvrp.circuits.centroids import centroid_scores as centroid_scores
+from mechvrp.circuits.circuit import Circuit as Circuit
+from mechvrp.circuits.circuit import CircuitComparison as CircuitComparison
 from mechvrp.circuits.curve_results import AblationCurve as AblationCurve
 from mechvrp.circuits.curve_results import AblationPoint as AblationPoint
 from mechvrp.circuits.curves import analyse_ablation as analyse_ablation
 from mechvrp.circuits.curves import default_ks as default_ks
 from mechvrp.circuits.direct_logits import DirectLogits as DirectLogits
+from mechvrp.circuits.discovery import Discovery as Discovery
+from mechvrp.circuits.discovery import discover_circuit as discover_circuit
+from mechvrp.circuits.edges import EdgeScores as EdgeScores
+from mechvrp.circuits.edges import edge_attribution as edge_attribution
 from mechvrp.circuits.feature_readouts import feature_readout as feature_readout
 from mechvrp.circuits.feature_readouts import tree_readout as tree_readout
 from mechvrp.circuits.first_token import AnswerReader as AnswerReader
@@ -43,7 +49,13 @@ from mechvrp.circuits.linear_readouts import linear_readout as linear_readout
 from mechvrp.circuits.linear_readouts import sparse_probe as sparse_probe
 from mechvrp.circuits.logistic import FittedProbe as FittedProbe
 from mechvrp.circuits.mlp import mlp_probe as mlp_probe
+from mechvrp.circuits.nodes import CircuitEdge as CircuitEdge
+from mechvrp.circuits.nodes import CircuitNode as CircuitNode
+from mechvrp.circuits.nodes import circuit_nodes as circuit_nodes
 from mechvrp.circuits.norm_gain import reader_gain as reader_gain
+from mechvrp.circuits.pairs import PairBatch as PairBatch
+from mechvrp.circuits.pairs import Pairs as Pairs
+from mechvrp.circuits.pairs import counterfactual_pairs as counterfactual_pairs
 from mechvrp.circuits.patched_shares import IntegrationLayer as IntegrationLayer
 from mechvrp.circuits.patched_shares import PatchedShares as PatchedShares
 from mechvrp.circuits.probe_ranking import rank_by_probe_weight as rank_by_probe_weight
@@ -51,6 +63,10 @@ from mechvrp.circuits.probe_results import LayerResult as LayerResult
 from mechvrp.circuits.probe_results import ProbeSweep as ProbeSweep
 from mechvrp.circuits.probe_results import TaskResult as TaskResult
 from mechvrp.circuits.probes import probe_sweep as probe_sweep
+from mechvrp.circuits.proof import prove_circuit as prove_circuit
+from mechvrp.circuits.proof_results import AgainstRandom as AgainstRandom
+from mechvrp.circuits.proof_results import CircuitProof as CircuitProof
+from mechvrp.circuits.proof_results import NodeRemoval as NodeRemoval
 from mechvrp.circuits.rank_methods import RankingMethod as RankingMethod
 from mechvrp.circuits.rank_methods import RankingTask as RankingTask
 from mechvrp.circuits.rank_methods import UnitScores as UnitScores
@@ -62,18 +78,30 @@ from mechvrp.circuits.readouts import LayerScores as LayerScores
 from mechvrp.circuits.readouts import Readout as Readout
 from mechvrp.circuits.readouts import ReadoutTask as ReadoutTask
 from mechvrp.circuits.readouts import readout_task as readout_task
+from mechvrp.circuits.stand_ins import CircuitMode as CircuitMode
+from mechvrp.circuits.token_groups import GROUPS as GROUPS
 
 __all__ = [
+    "GROUPS",
     "RANKING_METHODS",
     "AblationCurve",
     "AblationMode",
     "AblationOutcomes",
     "AblationPoint",
+    "AgainstRandom",
     "Agreement",
     "AnswerReader",
     "Baseline",
+    "Circuit",
+    "CircuitComparison",
+    "CircuitEdge",
+    "CircuitMode",
+    "CircuitNode",
+    "CircuitProof",
     "Comparison",
     "DirectLogits",
+    "Discovery",
+    "EdgeScores",
     "FittedProbe",
     "FlowComparison",
     "FlowPoint",
@@ -84,6 +112,9 @@ __all__ = [
     "IntegrationLayer",
     "LayerResult",
     "LayerScores",
+    "NodeRemoval",
+    "PairBatch",
+    "Pairs",
     "PatchedShares",
     "ProbeSweep",
     "Ranking",
@@ -102,10 +133,14 @@ __all__ = [
     "asked_digit_is_there",
     "centroid_readout",
     "centroid_scores",
+    "circuit_nodes",
     "compare_image_flows",
     "compare_rankings",
     "compare_with_baselines",
+    "counterfactual_pairs",
     "default_ks",
+    "discover_circuit",
+    "edge_attribution",
     "feature_readout",
     "flow_edges",
     "holds_digit",
@@ -115,6 +150,7 @@ __all__ = [
     "linear_readout",
     "mlp_probe",
     "probe_sweep",
+    "prove_circuit",
     "rank_biased_overlap",
     "rank_by_probe_weight",
     "rank_units",

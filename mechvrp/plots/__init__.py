@@ -3,6 +3,8 @@
 from mechvrp.plots.ablations import ablation_curve as ablation_curve
 from mechvrp.plots.causal import causal_changes as causal_changes
 from mechvrp.plots.causal import corruption_by_layer as corruption_by_layer
+from mechvrp.plots.circuits import circuit_graph as circuit_graph
+from mechvrp.plots.circuits import faithfulness_curve as faithfulness_curve
 from mechvrp.plots.costs import auroc_against_cost as auroc_against_cost
 from mechvrp.plots.dots import baseline_comparison as baseline_comparison
 from mechvrp.plots.dots import signal_aurocs as signal_aurocs
@@ -33,8 +35,10 @@ __all__ = [
     "baseline_comparison",
     "causal_changes",
     "changes_by_model",
+    "circuit_graph",
     "corruption_by_layer",
     "effects_over_image",
+    "faithfulness_curve",
     "head_knockout_curve",
     "head_scores",
     "image_flow_layers",

@@ -1,0 +1,205 @@
+"""Clean and counterfactual samples in aligned pairs, whose answers differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from mechvrp.data import Sample
+from mechvrp.data.scene_counterfactual import counterfactual_pair
+from mechvrp.errors import InputError
+from mechvrp.models import VLM, Batch
+from mechvrp.patching.alignment import check_aligned
+from mechvrp.patching.grids import values_of
+from mechvrp.patching.measures import first_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["PairBatch", "Pairs", "counterfactual_pairs"]
+
+_Answer = Literal["own", "right"]
+
+
+@dataclass(frozen=True, eq=False)
+class PairBatch:
+    """Some pairs, encoded.
+
+    Attributes:
+        clean, counterfactual: aligned batches.
+        target: token id of each pair's answer on the clean side.
+        foil: token id of its answer on the counterfactual side.
+    """
+
+    clean: Batch
+    counterfactual: Batch
+    target: tuple[int, ...]
+    foil: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Aligned pairs for finding and proving a circuit. Made by `counterfactual_pairs`.
+
+    Attributes:
+        parts: encoded, in batches.
+        groups: the clean image's id of each pair; intervals resample these.
+        model: name of the model that encoded and answered them.
+        left_out: why pairs were left out, one text each.
+    """
+
+    parts: tuple[PairBatch, ...]
+    groups: tuple[str, ...]
+    model: str
+    left_out: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for part in self.parts:
+            check_aligned(part.clean, part.counterfactual)
+            if len({len(part), len(part.target), len(part.foil)}) > 1:
+                raise InputError("a part of pairs has a target and a foil for each of its pairs")
+        if len(self.groups) != len(self) or not len(self):
+            raise InputError(
+                f"{len(self.groups)} image ids for {len(self)} pairs; expected one each, and at least one"
+            )
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    def __iter__(self) -> Iterator[PairBatch]:
+        return iter(self.parts)
+
+    @property
+    def n_groups(self) -> int:
+        return len(set(self.groups))
+
+    def __repr__(self) -> str:
+        left = f", {len(self.left_out)} left out" if self.left_out else ""
+        return f"Pairs({len(self)} pairs of {self.n_groups} images{left})"
+
+
+def counterfactual_pairs(
+    model: VLM,
+    clean: Sequence[Sample] | Batch,
+    counterfactual: Sequence[Sample] | Batch | None = None,
+    *,
+    target: _Answer = "own",
+    foil: _Answer = "own",
+    same: Literal["raise", "skip"] = "raise",
+    seed: int = 0,
+    batch_size: int = 16,
+) -> Pairs:
+    """Encode pairs, and say which answers they are told apart by.
+
+    The measure ``logit_diff`` of a circuit is the target's logit minus the foil's.
+
+    Args:
+        model: from ``mechvrp.load``.
+        clean: samples, or one encoded batch.
+        counterfactual: the same number, in the same order and form: the same image layout and prompt
+            lengths. By default the same scene with one digit replaced
+            (``mechvrp.data.scene_counterfactual.counterfactual_pair``), which there is for the existence
+            and identification samples of the digit scenes.
+        target: ``"own"``: the model's greedy answer to the clean sample; ``"right"``: its right one.
+        foil: the same of the counterfactual sample.
+        same: what to do with pairs whose target is their foil, which no measure tells apart:
+            ``"raise"``, or ``"skip"`` (they are named in ``left_out``; not of pairs given as batches).
+        seed: of the counterfactuals made here.
+        batch_size: pairs a batch.
+
+    Raises:
+        InputError: pairs that do not align, or none that can be told apart.
+        DataError: a sample that has no counterfactual of its own.
+        UnavailableError: ``"right"`` for a sample without an answer.
+    """
+    for name, value in (("target", target), ("foil", foil)):
+        if value not in ("own", "right"):
+            raise InputError(f"{name} is 'own' or 'right'; got {value!r}")
+    if same not in ("raise", "skip") or batch_size < 1:
+        raise InputError(
+            f"same is 'raise' or 'skip', batch_size positive; got {same!r}, {batch_size}"
+        )
+    chunks = _chunks(model, clean, counterfactual, seed, batch_size)
+    parts: list[PairBatch] = []
+    groups: list[str] = []
+    left_out: list[str] = []
+    for number, (first, second) in enumerate(chunks):
+        check_aligned(first, second)
+        targets = _answers(model, first, target)
+        foils = _answers(model, second, foil)
+        alike = [i for i, (t, f) in enumerate(zip(targets, foils, strict=True)) if t == f]
+        for i in alike:
+            name = first.samples[i].image_id if first.samples else f"row {i}"
+            word = model.tokenizer.decode([targets[i]]) if model.tokenizer else str(targets[i])
+            left_out.append(
+                f"pair {number * batch_size + i} ({name}): {word!r} is the answer to both"
+            )
+        if alike and same == "raise":
+            raise InputError(
+                f"{left_out[0]}, so the measure does not tell its sides apart; give other counterfactuals, "
+                "target='right' and foil='right', or leave such pairs out with same='skip'"
+            )
+        if alike and isinstance(clean, Batch):
+            raise InputError(
+                f"{left_out[0]}, and pairs given as batches are not taken apart: encode them without it"
+            )
+        keep = [i for i in range(len(first)) if i not in alike]
+        if not keep:
+            continue
+        if alike:
+            first, second = (_only(model, batch, keep) for batch in (first, second))
+        parts.append(
+            PairBatch(first, second, tuple(targets[i] for i in keep), tuple(foils[i] for i in keep))
+        )
+        if first.samples is None:
+            groups += [f"pair {len(groups) + i}" for i in range(len(keep))]
+        else:
+            groups += [sample.image_id for sample in first.samples]
+    if not parts:
+        raise InputError(
+            f"none of {len(left_out)} pairs has answers that differ: {left_out[0]}; give other pairs"
+        )
+    return Pairs(tuple(parts), tuple(groups), model.name, tuple(left_out))
+
+
+def _chunks(
+    model: VLM, clean: Any, counterfactual: Any, seed: int, batch_size: int
+) -> list[tuple[Batch, Batch]]:
+    if isinstance(clean, Batch) or isinstance(counterfactual, Batch):
+        if not (isinstance(clean, Batch) and isinstance(counterfactual, Batch)):
+            raise InputError("give both sides of the pairs as batches, or both as samples")
+        return [(clean, counterfactual)]
+    clean = list(clean)
+    if not clean or not all(isinstance(sample, Sample) for sample in clean):
+        raise InputError("pairs are made of samples, at least one, or of two encoded batches")
+    others = (
+        [counterfactual_pair(sample, seed) for sample in clean]
+        if counterfactual is None
+        else list(counterfactual)
+    )
+    if len(others) != len(clean):
+        raise InputError(f"{len(clean)} clean samples and {len(others)} counterfactuals: no pairs")
+    return [
+        (model.encode(clean[i : i + batch_size]), model.encode(others[i : i + batch_size]))
+        for i in range(0, len(clean), batch_size)
+    ]
+
+
+def _answers(model: VLM, batch: Batch, which: _Answer) -> list[int]:
+    _, logits = values_of(model, batch, [])
+    found: torch.Tensor = (
+        logits.argmax(-1) if which == "own" else first_tokens(model, batch, logits)
+    )
+    return [int(token) for token in found]
+
+
+def _only(model: VLM, batch: Batch, rows: list[int]) -> Batch:
+    assert batch.samples is not None
+    # Encoded anew, not cut: inputs list the images of a batch in forms of each family's own.
+    return model.encode([batch.samples[i] for i in rows])

@@ -1,0 +1,256 @@
+"""Proving a circuit: faithfulness, completeness and minimality, each beside random circuits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mechvrp.circuits.circuit_runs import CircuitRuns, shares
+from mechvrp.circuits.nodes import CircuitNode, parse_nodes
+from mechvrp.circuits.proof_results import AgainstRandom, CircuitProof, NodeRemoval
+from mechvrp.circuits.pruning import sizes_up_to
+from mechvrp.circuits.random_circuits import Match, how_many, random_circuits
+from mechvrp.circuits.stand_ins import CircuitMode
+from mechvrp.errors import InputError
+from mechvrp.patching.sweeping import MEMORY
+from mechvrp.statistics import Estimate, group_bootstrap_all
+
+if TYPE_CHECKING:
+    from mechvrp.circuits.circuit import Circuit
+    from mechvrp.circuits.pairs import Pairs
+    from mechvrp.models import VLM
+
+__all__ = ["prove_circuit"]
+
+#: Shares that differ by less are equal: a random circuit can be the circuit itself, run in another pack.
+_TIE = 1e-5
+
+
+def prove_circuit(
+    circuit: Circuit,
+    model: VLM,
+    pairs: Pairs,
+    *,
+    measure: Any = "logit_diff",
+    mode: CircuitMode = "counterfactual",
+    reference: Any = None,
+    pooled: bool = False,
+    draws: int = 199,
+    match: Match = "kind and positions",
+    minimality: bool = True,
+    removal_draws: int = 10,
+    order: Sequence[CircuitNode | str] = (),
+    sizes: Sequence[int] | None = None,
+    curve_draws: int = 49,
+    n_resamples: int = 2000,
+    seed: int = 0,
+    memory: int = MEMORY,
+    progress: bool = False,
+) -> CircuitProof:
+    """Run a circuit and random ones like it on pairs, and say what share of the behaviour they hold.
+
+    With m the measure's mean over the clean sides of the pairs, M the whole model, 0 the model with all
+    heads and MLPs ablated, and C the circuit with all else ablated:
+
+    - faithfulness is (m(C) - m(0)) / (m(M) - m(0)): Wang et al. 2023 (arXiv 2211.00593, section 4)
+      compare m(C) with m(M); normalised like this in Hanna et al. 2024 (arXiv 2403.17806, section 3.1)
+      and Marks et al. 2024 (arXiv 2403.19647, section 3.2);
+    - completeness is that share of the model without the circuit, (m(M - C) - m(0)) / (m(M) - m(0)), as
+      in Marks et al.; low where the circuit is complete. (Wang et al. take parts K of the circuit away
+      from both; this is K = C.) Backups that act only when the circuit is gone raise it;
+    - minimality is what each node's removal costs, faithfulness of C minus that of C without the node
+      (Wang et al., with K empty).
+
+    Each beside random circuits of the same size and composition. Intervals resample images; the random
+    circuits are given, so intervals do not cover their draw. p is a rank among them (`AgainstRandom`);
+    `CircuitProof.to_frame` adjusts those of nodes and of sizes for their number. Where there are
+    few possible random circuits (``possible``), p cannot be small.
+
+    Args:
+        circuit: of the model's family, with its layers and heads; it need not be of these weights.
+        model: from ``mechvrp.load``.
+        pairs: of this model, of two images or more; of other images than those the circuit was found on.
+        measure: as ``mechvrp.sweep``.
+        mode, reference, pooled: of the ablation, as `Circuit.edits`; with ``"counterfactual"`` the
+            pairs' other side is the reference.
+        draws: random circuits.
+        match: what they have in common with the circuit, beside its size.
+        minimality: whether to remove single nodes.
+        removal_draws: random circuits whose nodes are removed one by one.
+        order: of nodes, such as `Discovery.order`: faithfulness of its first 1, 2, 3, ...
+        sizes: of that curve; by default up to all, in steps of at most a half.
+        curve_draws: random circuits of each size of the curve.
+        n_resamples, seed: of the intervals, and of the draws.
+        memory, progress: as ``mechvrp.sweep``.
+
+    Raises:
+        InputError: a circuit of another family or with nodes that the model does not have, pairs of
+            another model or of one image, unusable settings, or pairs in which the ablation of
+            everything changes nothing that could be told from chance.
+        NumericalError: a run gave NaN or infinite logits.
+    """
+    circuit.check(model)
+    numbers = {"draws": draws, "removal_draws": removal_draws, "curve_draws": curve_draws}
+    for name, number in numbers.items():
+        if number < 1:
+            raise InputError(f"{name}={number}; expected at least 1")
+    ranked = _ranked(model, order)
+    steps = _sizes(sizes, len(ranked))
+    possible = how_many(model, circuit.nodes, match)
+    runs = CircuitRuns(
+        model, pairs, mode=mode, reference=reference, measure=measure, pooled=pooled,
+        memory=memory, progress=progress,
+    )  # fmt: skip
+    if pairs.n_groups < 2:
+        raise InputError(
+            "a proof resamples images, and these pairs are of one: give pairs of at least two"
+        )
+    nodes = circuit.nodes
+    runs.need([*nodes, *ranked])
+    others = random_circuits(model, nodes, draws, seed=seed, match=match)
+    proof = _Shares(runs, n_resamples, seed)
+    total = proof.total()
+    faithful = proof.against(nodes, others, len(nodes))
+    complete = proof.against(nodes, others, len(nodes), without=True)
+    removed: tuple[NodeRemoval, ...] = ()
+    tried = 0
+    if minimality and len(nodes) > 1:
+        removed, tried = proof.removals(nodes, others[:removal_draws])
+    curve = []
+    for size in steps:
+        first = ranked[:size]
+        random = random_circuits(model, first, curve_draws, seed=seed + 1, match=match)
+        curve.append(proof.against(first, random, size))
+    found_on = set(circuit.settings.get("images", ()))
+    return CircuitProof(
+        circuit=circuit,
+        total=total,
+        faithfulness=faithful,
+        completeness=complete,
+        minimality=removed,
+        curve=tuple(curve),
+        model=model.name,
+        measure=runs.name,
+        mode=mode,
+        match=match,
+        draws=draws,
+        curve_draws=curve_draws,
+        removals=tried,
+        possible=possible,
+        seen=len(found_on & set(pairs.groups)),
+        n=len(pairs),
+        n_groups=pairs.n_groups,
+        seed=seed,
+        n_resamples=n_resamples,
+    )
+
+
+def _ranked(model: VLM, order: Sequence[CircuitNode | str]) -> tuple[CircuitNode, ...]:
+    found = tuple(CircuitNode.parse(node) for node in order)
+    parse_nodes(found)  # none twice
+    for node in found:
+        node.check(model)
+    return found
+
+
+def _sizes(sizes: Sequence[int] | None, n: int) -> list[int]:
+    if sizes is None:
+        return sizes_up_to(n) if n else []
+    found = list(sizes)
+    if found != sorted(set(found)) or not all(1 <= size <= n for size in found):
+        raise InputError(f"sizes must ascend within 1 to {n}, the nodes of the order; got {found}")
+    return found
+
+
+class _Shares:
+    """Shares of sets of nodes, with intervals; everything that a proof runs."""
+
+    def __init__(self, runs: CircuitRuns, n_resamples: int, seed: int) -> None:
+        self.runs = runs
+        self.empty = runs.run([()])[0]
+        self.full = runs.full
+        self._options: dict[str, Any] = {
+            "groups": list(runs.pairs.groups), "n_resamples": n_resamples, "seed": seed,
+        }  # fmt: skip
+
+    def total(self) -> Estimate:
+        """The difference that there is to explain."""
+
+        def mean(values: np.ndarray, *, weights: np.ndarray) -> dict[str, np.ndarray]:
+            return {"total": weights @ values / weights.sum(-1)}
+
+        found = group_bootstrap_all(mean, self.full - self.empty, **self._options)["total"]
+        if found.low <= 0 <= found.high:
+            raise InputError(
+                f"ablating everything ({self.runs.mode}) changes {self.runs.name} by {found}: not told "
+                "from 0, so there is no share of it. Give more pairs, or pairs whose answers differ more"
+            )
+        return found
+
+    def against(
+        self,
+        nodes: Sequence[CircuitNode],
+        others: Sequence[Sequence[CircuitNode]],
+        size: int,
+        *,
+        without: bool = False,
+    ) -> AgainstRandom:
+        """A circuit beside random ones; ``without``: the model without them, where less is better."""
+        values = self.runs.run([nodes, *others], "circuit" if without else "rest").T
+
+        def both(
+            kept: np.ndarray, full: np.ndarray, empty: np.ndarray, *, weights: np.ndarray
+        ) -> dict[str, np.ndarray]:
+            share = shares(kept, full, empty, weights)
+            mine, random = share[:, 0], share[:, 1:].mean(-1)
+            return {"circuit": mine, "random": random, "lead": mine - random}
+
+        found = group_bootstrap_all(both, values, self.full, self.empty, **self._options)
+        share = self.of(values)
+        mine, random = share[0], share[1:]
+        better = random <= mine + _TIE if without else random >= mine - _TIE
+        p = float((1 + int(better.sum())) / (1 + len(random)))
+        return AgainstRandom(
+            size, found["circuit"], found["random"], (float(random.min()), float(random.max())),
+            found["lead"], p,
+        )  # fmt: skip
+
+    def of(self, values: np.ndarray) -> np.ndarray:
+        """Shares on all pairs, ``[set]``, of values ``[example, set]``."""
+        return shares(values, self.full, self.empty, np.ones((1, len(self.full))))[0]
+
+    def removals(
+        self, nodes: Sequence[CircuitNode], others: Sequence[Sequence[CircuitNode]]
+    ) -> tuple[tuple[NodeRemoval, ...], int]:
+        """What each node's removal costs, and how many removals from random circuits it is ranked among."""
+        values = self.runs.run([nodes, *_less(nodes)]).T
+        random: list[float] = []
+        for other in others:
+            share = self.of(self.runs.run([other, *_less(other)]).T)
+            random += (share[0] - share[1:]).tolist()
+        costs = np.array(random)
+
+        def drops(
+            kept: np.ndarray, full: np.ndarray, empty: np.ndarray, *, weights: np.ndarray
+        ) -> dict[str, np.ndarray]:
+            share = shares(kept, full, empty, weights)
+            return {str(node): share[:, 0] - share[:, 1 + i] for i, node in enumerate(nodes)}
+
+        found = group_bootstrap_all(drops, values, self.full, self.empty, **self._options)
+        removed = [
+            NodeRemoval(
+                node,
+                found[str(node)],
+                float((1 + (costs >= found[str(node)].value - _TIE).sum()) / (1 + len(costs))),
+            )
+            for node in nodes
+        ]
+        removed.sort(key=lambda one: -one.drop.value)
+        return tuple(removed), len(costs)
+
+
+def _less(nodes: Sequence[CircuitNode]) -> list[list[CircuitNode]]:
+    """The circuit without each of its nodes."""
+    return [[other for other in nodes if other is not node] for node in nodes]

@@ -1,0 +1,176 @@
+"""What the proof of a circuit returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from mechvrp.circuits.nodes import CircuitNode
+from mechvrp.statistics import Estimate, benjamini_hochberg
+
+if TYPE_CHECKING:
+    from mechvrp.circuits.circuit import Circuit
+
+__all__ = ["AgainstRandom", "CircuitProof", "NodeRemoval"]
+
+
+@dataclass(frozen=True)
+class AgainstRandom:
+    """A share of the circuit beside that of random circuits.
+
+    Attributes:
+        size: nodes of either.
+        circuit: the circuit's share; the interval resamples images.
+        random: mean share of the random circuits, likewise.
+        random_range: smallest and largest random circuit's share.
+        lead: the circuit's share minus the random circuits' mean, paired over images.
+        p: rank of the circuit among the random ones, one-sided, itself counted:
+            ``(1 + #{random at least as good}) / (draws + 1)``.
+    """
+
+    size: int
+    circuit: Estimate
+    random: Estimate
+    random_range: tuple[float, float]
+    lead: Estimate
+    p: float
+
+
+@dataclass(frozen=True)
+class NodeRemoval:
+    """What taking one node out of the circuit does.
+
+    Attributes:
+        node: taken out.
+        drop: the circuit's faithfulness minus that without the node; the interval resamples images.
+        p: rank of the drop among those of single nodes of random circuits, one-sided, itself counted.
+    """
+
+    node: CircuitNode
+    drop: Estimate
+    p: float
+
+
+@dataclass(frozen=True, eq=False)
+class CircuitProof:
+    """How much of the model's behaviour on some pairs a circuit explains. Made by `prove_circuit`.
+
+    Shares are of the measure's mean difference between the whole model and the model with all heads and
+    MLPs ablated.
+
+    Attributes:
+        circuit: what was proven.
+        total: that difference, in units of the measure.
+        faithfulness: the share that the circuit alone keeps. 1 is the model itself; above 1, the
+            circuit leaves out what works against it.
+        completeness: the share that the model keeps without the circuit; 0 where the circuit is all
+            there is.
+        minimality: each node's removal, largest drop first; empty of a circuit of one node.
+        curve: faithfulness of the first nodes of an order, by size; empty where no order was given.
+        model, measure, mode, match: of the model's name, the measure, the ablation and the random circuits.
+        draws: random circuits behind ``faithfulness`` and ``completeness``.
+        curve_draws: random circuits of each size of ``curve``.
+        removals: single-node removals of random circuits behind each p of ``minimality``.
+        possible: how many random circuits there are.
+        seen: images of these that the circuit was found on; the proof is in-sample as far as these go.
+        n, n_groups: pairs and images.
+        seed, n_resamples: of the draws and of the intervals.
+    """
+
+    circuit: Circuit
+    total: Estimate
+    faithfulness: AgainstRandom
+    completeness: AgainstRandom
+    minimality: tuple[NodeRemoval, ...]
+    curve: tuple[AgainstRandom, ...]
+    model: str
+    measure: str
+    mode: str
+    match: str
+    draws: int
+    curve_draws: int
+    removals: int
+    possible: int
+    seen: int
+    n: int
+    n_groups: int
+    seed: int
+    n_resamples: int
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per figure.
+
+        Columns: figure (``faithfulness``, ``completeness``, ``minimality``, ``curve``), size, node ("" but for
+        ``minimality``), value, low, high, p, q (p adjusted by Benjamini and Hochberg over the nodes, and over
+        the sizes of the curve; NaN for the two single figures); and of random circuits random, random_low,
+        random_high, random_min, random_max, lead, lead_low, lead_high (NaN for ``minimality``).
+        """
+        rows = [
+            _row("faithfulness", self.faithfulness),
+            _row("completeness", self.completeness),
+            *(
+                {
+                    "figure": "minimality",
+                    "size": len(self.circuit),
+                    "node": str(one.node),
+                    **_ends("value", one.drop),
+                    "p": one.p,
+                }
+                for one in self.minimality
+            ),
+            *(_row("curve", point) for point in self.curve),
+        ]
+        frame = pd.DataFrame(rows).rename(columns={"value_low": "low", "value_high": "high"})
+        frame.insert(list(frame).index("p") + 1, "q", float("nan"))
+        for figure in ("minimality", "curve"):
+            here = frame["figure"] == figure
+            if here.any():
+                frame.loc[here, "q"] = benjamini_hochberg(frame.loc[here, "p"].to_numpy())
+        return frame
+
+    def plot(self) -> Any:
+        """The curve as a plotly figure (`mechvrp.plots.faithfulness_curve`)."""
+        from mechvrp.plots import faithfulness_curve
+
+        return faithfulness_curve(self)
+
+    def __repr__(self) -> str:
+        def told(one: AgainstRandom) -> str:
+            value = one.circuit
+            return (
+                f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}], random {one.random.value:.2f}, "
+                f"p = {one.p:.3g}"
+            )
+
+        few = f" of {self.possible} there are" if self.possible <= 2 * self.draws else ""
+        seen = (
+            f"; {self.seen} of {self.n_groups} images are those it was found on"
+            if self.seen
+            else ""
+        )
+        return (
+            f"CircuitProof({len(self.circuit)} nodes in {self.model}, {self.n} pairs of {self.n_groups} "
+            f"images, {self.measure}, {self.mode} ablation: faithfulness {told(self.faithfulness)}; "
+            f"kept without the circuit {told(self.completeness)}; {self.draws} random circuits"
+            f"{few}{seen})"
+        )
+
+
+def _ends(name: str, estimate: Estimate) -> dict[str, float]:
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+
+
+def _row(figure: str, found: AgainstRandom) -> dict[str, Any]:
+    return {
+        "figure": figure,
+        "size": found.size,
+        "node": "",
+        **_ends("value", found.circuit),
+        "p": found.p,
+        **_ends("random", found.random),
+        "random_min": found.random_range[0],
+        "random_max": found.random_range[1],
+        **_ends("lead", found.lead),
+    }
