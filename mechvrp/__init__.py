@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mechvrp import reliability as reliability
     from mechvrp import statistics as statistics
     from mechvrp import tracing as tracing
+    from mechvrp.circuits import ablation_curve as ablation_curve
     from mechvrp.data import Dataset as Dataset
     from mechvrp.data import Sample as Sample
     from mechvrp.models import VLM as VLM
@@ -64,6 +65,7 @@ _NAMES = {
     "Sample": "data",
     "Site": "tracing",
     "VLM": "models",
+    "ablation_curve": "circuits",
     "cache": "tracing",
     "compare_runs": "study",
     "knockout": "patching",
