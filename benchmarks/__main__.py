@@ -15,6 +15,7 @@ import torch
 import typer
 
 from benchmarks import (
+    ablating,
     arithmetic,
     attention,
     attribution,
@@ -74,6 +75,7 @@ def main(
         "Attention rows": lambda: attention.rows(shapes["llava"]),
         "Observation pass": lambda: observing.rows(shapes["llava"]),
         "Monitor": lambda: monitoring.rows(shapes["llava"]),
+        "Ablation curves": lambda: ablating.rows(shapes["llava"]),
         "Attribution patching on the embedded models": attribution.rows,
     }
     kept = HERE / "results.json"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mechvrp import statistics as statistics
     from mechvrp import tracing as tracing
     from mechvrp.circuits import Ranking as Ranking
+    from mechvrp.circuits import ablation_curve as ablation_curve
     from mechvrp.circuits import rank_units as rank_units
     from mechvrp.data import Dataset as Dataset
     from mechvrp.data import Sample as Sample
@@ -67,6 +68,7 @@ _NAMES = {
     "Sample": "data",
     "Site": "tracing",
     "VLM": "models",
+    "ablation_curve": "circuits",
     "cache": "tracing",
     "compare_runs": "study",
     "knockout": "patching",

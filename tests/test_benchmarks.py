@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import attention, models, monitoring, observing, sweeping
+from benchmarks import ablating, attention, models, monitoring, observing, sweeping
 from benchmarks.table import Row, markdown
 
 
@@ -39,6 +39,16 @@ def test_the_observation_pass_and_the_monitor_are_measured():
     (beyond,) = monitoring.rows(small, repeats=2)
     assert beyond.unit == "%"
     assert beyond.value > -100
+
+
+def test_ablation_curves_are_compared_with_the_loop():
+    """``rows`` itself asserts that the loop gives the curve's margins."""
+    last, everywhere, embedded = ablating.rows(
+        models.SHAPES["llava"].smaller(), examples=2, scenes=12
+    )
+    assert last.least == embedded.least == 20
+    assert 0.9 < everywhere.least < 8  # sets
+    assert all(row.value > 0 for row in (last, everywhere, embedded))
 
 
 def test_a_row_knows_whether_it_reached_its_goal():

@@ -1,5 +1,6 @@
 """Probes and other readouts of correctness, rankings of units, ablation curves, and circuits."""
 
+from mechvrp.circuits.ablating import ablation_curve as ablation_curve
 from mechvrp.circuits.ablation import AblationMode as AblationMode
 from mechvrp.circuits.ablation import AblationOutcomes as AblationOutcomes
 from mechvrp.circuits.ablation import ablate_ranking as ablate_ranking
@@ -13,10 +14,20 @@ from mechvrp.circuits.baseline_results import Baseline as Baseline
 from mechvrp.circuits.baseline_results import Comparison as Comparison
 from mechvrp.circuits.baseline_results import ShuffledControl as ShuffledControl
 from mechvrp.circuits.baselines import compare_with_baselines as compare_with_baselines
+from mechvrp.circuits.bottleneck import area_between as area_between
+from mechvrp.circuits.bottleneck import bottleneck_index as bottleneck_index
 from mechvrp.circuits.centroids import centroid_readout as centroid_readout
 from mechvrp.circuits.centroids import centroid_scores as centroid_scores
+from mechvrp.circuits.chance import chance_levels as chance_levels
 from mechvrp.circuits.circuit import Circuit as Circuit
 from mechvrp.circuits.circuit import CircuitComparison as CircuitComparison
+from mechvrp.circuits.curve_comparison import CurveComparison as CurveComparison
+from mechvrp.circuits.curve_comparison import IndexDifference as IndexDifference
+from mechvrp.circuits.curve_comparison import compare_curves as compare_curves
+from mechvrp.circuits.curve_details import Contrast as Contrast
+from mechvrp.circuits.curve_details import SetPoint as SetPoint
+from mechvrp.circuits.curve_making import curve_of as curve_of
+from mechvrp.circuits.curve_outcomes import CurveOutcomes as CurveOutcomes
 from mechvrp.circuits.curve_results import AblationCurve as AblationCurve
 from mechvrp.circuits.curve_results import AblationPoint as AblationPoint
 from mechvrp.circuits.curves import analyse_ablation as analyse_ablation
@@ -48,6 +59,9 @@ from mechvrp.circuits.joined_layers import last_layers_probe as last_layers_prob
 from mechvrp.circuits.linear_readouts import linear_readout as linear_readout
 from mechvrp.circuits.linear_readouts import sparse_probe as sparse_probe
 from mechvrp.circuits.logistic import FittedProbe as FittedProbe
+from mechvrp.circuits.matching import MatchedSets as MatchedSets
+from mechvrp.circuits.matching import matched_sets as matched_sets
+from mechvrp.circuits.matching import unit_norms as unit_norms
 from mechvrp.circuits.mlp import mlp_probe as mlp_probe
 from mechvrp.circuits.nodes import CircuitEdge as CircuitEdge
 from mechvrp.circuits.nodes import CircuitNode as CircuitNode
@@ -99,6 +113,9 @@ __all__ = [
     "CircuitNode",
     "CircuitProof",
     "Comparison",
+    "Contrast",
+    "CurveComparison",
+    "CurveOutcomes",
     "DirectLogits",
     "Discovery",
     "EdgeScores",
@@ -109,9 +126,11 @@ __all__ = [
     "HeadKnockoutPoint",
     "HeadReading",
     "ImageFlow",
+    "IndexDifference",
     "IntegrationLayer",
     "LayerResult",
     "LayerScores",
+    "MatchedSets",
     "NodeRemoval",
     "PairBatch",
     "Pairs",
@@ -124,20 +143,27 @@ __all__ = [
     "Readout",
     "ReadoutTask",
     "Scored",
+    "SetPoint",
     "ShuffledControl",
     "TaskResult",
     "UnitScores",
     "ablate_ranking",
+    "ablation_curve",
     "ablation_variants",
     "analyse_ablation",
+    "area_between",
     "asked_digit_is_there",
+    "bottleneck_index",
     "centroid_readout",
     "centroid_scores",
+    "chance_levels",
     "circuit_nodes",
+    "compare_curves",
     "compare_image_flows",
     "compare_rankings",
     "compare_with_baselines",
     "counterfactual_pairs",
+    "curve_of",
     "default_ks",
     "discover_circuit",
     "edge_attribution",
@@ -148,6 +174,7 @@ __all__ = [
     "knock_out_heads",
     "last_layers_probe",
     "linear_readout",
+    "matched_sets",
     "mlp_probe",
     "probe_sweep",
     "prove_circuit",
@@ -162,4 +189,5 @@ __all__ = [
     "sparse_probe",
     "sweep_answers",
     "tree_readout",
+    "unit_norms",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -33,6 +33,8 @@ class Scored:
         errors: [variant], why it failed, "" where it didn't.
         attention: [variant, example, layer, position], where it was asked for, else None.
         clean_attention: [example, layer, position], likewise.
+        more: other measures by name, each [variant, example] and clean [example].
+        tokens: [example], the clean run's greedy first tokens.
     """
 
     clean: np.ndarray
@@ -40,6 +42,8 @@ class Scored:
     errors: tuple[str, ...]
     attention: np.ndarray | None = None
     clean_attention: np.ndarray | None = None
+    more: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    tokens: np.ndarray | None = None
 
 
 class AnswerReader:
@@ -85,6 +89,7 @@ def sweep_answers(
     read: AnswerReader,
     *,
     attention: bool = False,
+    more: Mapping[str, Any] | None = None,
     memory: int = MEMORY,
 ) -> Scored:
     """Right or wrong under each variant, and what a failed one's error was.
@@ -93,6 +98,7 @@ def sweep_answers(
         model, batch, variants, memory: as ``mechvrp.sweep``; the batch is of samples.
         read: scores the first tokens.
         attention: also give the last position's attention (``sweep``'s measure of that name).
+        more: other measures of ``sweep``, by name.
 
     Raises:
         InputError: all variants failed.
@@ -103,6 +109,7 @@ def sweep_answers(
     measures: Mapping[str, Any] = {"first_token": _first_token}
     if attention:
         measures = {**measures, "attention": "attention"}
+    measures = {**measures, **(more or {})}
     with warnings.catch_warnings():
         # Failed variants are in the result, by name; whoever asked decides what they mean.
         warnings.filterwarnings(
@@ -113,10 +120,16 @@ def sweep_answers(
     good = np.array([not error for error in errors])
     answers = np.full((len(errors), len(batch)), FAILED, dtype=np.int8)
     answers[good] = read(batch.samples, found["first_token"].values[good])
-    clean = read(batch.samples, found["base_first_token"].values[None])[0]
-    if not attention:
-        return Scored(clean, answers, errors)
-    return Scored(clean, answers, errors, found["attention"].values, found["base_attention"].values)
+    tokens = found["base_first_token"].values
+    return Scored(
+        clean=read(batch.samples, tokens[None])[0],
+        answers=answers,
+        errors=errors,
+        attention=found["attention"].values if attention else None,
+        clean_attention=found["base_attention"].values if attention else None,
+        more={name: (found[name].values, found[f"base_{name}"].values) for name in more or {}},
+        tokens=tokens.astype(np.int64),
+    )
 
 
 def _first_token(logits: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,9 @@ from mechvrp.plots.theme import COLOURS, base_figure, faint, interval_bars, labe
 
 __all__ = ["ablation_curve"]
 
+#: What was done to units, by mode.
+_DONE = {"zero": "zeroed", "mean": "set to their means", "resample": "resampled"}
+
 
 def ablation_curve(
     curve: AblationCurve | pd.DataFrame, *, task: str = "all", units: int | None = None
@@ -18,20 +21,24 @@ def ablation_curve(
     """Change of accuracy against the number of units zeroed, ranked beside random units.
 
     Args:
-        curve: an `AblationCurve` or its ``to_frame()``.
+        curve: an `AblationCurve` or its ``to_frame()`` (then of units ranked by probe weight and zeroed).
         task: ``"all"`` or the name of a task.
         units: units of the site, for the axis (taken from an `AblationCurve`).
 
     Returns:
         The top k with paired intervals; the random draws' mean with its interval over images and
         draws (darker band) and the range of the draws (lighter band). The k axis is a list, so that
-        k = 0 has a place beside a scale that doubles.
+        k = 0 has a place beside a scale that doubles. Of an `AblationCurve` that has them, random sets of the
+        top's activation norm too.
 
     Raises:
         InputError: no such task in the curve.
     """
+    method, done = "probe weight", "zeroed"
     if isinstance(curve, AblationCurve):
         frame, units = curve.to_frame(), units or curve.units
+        method = curve.settings.get("ranking", method)
+        done = _DONE[curve.settings.get("mode", "zero")]
     else:
         frame = curve
     rows = frame[frame["task"] == task].sort_values("k")
@@ -41,7 +48,7 @@ def ablation_curve(
     level = f"{100 * rows['level'].iloc[0]:.0f} %"
     where = "" if task == "all" else f", task {label(task)}"
     figure = base_figure(
-        f"units zeroed, k{f' (of {units})' if units else ''}",
+        f"units {done}, k{f' (of {units})' if units else ''}",
         f"change of accuracy, percentage points<br>{plain_count(rows)}{where}",
         height=460,
     )
@@ -80,12 +87,31 @@ def ablation_curve(
         y=rows["change"],
         error_y=interval_bars(rows, "change", "change_low", "change_high"),
         mode="lines+markers",
-        name=f"top k by probe weight, {level} interval",
+        name=f"top k by {label(method)}, {level} interval",
         line={"color": COLOURS["blue"], "width": 2.5},
         marker={"size": 9},
         customdata=rows[["change_low", "change_high"]].to_numpy().tolist(),
         hovertemplate="k = %{x}, top: %{y:.1f} pp "
         "[%{customdata[0]:.1f}, %{customdata[1]:.1f}]<extra></extra>",
     )
+    if isinstance(curve, AblationCurve):
+        _add_matched(figure, curve, task)
     figure.update_xaxes(type="category", categoryorder="array", categoryarray=ks)
     return figure
+
+
+def _add_matched(figure: go.Figure, curve: AblationCurve, part: str) -> None:
+    points = [p for p in curve.sets if (p.part, p.measure, p.set) == (part, "accuracy", "matched")]
+    if not points:
+        return
+    figure.add_scatter(
+        x=[str(p.k) for p in points],
+        y=[p.change.value for p in points],
+        mode="lines+markers",
+        name="random units of the top's norm: mean",
+        line={"color": COLOURS["green"], "dash": "dot", "width": 2},
+        marker={"size": 7, "symbol": "diamond"},
+        customdata=[[p.change.low, p.change.high] for p in points],
+        hovertemplate="k = %{x}, random of the top's norm: %{y:.1f} pp "
+        "[%{customdata[0]:.1f}, %{customdata[1]:.1f}]<extra></extra>",
+    )

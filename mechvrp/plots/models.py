@@ -8,6 +8,7 @@ from typing import TypeVar
 import pandas as pd
 import plotly.graph_objects as go
 
+from mechvrp.circuits import AblationCurve
 from mechvrp.errors import InputError
 from mechvrp.plots.dots import dots
 from mechvrp.plots.theme import COLOURS, base_figure, interval_bars, label, look
@@ -72,17 +73,28 @@ def layers_by_model(sweeps: Mapping[str, pd.DataFrame]) -> go.Figure:
     return figure
 
 
-def ablations_by_model(curves: Mapping[str, tuple[pd.DataFrame, int]]) -> go.Figure:
+def ablations_by_model(
+    curves: Mapping[str, AblationCurve | tuple[pd.DataFrame, int]],
+) -> go.Figure:
     """Change of accuracy over the share of units zeroed: top k solid, random k dashed.
 
     Args:
-        curves: by model, ``AblationCurve.to_frame()`` and the site's number of units.
+        curves: by model, an `AblationCurve`, or its ``to_frame()`` and the site's number of units.
+
+    Raises:
+        InputError: no curves, or one that does not know its number of units.
     """
     figure = base_figure(
         "units zeroed, % of the layer's width", "change of accuracy, percentage points", height=460
     )
     figure.add_hline(y=0, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5})
-    for i, (name, (frame, units)) in enumerate(_given(curves).items()):
+    for i, (name, curve) in enumerate(_given(curves).items()):
+        if isinstance(curve, AblationCurve):
+            frame, units = curve.to_frame(), curve.units
+        else:
+            frame, units = curve
+        if not units:
+            raise InputError(f"the curve of {name} does not say how many units its site has")
         colour, symbol = look(i)
         rows = frame[frame["task"] == "all"].sort_values("k")
         for column, words, dash in (

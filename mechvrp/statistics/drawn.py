@@ -132,7 +132,7 @@ def not_narrower(found: Estimate, share: NDArray[np.float64]) -> Estimate:
     n = len(share) + 2
     centre, square = share.sum() / n, (np.square(share).sum() + 2) / n
     reach = float(norm.ppf((1 + found.level) / 2)) * np.sqrt((square - centre**2) / n)
-    low, high = 100 * max(-1.0, centre - reach), 100 * min(1.0, centre + reach)
+    low, high = float(100 * max(-1.0, centre - reach)), float(100 * min(1.0, centre + reach))
     if low >= found.low and high <= found.high:
         return found
     return replace(

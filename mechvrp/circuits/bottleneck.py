@@ -1,0 +1,155 @@
+"""The bottleneck index: how much more the ranked units carry than random ones, on one scale for all models."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from mechvrp.circuits.crossed import Crossed
+from mechvrp.circuits.curve_outcomes import CurveOutcomes
+from mechvrp.errors import InputError
+from mechvrp.statistics import Estimate
+from mechvrp.statistics.drawn import not_narrower
+
+__all__ = ["area_between", "bottleneck_index", "index_resamples", "index_value"]
+
+
+def bottleneck_index(
+    outcomes: CurveOutcomes,
+    *,
+    part: str = "all",
+    control: str = "random",
+    seed: int = 0,
+    n_resamples: int = 2000,
+) -> Estimate:
+    """Mean over k > 0 of (accuracy under random k - accuracy under top k) / (clean accuracy - chance).
+
+    0: the ranked units matter as random ones do; 1: without them nothing above chance is left, without random
+    ones everything is. Every k of the ladder counts the same, so compare indices of like ladders (as shares
+    of the layer). The interval resamples images and draws together, numerator and denominator in the same
+    resamples; it is nowhere narrower than Bonett and Price's of the numerator. Chance is taken as known.
+    Simulated, it covers 95 % of the time with 20 draws or more and 93 % with ten. It is of these top units
+    against random ones: any fixed set of units has an index other than 0. Whether the *ranking* is better
+    than chance is what ``excess_p`` and ``curve_p`` test.
+
+    Args:
+        outcomes: of a curve (``curve.outcomes``).
+        part: ``"all"``, a task, or ``"split: name"``.
+        control: ``"random"``, or ``"matched"`` (in activation norm).
+        seed, n_resamples: of the resampling.
+
+    Raises:
+        InputError: no such part or control, no k above 0, or clean accuracy that is not above chance (its
+            interval reaches it): the ratio has no meaning there.
+    """
+    inside = outcomes.part(part)
+    clean = outcomes.clean["accuracy"][inside].astype(float)
+    chance = outcomes.chance[inside]
+    crossed = Crossed(outcomes.images[inside], seed=seed, n_resamples=n_resamples)
+    room = crossed.estimate(
+        float((clean - chance).mean()), crossed.means(clean - chance), draws=False
+    )
+    if room.low <= 0:
+        raise InputError(
+            f"clean accuracy is {clean.mean():.3f} and chance {chance.mean():.3f}, a difference of "
+            f"{room.value:.3f} [{room.low:.3f}, {room.high:.3f}]: accuracy is not above chance, so "
+            "there is nothing that units could carry, and no bottleneck index. Use examples that the "
+            "model can do"
+        )
+    value = index_value(outcomes, inside, control)
+    found = crossed.estimate(value, index_resamples(outcomes, inside, control, crossed), draws=True)
+    # A bootstrap of outcomes that never differ has no width; unseen images can still differ.
+    gaps = _gaps(outcomes, inside, control)
+    floor = not_narrower(_percent(found, room.value), gaps)
+    low, high = (end / 100 / room.value for end in (floor.low, floor.high))
+    if low < found.low or high > found.high:
+        return replace(
+            found, low=min(low, found.low), high=max(high, found.high), method=floor.method
+        )
+    return found
+
+
+def index_value(outcomes: CurveOutcomes, inside: np.ndarray, control: str) -> float:
+    """The index of some examples, without an interval."""
+    room = (outcomes.clean["accuracy"][inside] - outcomes.chance[inside]).mean()
+    return float(_gaps(outcomes, inside, control).mean() / room)
+
+
+def index_resamples(
+    outcomes: CurveOutcomes, inside: np.ndarray, control: str, crossed: Crossed
+) -> np.ndarray:
+    """The index in every resample, ``[resample]``."""
+    ks = _above(outcomes)
+    top = outcomes.values["accuracy"]["top"][0][np.ix_(ks, inside)].astype(float).mean(0)
+    drawn = crossed.drawn(outcomes.control(control)[:, ks][:, :, inside]).mean(1)
+    clean = outcomes.clean["accuracy"][inside].astype(float) - outcomes.chance[inside]
+    room = crossed.means(clean)
+    # A resample of few images at chance has no ratio; accuracy above chance was asked for, so it is rare.
+    room = np.where(room > 0, room, np.nan)
+    return np.asarray((drawn - crossed.means(top)) / room)
+
+
+def area_between(
+    outcomes: CurveOutcomes,
+    *,
+    part: str = "all",
+    control: str = "random",
+    seed: int = 0,
+    n_resamples: int = 2000,
+) -> Estimate:
+    """Area between the control's and the top's accuracy over the share of units taken away.
+
+    By trapezoids from 0 (where both are clean) to the largest k; accuracy (0 to 1) times share (0 to 1).
+    The interval resamples images and draws together.
+
+    Args:
+        outcomes, part, control, seed, n_resamples: as `bottleneck_index`.
+
+    Raises:
+        InputError: no such part or control, or no k above 0.
+    """
+    inside, ks = outcomes.part(part), _above(outcomes)
+    shares = np.r_[0.0, np.array(outcomes.ks)[ks] / outcomes.units]
+    widths = np.diff(shares)
+    # A trapezoid's halves: each k's gap counts for half of the interval on either side of it.
+    weights = (widths + np.r_[widths[1:], 0.0]) / 2
+    top = outcomes.values["accuracy"]["top"][0][np.ix_(ks, inside)].astype(float)
+    random = outcomes.control(control)[:, ks][:, :, inside]
+    crossed = Crossed(outcomes.images[inside], seed=seed, n_resamples=n_resamples)
+    resampled = (crossed.drawn(random) - crossed.means(top)) @ weights
+    beside = random.mean(axis=0)
+    value = float((beside - top).mean(1) @ weights)
+    found = crossed.estimate(value, resampled, draws=True)
+    span = float(weights.sum())
+    floor = not_narrower(_percent(found, 1 / span), weights @ (beside - top) / span)
+    low, high = (end / 100 * span for end in (floor.low, floor.high))
+    if low < found.low or high > found.high:
+        return replace(
+            found, low=min(low, found.low), high=max(high, found.high), method=floor.method
+        )
+    return found
+
+
+def _above(outcomes: CurveOutcomes) -> np.ndarray:
+    if not len(outcomes.above):
+        raise InputError(
+            f"ks={outcomes.ks}: no units are taken away, so there is nothing to compare"
+        )
+    return outcomes.above
+
+
+def _gaps(outcomes: CurveOutcomes, inside: np.ndarray, control: str) -> np.ndarray:
+    """``[example]``, accuracy under the control minus under the top, mean over k > 0."""
+    ks = _above(outcomes)
+    top = outcomes.values["accuracy"]["top"][0][np.ix_(ks, inside)]
+    random = outcomes.control(control)[:, ks][:, :, inside]
+    return np.asarray((random.mean(axis=0) - top).mean(axis=0))
+
+
+def _percent(found: Estimate, scale: float) -> Estimate:
+    """In percentage points of accuracy, which the floor is written in."""
+    factor = 100 * scale
+    return replace(
+        found, value=found.value * factor, low=found.low * factor, high=found.high * factor
+    )

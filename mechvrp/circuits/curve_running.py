@@ -1,0 +1,158 @@
+"""Run the sets of an ablation curve: batch by batch, each set of units once, all through the sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mechvrp.circuits.first_token import AnswerReader, sweep_answers
+from mechvrp.circuits.probe_scores import ProbeReading
+from mechvrp.circuits.ranking import Ranking
+from mechvrp.circuits.unit_stand_ins import StandIn
+from mechvrp.errors import InputError, NumericalError, UnavailableError
+from mechvrp.tracing.caching import in_batches
+
+if TYPE_CHECKING:
+    from mechvrp.data import Sample
+    from mechvrp.models import VLM, Batch
+
+__all__ = ["Ran", "run_sets"]
+
+
+@dataclass(frozen=True, eq=False)
+class Ran:
+    """Outcomes of the examples that could be scored.
+
+    Attributes:
+        kept: ``[example]``, their places among the samples.
+        clean: by measure, ``[example]``.
+        values: by measure and set of units, ``[draw, k, example]``.
+        long: samples left out since their clean answer is not one token long.
+        differ: samples left out since generation began with another token than this forward.
+        variants: different sets of units that were run.
+    """
+
+    kept: np.ndarray
+    clean: dict[str, np.ndarray]
+    values: dict[str, dict[str, np.ndarray]]
+    long: int
+    differ: int
+    variants: int
+
+
+def run_sets(
+    model: VLM,
+    samples: Sequence[Sample],
+    ranking: Ranking,
+    sets: Mapping[str, Sequence[Sequence[np.ndarray]]],
+    standing: StandIn,
+    *,
+    probe: ProbeReading | None = None,
+    answer_tokens: Sequence[int] | None = None,
+    reading: Any = "strict",
+    batch_size: int = 128,
+    progress: bool = False,
+) -> Ran:
+    """Accuracy, margin and the probe's score of every sample under every set.
+
+    A set that comes several times (of all units, of none) is run once.
+
+    Args:
+        model, samples, ranking: what is ablated.
+        sets: by name, rows of the ranking ``[draw][k]``.
+        standing: what stands in the place of units, and where.
+        probe: read along, if given.
+        answer_tokens: tokens of each clean answer; None: two tokens are generated to see.
+        reading: of yes/no answers.
+        batch_size, progress: of the run.
+
+    Raises:
+        UnavailableError: no clean answer is one token long.
+        NumericalError: a set gave no answer: NaN or infinite logits.
+        InputError: the edits cannot be made (the message is the engine's).
+    """
+    if model.tokenizer is None:
+        raise UnavailableError(f"{model.name} has no tokenizer, so its answers can't be read")
+    read = AnswerReader(model, reading)
+    number: dict[frozenset[int], int] = {}
+    places = {
+        name: np.array(
+            [
+                [number.setdefault(frozenset(map(int, rows)), len(number)) for rows in draw]
+                for draw in draws
+            ]
+        )
+        for name, draws in sets.items()
+    }
+    rows = [np.array(sorted(chosen), dtype=np.int64) for chosen in number]
+    units = [ranking.units[chosen] for chosen in rows]
+    more: dict[str, Any] = {"margin": "logit_diff"}
+    if probe is not None and not probe.own:
+        more["probe"] = probe.measure()
+    kept: list[int] = []
+    clean: dict[str, list[np.ndarray]] = {}
+    found: dict[str, list[np.ndarray]] = {}
+    long = differ = done = 0
+    for chunk in in_batches(samples, batch_size, progress, "ablating"):
+        here = np.arange(done, done + len(chunk))
+        done += len(chunk)
+        first = None
+        if answer_tokens is None:
+            first, one = _first_of_one(model, model.encode(chunk))
+        else:
+            one = np.array([answer_tokens[int(i)] == 1 for i in here])
+        long += int((~one).sum())
+        if not one.any():
+            continue
+        batch = model.encode([sample for sample, good in zip(chunk, one, strict=True) if good])
+        values = standing.values(model, batch)
+        edits = [ranking.edits(chosen, values, positions=standing.positions) for chosen in rows]
+        scored = sweep_answers(model, batch, edits, read, more=more)
+        if failed := [error for error in scored.errors if error]:
+            raise NumericalError(f"{len(failed)} of {len(edits)} sets failed: {failed[0]}")
+        assert scored.tokens is not None
+        # Rounding: a prompt in another batch can have another best token where two are all but equal.
+        same = np.ones(len(batch), bool) if first is None else scored.tokens == first[one]
+        differ += int((~same).sum())
+        kept += here[one][same].tolist()
+        measured = {"accuracy": (scored.answers == 1, scored.clean), **scored.more}
+        if probe is not None and probe.own:
+            measured["probe"] = probe.worked_out(model, batch, units, values, standing.positions)
+        for name, (after, before) in measured.items():
+            clean.setdefault(name, []).append(before[same])
+            found.setdefault(name, []).append(after[:, same])
+    if not kept:
+        raise UnavailableError(
+            f"none of {done} clean answers is one token long, and a curve scores the first token: use "
+            "questions with one-token answers (polls, words of the model's vocabulary)"
+            if done
+            else "no samples to ablate units on"
+        )
+    return Ran(
+        kept=np.array(kept),
+        clean={name: np.concatenate(parts) for name, parts in clean.items()},
+        values={
+            name: {which: np.concatenate(parts, axis=1)[at] for which, at in places.items()}
+            for name, parts in found.items()
+        },
+        long=long,
+        differ=differ,
+        variants=len(rows),
+    )
+
+
+def _first_of_one(model: VLM, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    """The first generated token of each sample, and whether the answer ends behind it."""
+    ids = model.generate_ids(batch, max_new_tokens=2).cpu().numpy()
+    ends = model.model.generation_config.eos_token_id
+    if ends is None:
+        raise InputError(
+            f"{model.name} has no end-of-answer token, so the length of its answers is unknown: give "
+            "answer_tokens="
+        )
+    ended = np.isin(ids, ends)
+    one = ~ended[:, 0] & (ended[:, 1] if ids.shape[1] > 1 else False)
+    return ids[:, 0], one

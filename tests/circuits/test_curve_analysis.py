@@ -1,0 +1,333 @@
+"""Bottleneck index, areas and contrasts on outcomes whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import mechvrp
+from mechvrp.circuits import (
+    AblationCurve,
+    CurveOutcomes,
+    Ranking,
+    analyse_ablation,
+    area_between,
+    bottleneck_index,
+    chance_levels,
+    compare_curves,
+    curve_of,
+    matched_sets,
+)
+from mechvrp.data import Sample
+from mechvrp.errors import InputError, NumericalError, ShapeError
+from mechvrp.plots import ablations_by_model
+
+KS = (0, 2, 10)
+UNITS = 20
+
+
+def made(
+    top: np.ndarray,
+    random: np.ndarray,
+    *,
+    clean: np.ndarray | None = None,
+    images: np.ndarray | None = None,
+    chance: float = 0.5,
+    ks: tuple[int, ...] = KS,
+    **more: object,
+) -> CurveOutcomes:
+    """From accuracy under the top [k, example] and under random sets [draw, k, example]."""
+    n = top.shape[1]
+    return CurveOutcomes(
+        ks=ks,
+        units=UNITS,
+        clean={"accuracy": np.ones(n, bool) if clean is None else clean},
+        values={"accuracy": {"top": top[None], "random": random}},
+        images=np.arange(n).astype(str) if images is None else images,
+        tasks=np.array(["x"] * n),
+        chance=np.full(n, chance),
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def known(n: int = 100, draws: int = 5) -> CurveOutcomes:
+    """All right when clean; the top's 2 take 30 %, its 10 take 60 %; random 2 take 0, random 10 take 20 %."""
+    top, random = np.ones((3, n), bool), np.ones((draws, 3, n), bool)
+    top[1, : n * 3 // 10], top[2, : n * 6 // 10] = False, False
+    random[:, 2, : n // 5] = False
+    return made(top, random)
+
+
+def test_the_index_is_its_formula() -> None:
+    out = known()
+    found = bottleneck_index(out)
+    assert found.value == pytest.approx(((1 - 0.7) + (0.8 - 0.4)) / 2 / (1 - 0.5))
+    assert found.low < found.value < found.high
+    # Trapezoids over shares 0, 0.1 and 0.5 of the layer, with gaps 0, 0.3 and 0.4.
+    area = area_between(out)
+    assert area.value == pytest.approx(0.1 * 0.15 + 0.4 * 0.35)
+    assert 0 < area.low < area.value < area.high
+    assert area_between(made(out.values["accuracy"]["top"][0][1:], out.values["accuracy"]["random"][:, 1:],
+                             ks=KS[1:])).value == pytest.approx(area.value)  # fmt: skip
+
+
+def test_the_index_is_0_where_the_top_is_as_random() -> None:
+    same = np.random.default_rng(0).random((3, 80)) < 0.6
+    same[0] = True
+    out = made(same, np.repeat(same[None], 4, axis=0))
+    found = bottleneck_index(out)
+    assert found.value == 0
+    assert found.low < 0 < found.high  # no width of none: unseen images can differ
+    assert area_between(out).value == 0
+
+
+def test_no_index_where_clean_accuracy_is_not_above_chance() -> None:
+    rng = np.random.default_rng(0)
+    clean = rng.random(100) < 0.52
+    top = np.repeat(clean[None], 3, axis=0)
+    out = made(top, np.repeat(top[None], 4, axis=0), clean=clean)
+    with pytest.raises(InputError, match="not above chance"):
+        bottleneck_index(out)
+    curve = curve_of(out, n_resamples=100)
+    assert curve.bottleneck == {}
+    assert "not above chance" in curve.bottleneck_gap
+    assert "no bottleneck index" in repr(curve)
+    with pytest.raises(InputError, match="no control 'matched'"):
+        bottleneck_index(known(), control="matched")
+    with pytest.raises(InputError, match="no part 'y'"):
+        bottleneck_index(known(), part="y")
+
+
+def simulated(rng: np.random.Generator, images: int, draws: int, per: int = 3) -> CurveOutcomes:
+    """Images of their own difficulty, random sets of their own harm; the top loses 20 pp more on average."""
+    ease = rng.normal(0, 0.6, images).repeat(per)
+    n = images * per
+    noise = rng.normal(size=(draws + 1, n))
+    harm = np.append(rng.normal(0.7, 0.3, draws), 1.4)
+    right = noise + ease + 1.6 > harm[:, None]
+    clean = rng.normal(size=n) + ease + 1.6 > 0
+    names = np.arange(images).repeat(per).astype(str)
+    return made(right[-1][None], right[:-1, None], clean=clean, images=names, ks=(5,))
+
+
+@pytest.fixture(scope="module")
+def truth() -> float:
+    from scipy.stats import norm
+
+    def share(mean: float, variance: float) -> float:
+        return float(norm.cdf(mean / np.sqrt(variance)))
+
+    wide = 1 + 0.6**2
+    clean = share(1.6, wide)
+    return (share(0.9, wide + 0.3**2) - share(0.2, wide)) / (clean - 0.5)
+
+
+def test_intervals_of_the_index_keep_their_level(truth: float) -> None:
+    rng = np.random.default_rng(1)
+    repeats, inside = 500, 0
+    for i in range(repeats):
+        found = bottleneck_index(simulated(rng, 80, 20), seed=i, n_resamples=400)
+        inside += found.low <= truth <= found.high
+    assert 0.93 <= inside / repeats <= 0.97
+
+
+def test_a_top_that_is_one_of_the_draws_is_rarely_told_from_them() -> None:
+    """The null: rank p of the whole curve and of each k keep their level, the index's interval holds 0."""
+    rng, low, beyond = np.random.default_rng(2), 0, 0
+    repeats = 200
+    for i in range(repeats):
+        harm = rng.normal(0.7, 0.4, 40)[:, None, None] * np.array([0.0, 0.5, 1.0])[:, None]
+        clean = rng.normal(1.6, 1, 120)
+        right = clean + rng.normal(0, 0.5, (40, 3, 120)) * (harm > 0) > harm
+        curve = analyse_ablation(
+            clean > 0,
+            right[0],
+            right[1:],
+            np.arange(120) // 4,
+            KS,
+            ["x"] * 120,
+            n_resamples=50,
+            seed=i,
+        )
+        assert curve.curve_p["all"] is not None
+        low += curve.curve_p["all"] <= 0.05
+        found = bottleneck_index(made(right[0], right[1:], clean=clean > 0), n_resamples=300)
+        beyond += found.low > 0
+    assert low <= 21
+    assert (
+        beyond > low
+    )  # the index's interval is about this top, not about rankings: the p is the test
+
+
+def test_contrasts_and_the_smallest_k() -> None:
+    out = known(200, 199)
+    margins = np.random.default_rng(0).normal(size=(200, 3, 200)).astype(np.float32)
+    margins[0, 2] -= 5
+    out.clean["margin"] = np.zeros(200, np.float32)  # type: ignore[index]
+    out.values["margin"] = {"top": margins[:1], "random": margins[1:]}  # type: ignore[index]
+    curve = curve_of(out, n_resamples=200)
+    assert curve.smallest_k() == 2
+    assert curve.smallest_k(part="x") == 2
+    with pytest.raises(InputError, match="no part 'z'"):
+        curve.smallest_k(part="z")
+    of = {(c.measure, c.k): c for c in curve.contrasts if c.part == "all"}
+    assert of["accuracy", 10].excess.value == pytest.approx(-40)
+    assert of["accuracy", 10].p == pytest.approx(1 / 200)
+    assert of["margin", 10].excess.value == pytest.approx(-5, abs=0.3)
+    assert of["margin", 10].excess.high < -4
+    assert of["margin", 10].q == pytest.approx(2 / 200)
+    assert of["margin", 2].p > 0.05
+    # As the curve itself has it.
+    assert of["accuracy", 10].excess.value == pytest.approx(curve.points[2].excess.value)
+    assert of["accuracy", 10].p == curve.points[2].excess_p
+    assert "bottleneck index 0.70" in repr(curve)
+    assert not curve.notes
+
+
+def test_few_draws_are_told() -> None:
+    assert "no q can reach 0.05" in curve_of(known(draws=5), n_resamples=50).notes[0]
+    told = curve_of(known(draws=25), n_resamples=50).notes[0]
+    assert "only where several k stand out" in told
+    assert "39 draws" in told
+
+
+def test_two_curves_on_the_same_images_are_paired() -> None:
+    rng = np.random.default_rng(0)
+    n = 200
+    hard = rng.random(n) < 0.5  # images on which both lose all, so that differences are small
+    top = np.ones((3, n), bool)
+    top[1:, hard] = False
+    random = np.ones((20, 3, n), bool)
+    other = top.copy()
+    other[1:, rng.permutation(n)[:20]] = False
+    a, b = (curve_of(made(one, random), n_resamples=200) for one in (top, other))
+    found = compare_curves({"a": b, "b": a})
+    (one,) = found.differences
+    assert one.difference.value == pytest.approx(
+        b.bottleneck["random"].value - a.bottleneck["random"].value
+    )
+    assert one.shared_images == n
+    assert one.difference.low > 0
+    assert one.p < 0.01
+    elsewhere = made(top, random, images=np.arange(n, 2 * n).astype(str))
+    apart = compare_curves({"a": b, "b": curve_of(elsewhere, n_resamples=200)})
+    (wide,) = apart.differences
+    assert wide.shared_images == 0
+    assert wide.difference.high - wide.difference.low > 2 * (
+        one.difference.high - one.difference.low
+    )
+    frame = found.to_frame()
+    assert frame["model"].tolist() == ["a"] * 3 + ["b"] * 3
+    assert frame["share"].tolist() == [0, 0.1, 0.5] * 2
+    assert frame["bottleneck"].notna().all()
+    assert found.differences_to_frame()["q"].tolist() == [one.p]
+    assert len(found.plot().data) == 4
+    assert "a - b: +" in repr(found)
+    drawn = ablations_by_model({"a": a})
+    assert list(drawn.data[0].x) == pytest.approx([0, 10, 50])
+
+
+def test_a_bottleneck_is_told_from_spread_information() -> None:
+    """200 examples: 10 of 20 units of one model carry the answer alone; in the other any 10 carry half."""
+    rng = np.random.default_rng(3)
+    n, random = 200, np.ones((20, 3, 200), bool)
+    narrow, spread = np.ones((3, n), bool), np.ones((3, n), bool)
+    narrow[1:] = rng.random((2, n)) < 0.5
+    spread[2] = rng.random(n) < 0.75
+    random[:, 2] = rng.random((20, n)) < 0.8
+    curves = {name: curve_of(made(top, random)) for name, top in (("n", narrow), ("s", spread))}
+    (one,) = compare_curves(curves).differences
+    assert one.p < 0.01
+    assert one.difference.low > 0
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    curve = curve_of(known(), n_resamples=50)
+    with pytest.raises(InputError, match="two curves or more"):
+        compare_curves({"a": curve})
+    plain = analyse_ablation(
+        *(np.ones(s, bool) for s in (4, (1, 4), (2, 1, 4))), np.arange(4), (1,), ["x"] * 4, n_resamples=50
+    )  # fmt: skip
+    assert isinstance(plain, AblationCurve)
+    with pytest.raises(InputError, match="holds no outcomes"):
+        compare_curves({"a": curve, "b": plain})
+    with pytest.raises(InputError, match="no control 'matched'"):
+        compare_curves({"a": curve, "b": curve}, control="matched")
+
+
+def test_chance_is_of_a_constant_answer() -> None:
+    def ask(task: str, *answers: str) -> list[Sample]:
+        return [Sample(None, "?", a, f"{task}{i}", task) for i, a in enumerate(answers)]  # type: ignore[arg-type]
+
+    polls, counts = (
+        ask("existence", "yes", "Yes", "no"),
+        ask("counting", "two", "two", "one", "three"),
+    )
+    assert chance_levels(polls + counts).tolist() == [0.5] * 3 + [0.5] * 4
+    assert chance_levels(counts + ask("counting", "one")).tolist() == [0.4] * 5
+    assert chance_levels(polls, 0.25).tolist() == [0.25] * 3
+    with pytest.raises(InputError, match="no level for the tasks counting"):
+        chance_levels(polls + counts, {"existence": 0.5})
+
+
+@given(st.integers(2, 120), st.integers(1, 2), st.integers(1, 4), st.integers(0, 50), st.data())
+def test_matched_sets_hold_what_they_promise(
+    width: int, sites: int, draws: int, seed: int, data: st.DataObject
+) -> None:
+    rng = np.random.default_rng(seed)
+    ranking = Ranking(
+        tuple(f"blocks.{i}.mlp.hook_post" for i in range(sites)), rng.normal(size=width * sites)
+    )
+    norms = np.exp(rng.normal(size=width * sites))
+    ks = sorted({data.draw(st.integers(1, width * sites)) for _ in range(3)})
+    found = matched_sets(ranking, norms, ks, draws, seed)
+    more = matched_sets(ranking, norms, ks, draws + 2, seed)
+    assert np.array_equal(more.rows[:draws], found.rows)
+    for row in found.rows:
+        assert len(set(row)) == len(row) == ks[-1]
+        for k in ks:  # of each site as many as the top
+            assert np.array_equal(
+                np.bincount(ranking.places[row[:k]], minlength=sites),
+                np.bincount(ranking.places[ranking.top(k)], minlength=sites),
+            )
+    for i, k in enumerate(ks):
+        own = np.sqrt((norms[ranking.top(k)] ** 2).sum())
+        mine = np.sqrt((norms[found.rows[:, :k]] ** 2).sum(1))
+        assert found.ratio[:, i] == pytest.approx(mine / own)
+
+
+def test_a_ranking_of_chance_is_rarely_told_from_sets_of_its_norm() -> None:
+    """Few units matter, loud ones more: the rank among matched sets keeps its level all the same."""
+    low, plain = 0, 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        norms = np.exp(rng.normal(size=100))
+        harm = norms * (rng.random(100) < 0.1)
+        # By chance but for the norm: loud units rank high.
+        ranking = Ranking(
+            ("blocks.0.mlp.hook_post",), norms * rng.permutation(np.linspace(1, 3, 100))
+        )
+        found = matched_sets(ranking, norms, (10,), 39, seed)
+        top = harm[ranking.top(10)].sum()
+        low += (1 + (harm[found.rows].sum(1) >= top).sum()) / 40 <= 0.05
+        plain += (1 + (harm[ranking.random(10, 39, seed)].sum(1) >= top).sum()) / 40 <= 0.05
+    assert low <= 21
+    assert plain > 21  # which is what the control is for
+
+
+def test_norms_that_cannot_be_matched_are_refused() -> None:
+    ranking = Ranking(("blocks.0.mlp.hook_post",), np.arange(4.0))
+    with pytest.raises(ShapeError, match="norms of shape"):
+        matched_sets(ranking, np.ones(3), (1,), 1, 0)
+    with pytest.raises(NumericalError, match="finite"):
+        matched_sets(ranking, np.array([1, 2, np.nan, 1]), (1,), 1, 0)
+    with pytest.raises(InputError, match="draws=0"):
+        matched_sets(ranking, np.ones(4), (1,), 0, 0)
+    silent = matched_sets(ranking, np.zeros(4), (2,), 2, 0)
+    assert (silent.ratio == 1).all()
+
+
+def test_the_package_has_it_at_the_top() -> None:
+    assert mechvrp.ablation_curve is mechvrp.circuits.ablation_curve
