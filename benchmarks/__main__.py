@@ -20,6 +20,7 @@ from benchmarks import (
     attribution,
     monitoring,
     observing,
+    planting,
     startup,
     sweeping,
     tracing,
@@ -75,6 +76,7 @@ def main(
         "Observation pass": lambda: observing.rows(shapes["llava"]),
         "Monitor": lambda: monitoring.rows(shapes["llava"]),
         "Attribution patching on the embedded models": attribution.rows,
+        "Planted circuits in the embedded models": planting.rows,
     }
     kept = HERE / "results.json"
     known = json.loads(kept.read_text()) if kept.exists() and only else {}

@@ -24,6 +24,8 @@ from mechvrp.circuits.linear_readouts import linear_readout as linear_readout
 from mechvrp.circuits.linear_readouts import sparse_probe as sparse_probe
 from mechvrp.circuits.logistic import FittedProbe as FittedProbe
 from mechvrp.circuits.mlp import mlp_probe as mlp_probe
+from mechvrp.circuits.planted import Planted as Planted
+from mechvrp.circuits.planting import plant_circuit as plant_circuit
 from mechvrp.circuits.probe_ranking import rank_by_probe_weight as rank_by_probe_weight
 from mechvrp.circuits.probe_results import LayerResult as LayerResult
 from mechvrp.circuits.probe_results import ProbeSweep as ProbeSweep
@@ -46,6 +48,7 @@ __all__ = [
     "FittedProbe",
     "LayerResult",
     "LayerScores",
+    "Planted",
     "ProbeSweep",
     "Ranking",
     "Readout",
@@ -64,6 +67,7 @@ __all__ = [
     "last_layers_probe",
     "linear_readout",
     "mlp_probe",
+    "plant_circuit",
     "probe_sweep",
     "rank_by_probe_weight",
     "readout_task",
