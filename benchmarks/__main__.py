@@ -21,6 +21,7 @@ from benchmarks import (
     attribution,
     monitoring,
     observing,
+    planting,
     startup,
     sweeping,
     tracing,
@@ -77,6 +78,7 @@ def main(
         "Monitor": lambda: monitoring.rows(shapes["llava"]),
         "Ablation curves": lambda: ablating.rows(shapes["llava"]),
         "Attribution patching on the embedded models": attribution.rows,
+        "Planted circuits in the embedded models": planting.rows,
     }
     kept = HERE / "results.json"
     known = json.loads(kept.read_text()) if kept.exists() and only else {}

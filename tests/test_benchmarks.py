@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import ablating, attention, models, monitoring, observing, sweeping
+from benchmarks import ablating, attention, models, monitoring, observing, planting, sweeping
 from benchmarks.table import Row, markdown
 
 
@@ -57,3 +57,12 @@ def test_a_row_knows_whether_it_reached_its_goal():
     assert Row("a", 2.0, "x").reached is None
     lines = markdown([Row("a", 2.0, "x", least=3, detail="d")])
     assert lines[-1] == "| a | 2 x | at least 3 x: **missed** | d |"
+
+
+def test_planted_circuits_are_looked_for():
+    rows = planting.rows(["tiny-llava"], noises=(0.0, 32.0), n=120, seeds=1)
+    assert len(rows) == 2 * len(planting.METHODS)
+    clean, lost = (row for row in rows if "probe weight" in row.what)
+    assert clean.reached
+    assert lost.value < 0.5
+    assert all(row.reached is None for row in rows if "random" in row.what)

@@ -72,6 +72,8 @@ from mechvrp.circuits.pairs import Pairs as Pairs
 from mechvrp.circuits.pairs import counterfactual_pairs as counterfactual_pairs
 from mechvrp.circuits.patched_shares import IntegrationLayer as IntegrationLayer
 from mechvrp.circuits.patched_shares import PatchedShares as PatchedShares
+from mechvrp.circuits.planted import Planted as Planted
+from mechvrp.circuits.planting import plant_circuit as plant_circuit
 from mechvrp.circuits.probe_ranking import rank_by_probe_weight as rank_by_probe_weight
 from mechvrp.circuits.probe_results import LayerResult as LayerResult
 from mechvrp.circuits.probe_results import ProbeSweep as ProbeSweep
@@ -135,6 +137,7 @@ __all__ = [
     "PairBatch",
     "Pairs",
     "PatchedShares",
+    "Planted",
     "ProbeSweep",
     "Ranking",
     "RankingAgreement",
@@ -176,6 +179,7 @@ __all__ = [
     "linear_readout",
     "matched_sets",
     "mlp_probe",
+    "plant_circuit",
     "probe_sweep",
     "prove_circuit",
     "rank_biased_overlap",
