@@ -4,6 +4,7 @@ import pytest
 
 from benchmarks import ablating, attention, models, monitoring, observing, planting, sweeping
 from benchmarks.table import Row, markdown
+from mechvrp.circuits import RANKING_METHODS
 
 
 @pytest.mark.parametrize("name", list(models.SHAPES))
@@ -60,9 +61,11 @@ def test_a_row_knows_whether_it_reached_its_goal():
 
 
 def test_planted_circuits_are_looked_for():
-    rows = planting.rows(["tiny-llava"], noises=(0.0, 32.0), n=120, seeds=1)
-    assert len(rows) == 2 * len(planting.METHODS)
-    clean, lost = (row for row in rows if "probe weight" in row.what)
+    methods = ("probe", "mean difference", "random")
+    rows = planting.rows(["tiny-llava"], methods=methods, noises=(0.0, 32.0), n=120, seeds=1)
+    assert len(rows) == 2 * len(methods)
+    assert set(planting.METHODS) == set(RANKING_METHODS)
+    clean, lost = (row for row in rows if "by probe" in row.what)
     assert clean.reached
     assert lost.value < 0.5
     assert all(row.reached is None for row in rows if "random" in row.what)

@@ -113,23 +113,26 @@ def set_neurons(
     gate.weight[taken, place.flag] = GATE / flag
     down.weight[:, taken] = 0
 
-    own = _blind(inputs, decision, place, len(place.neurons), rng)
+    # What their up projections read, times their gates: these follow the flag, which a norm has scaled.
+    opened = act(torch.from_numpy(GATE / flag * inputs[:, place.flag])).numpy() / through
+    seen = inputs * opened[:, None]
+    own = _blind(seen, decision, place, len(place.neurons), rng)
     own -= own.mean(0)
     if len(own) > 1:
-        own *= OWN / (inputs @ own.T).std(0).mean()
+        own *= OWN / (seen @ own.T).std(0).mean()
     readings = decision + own
     signs = rng.choice([-1, 1], size=len(readings))
-    volume = float(np.median(loudness)) / (through * _loudness(inputs @ readings.T))
+    volume = float(np.median(loudness)) / (through * _loudness(seen @ readings.T))
     up.weight[place.neurons] = _like(up.weight, (signs * volume)[:, None] * readings)
     # The volume is undone, so that the parts of their own cancel.
     share = signs * size / (volume * through * len(signs))
     down.weight[place.answer, place.neurons] = _like(down.weight, share)
 
     if place.decoys:
-        readings = _blind(inputs, decision, place, len(place.decoys), rng)
-        readings[:, place.flag] += 1 / flag  # loud in every example
+        # Of a mean as large as its spread: loud in every example.
+        readings = _blind(seen, decision, place, len(place.decoys), rng, mean=1.0)
         loudest = max(float(loudness[rest].max()) if len(rest) else 0.0, float(np.median(loudness)))
-        volume = LOUD * loudest / (through * _loudness(inputs @ readings.T))
+        volume = LOUD * loudest / (through * _loudness(seen @ readings.T))
         up.weight[place.decoys] = _like(up.weight, volume[:, None] * readings)
         share = rng.choice([-1, 1], size=len(volume)) * size / (volume * through * len(volume))
         down.weight[place.sink, place.decoys] = _like(down.weight, share)
@@ -200,9 +203,15 @@ def _gain(model: VLM, dimension: int) -> float:
 
 
 def _blind(
-    inputs: np.ndarray, decision: np.ndarray, place: Place, n: int, rng: np.random.Generator
+    inputs: np.ndarray,
+    decision: np.ndarray,
+    place: Place,
+    n: int,
+    rng: np.random.Generator,
+    *,
+    mean: float = 0.0,
 ) -> np.ndarray:
-    """Random readings [n, d_model] of mean 0 and variance 1 that are uncorrelated with the decision.
+    """Random readings [n, d_model], uncorrelated with the decision, of a mean, and about variance 1.
 
     Of each other too, where there are no more than the main components of the inputs.
     """
@@ -218,9 +227,13 @@ def _blind(
         drawn = np.linalg.qr(drawn.T)[0].T
     drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
     found = (drawn / np.sqrt(values[main])) @ vectors[:, main].T
-    found -= np.outer(found @ heard, decision)
-    found[:, place.flag] -= (inputs @ found.T).mean(0) / inputs[:, place.flag].mean()
-    return np.asarray(found)
+    # The flag gives the mean; a norm has scaled it, so that it may say something of the decision too.
+    flag = np.eye(len(decision))[place.flag]
+    shift = np.stack([flag, decision])
+    made, missing = inputs @ shift.T, inputs @ found.T
+    effects = np.stack([made.mean(0), _covariance(made, said)])
+    wanted = np.stack([missing.mean(0) - mean, _covariance(missing, said)])
+    return np.asarray(found - np.linalg.solve(effects, wanted).T @ shift)
 
 
 def _covariance(values: np.ndarray, with_: np.ndarray) -> np.ndarray:

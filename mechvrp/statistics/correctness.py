@@ -12,7 +12,7 @@ from scipy.stats import norm
 from mechvrp.errors import InputError
 from mechvrp.statistics.bootstrap import group_bootstrap, weighted_mean
 from mechvrp.statistics.checks import binary, group_codes
-from mechvrp.statistics.estimate import Estimate, PairedChange, exact_bound
+from mechvrp.statistics.estimate import Estimate, PairedChange, exact_bound, within
 from mechvrp.statistics.multiplicity import two_sided_permutation_p
 
 __all__ = ["accuracy_interval", "paired_accuracy_change", "sign_flips"]
@@ -61,8 +61,8 @@ def paired_accuracy_change(
 
     The interval is a bootstrap by group, and nowhere narrower than that of Bonett and Price (2012,
     Br. J. Math. Stat. Psychol. 65, 479-488), which counts one more answer gained and one more lost:
-    where few answers changed a bootstrap has hardly any width, and none where none did. The p-value is
-    of a permutation test that exchanges before and after for whole groups at random.
+    where few answers changed a bootstrap has hardly any width, and none where none did. It ends at -100
+    and 100. The p-value is of a permutation test that exchanges before and after for whole groups at random.
 
     Args:
         before: ``[n]``, 0 or 1: right without the intervention.
@@ -95,6 +95,7 @@ def paired_accuracy_change(
             high=max(high, change.high),
             method=f"{change.method}, at least Bonett-Price",
         )
+    change = within(change, -100.0, 100.0)
     codes, n_groups = group_codes(groups, len(gained))
     # Whole numbers, so that a permuted sum equal to the observed one compares as equal.
     sums = np.bincount(codes, weights=gained, minlength=n_groups).astype(np.int64)

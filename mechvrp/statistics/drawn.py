@@ -18,7 +18,7 @@ from mechvrp.errors import InputError, ShapeError
 from mechvrp.statistics.bootstrap import group_bootstrap, weighted_mean
 from mechvrp.statistics.checks import binary, group_codes
 from mechvrp.statistics.correctness import sign_flips
-from mechvrp.statistics.estimate import Estimate, PairedChange
+from mechvrp.statistics.estimate import Estimate, PairedChange, within
 from mechvrp.statistics.multiplicity import two_sided_permutation_p
 
 __all__ = ["DrawnChange", "drawn_accuracy_change", "not_narrower"]
@@ -53,8 +53,8 @@ def drawn_accuracy_change(
 
     With one draw ``change`` is what ``paired_accuracy_change`` gives. With several, an example's change is
     the mean over its draws. The interval is a bootstrap by group, and nowhere narrower than that of Bonett
-    and Price (2012), which counts one more example gained and one more lost; p is of flipping the sign of
-    whole groups at random.
+    and Price (2012), which counts one more example gained and one more lost; it ends at -100 and 100.
+    p is of flipping the sign of whole groups at random.
 
     Args:
         before: ``[n]``, 0 or 1: right without the intervention.
@@ -119,7 +119,7 @@ def _paired(
         weighted=True,
         **settings,
     )
-    found = not_narrower(found, share)
+    found = within(not_narrower(found, share), -100.0, 100.0)
     codes, n_groups = group_codes(groups, len(values))
     sums = np.zeros(n_groups, dtype=np.int64)
     np.add.at(sums, codes, values)

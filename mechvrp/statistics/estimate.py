@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-__all__ = ["Estimate", "PairedChange", "exact_bound"]
+__all__ = ["Estimate", "PairedChange", "exact_bound", "within"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +60,12 @@ def exact_bound(found: Estimate, trials: int) -> Estimate:
     bound = ((1 - found.level) / 2) ** (1 / trials)
     low, high = (bound, 1.0) if found.value == 1.0 else (0.0, 1.0 - bound)
     return replace(found, low=low, high=high, method="exact bound")
+
+
+def within(found: Estimate, least: float, most: float) -> Estimate:
+    """The interval cut to what is possible: a studentised bootstrap knows no bounds of its figure.
+
+    A true value lies within them, so nothing of the coverage is lost.
+    """
+    low, high = (min(max(end, least), most) for end in (found.low, found.high))
+    return found if (low, high) == (found.low, found.high) else replace(found, low=low, high=high)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mechvrp.errors import InputError, ShapeError
-from mechvrp.statistics import drawn_accuracy_change, paired_accuracy_change
+from mechvrp.statistics import drawn_accuracy_change, group_bootstrap, paired_accuracy_change
+from mechvrp.statistics.bootstrap import weighted_mean
 
 FEW = {"n_resamples": 200, "n_permutations": 200}
 
@@ -37,6 +38,30 @@ def test_draws_are_averaged_within_an_example():
     assert found.change.change.value == pytest.approx(100 * (4 / 8 - 1 / 2))
     assert found.control.change.value == pytest.approx(50)
     assert found.excess.change.value == pytest.approx(-50)
+
+
+@pytest.mark.parametrize("images", [3, 4, 6])
+def test_no_interval_is_wider_than_what_is_possible(images):
+    """Few images that nearly all turn: Student's t alone reaches beyond a change of 100 pp."""
+    before = np.ones(4 * images, bool)
+    after = np.zeros((2, 4 * images), bool)
+    after[:, 0] = True
+    groups = np.repeat(np.arange(images), 4)
+    share = 100 * (after.mean(0) - before)
+    free = group_bootstrap(
+        weighted_mean, share, groups=groups, interval="t", weighted=True, n_resamples=200
+    )
+    assert free.low < -100
+    found = drawn_accuracy_change(before, after, np.ones((1, 4 * images), bool), groups, **FEW)
+    for one in (
+        found.change,
+        found.excess,
+        paired_accuracy_change(before, after[0], groups, **FEW),
+    ):
+        assert one.change.low == -100
+        assert -100 < one.change.value < one.change.high < 0
+        turned = paired_accuracy_change(after[0], before, groups, **FEW)
+        assert turned.change.high == 100
 
 
 def test_nothing_that_changed_is_no_certainty():

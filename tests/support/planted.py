@@ -39,7 +39,7 @@ def model(name: str = "tiny-llava") -> mechvrp.VLM:
 @cache
 def questions(n: int, *, planting: bool = False) -> tuple[Sample, ...]:
     """``n`` existence questions, two to an image, half of them to be answered with yes."""
-    scenes = mechvrp.data.load("scenes", n_images=PLANTING + 120)
+    scenes = mechvrp.data.load("scenes", n_images=PLANTING + 160)
     found = [s for s in scenes if s.task == "existence"]
     found = found[: 2 * PLANTING] if planting else found[2 * PLANTING :]
     assert len(found) >= n
