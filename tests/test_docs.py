@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
+import sys
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -28,6 +32,9 @@ def test_the_readme_s_python_runs(tmp_path, monkeypatch):
     assert scope["logits"].shape == (8, batch.tokens.length, model.d_vocab)
     assert scope["patched"].shape == (8, model.d_vocab)
     assert scope["acts"].n_examples == 60
+    assert scope["proof"].n == len(scope["pairs"]) > 1
+    assert not scope["proof"].seen
+    assert scope["curve"].draws == 9
     assert scope["found"].answer in ("yes", "no")
     assert 0 < scope["found"].reliability < 1
     assert scope["found"].abstain
@@ -74,3 +81,43 @@ def test_the_hallucination_is_traced_to_a_digit(tmp_path, capsys):
     for step in ("Causal trace", "Attention:", "Blanking the", "Neurons at", "Zeroing the"):
         assert step in told, step
         assert step in text, step
+
+
+def test_the_case_study_of_circuits_writes_its_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "docs/circuits"))
+    for name in ("study", "one_model", "across", "telling"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    study = importlib.import_module("study")
+    sizes = replace(
+        study.QUICK, find=2, prove=3, scenes=12, draws=3, curve_draws=1, ranked=120, asked=60,
+        ablated=12, flow=12, steps=(0.5,), resamples=50,
+    )  # fmt: skip
+    found = study.run(["tiny-llava"], sizes, out=tmp_path)
+    (one,) = found
+    told = capsys.readouterr().out
+    held = json.loads((tmp_path / "results.json").read_text())["models"]["tiny-llava"]
+    assert held["told"] == study.words_of(one)
+    for text in held["told"]:
+        assert text in told
+    # What is not there is a gap, told in words; nothing is left out in silence.
+    assert set(one.proofs) == {
+        "existence", "hallucinated", "existence circuit on hallucinated answers",
+        "hallucinated circuit on existence answers",
+    } or one.gaps  # fmt: skip
+    assert set(one.curves) == {"MLP neurons", "residual dimensions"} or one.gaps
+    page = (tmp_path / "page.html").read_text()
+    for why in one.gaps.values():
+        assert "A gap:" in page
+        assert why in told
+    assert page.count("Plotly.newPlot") >= len(one.figures) > 3
+
+    # A model beside itself: no figure of the two differs, and none is said to.
+    other = replace(one, name="its double")
+    table, _ = study.differences([one, other], seed=0, resamples=50)
+    assert {"polls answered rightly, percentage points"} < set(table["figure"])
+    paired = table[
+        ~table["figure"].str.startswith("bottleneck")
+    ]  # whose random sets are each curve's own
+    assert paired["difference"].abs().max() == pytest.approx(0, abs=1e-9)
+    assert not table["told"].any()
+    assert isinstance(table, pd.DataFrame)
