@@ -44,11 +44,13 @@ format: $(STAMP) ## put the code in shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-vrp: $(STAMP) ## the whole VRP study of the embedded models (about two hours on two cores), compared
-	for split in adversarial popular random mixed; do for model in $(MODELS); do \
+SPLITS := adversarial popular random mixed
+
+vrp: $(STAMP) ## the whole VRP study of the embedded models, compared (132 minutes of processor time)
+	for split in $(SPLITS); do for model in $(MODELS); do \
 	  $(BIN)/mechvrp study --config docs/vrp/$$split.yaml --model $$model --out $(VRP)/$$split-$$model || exit 1; \
 	done; done
-	$(BIN)/mechvrp compare $(VRP)/*-tiny-* --out $(VRP)/compared
+	$(BIN)/mechvrp compare $(foreach split,$(SPLITS),$(addprefix $(VRP)/$(split)-,$(MODELS))) --out $(VRP)/compared
 
 bench: $(STAMP) ## benchmarks; the table is benchmarks/RESULTS.md
 	MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184 $(BIN)/python -m benchmarks

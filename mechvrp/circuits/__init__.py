@@ -45,8 +45,10 @@ from mechvrp.circuits.first_token import sweep_answers as sweep_answers
 from mechvrp.circuits.flow_comparison import FlowComparison as FlowComparison
 from mechvrp.circuits.flow_comparison import compare_image_flows as compare_image_flows
 from mechvrp.circuits.flow_knockouts import flow_edges as flow_edges
-from mechvrp.circuits.head_knockouts import HeadKnockout as HeadKnockout
-from mechvrp.circuits.head_knockouts import HeadKnockoutPoint as HeadKnockoutPoint
+from mechvrp.circuits.hallucinated import Hallucinated as Hallucinated
+from mechvrp.circuits.hallucinated import hallucinated_pairs as hallucinated_pairs
+from mechvrp.circuits.head_knockout_results import HeadKnockout as HeadKnockout
+from mechvrp.circuits.head_knockout_results import HeadKnockoutPoint as HeadKnockoutPoint
 from mechvrp.circuits.head_knockouts import knock_out_heads as knock_out_heads
 from mechvrp.circuits.head_reading import read_heads as read_heads
 from mechvrp.circuits.head_results import HeadReading as HeadReading
@@ -124,6 +126,7 @@ __all__ = [
     "FittedProbe",
     "FlowComparison",
     "FlowPoint",
+    "Hallucinated",
     "HeadKnockout",
     "HeadKnockoutPoint",
     "HeadReading",
@@ -172,6 +175,7 @@ __all__ = [
     "edge_attribution",
     "feature_readout",
     "flow_edges",
+    "hallucinated_pairs",
     "holds_digit",
     "image_flow",
     "knock_out_heads",

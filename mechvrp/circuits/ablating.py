@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from mechvrp.circuits.chance import chance_levels
-from mechvrp.circuits.curve_inputs import Labels, check_samples, checked_ks, chosen_sets, labelled
+from mechvrp.circuits.curve_inputs import (
+    LEAST_RESAMPLES,
+    Labels,
+    check_evaluated,
+    check_positions,
+    check_reading,
+    checked_ks,
+    chosen_sets,
+    labelled,
+    whole,
+)
 from mechvrp.circuits.curve_making import curve_of
 from mechvrp.circuits.curve_outcomes import CurveOutcomes
 from mechvrp.circuits.curve_results import AblationCurve
@@ -17,16 +27,18 @@ from mechvrp.circuits.logistic import FittedProbe
 from mechvrp.circuits.matching import MatchedSets, matched_sets, unit_norms
 from mechvrp.circuits.probe_scores import probe_reading
 from mechvrp.circuits.ranking import Ranking
+from mechvrp.circuits.sample_checks import check_samples
 from mechvrp.circuits.unit_stand_ins import CurveMode, StandIn, stand_in
 from mechvrp.data import Sample
 from mechvrp.errors import InputError
 from mechvrp.models import fingerprint
+from mechvrp.models.tokens import integers
+from mechvrp.tracing.activations import Activations
 from mechvrp.tracing.caching import cache
 
 if TYPE_CHECKING:
     from mechvrp.models import VLM
     from mechvrp.models.tokens import Positions
-    from mechvrp.tracing.activations import Activations
 
 __all__ = ["ablation_curve"]
 
@@ -91,20 +103,21 @@ def ablation_curve(
         probe_site: hook name of what it reads; by default the ranking's.
         probe_images: ids of the images it was fitted on.
         chance: accuracy of chance for the bottleneck index, of all tasks or by the samples' task; by default
-            0.5 of yes/no questions and else the commonest right answer's share (`chance_levels`).
+            the commonest right answer's share, of yes/no questions at least 0.5 (`chance_levels`).
         answer_tokens: tokens of each clean answer, where they are known; else two tokens are generated.
         reading: how yes/no answers are read (``mechvrp.data.score``). Under the official reading of POPE
             whatever is not a no counts as a yes, so a broken answer can be right.
         seed: of draws, donors and resampling.
-        n_resamples: bootstrap resamples.
+        n_resamples: bootstrap resamples, at least 20.
         batch_size: examples a sweep.
         force: evaluate even on images that the ranking or the probe was made from.
         progress: show a bar.
 
     Raises:
-        InputError: a ranking of other weights or of the evaluation's images, ``ks``, ``draws``, ``sets``,
-            ``mode``, ``over``, labels or ``chance`` that do not fit, samples without image ids; all before
-            the model runs.
+        InputError: a ranking of other weights or of the evaluation's images, samples without answers or
+            image ids, ``ks``, ``draws``, ``sets``, ``mode``, ``over``, ``positions``, ``reading``, numbers,
+            labels (``"all"`` and ``"split: ..."`` are taken) or ``chance`` that do not fit; all before the
+            model runs.
         ShapeError, SiteError: a ranking or probe of another width, or of a layer the model does not have.
         UnavailableError: no clean answer is one token long.
         NumericalError: an ablation gave NaN or infinite logits.
@@ -113,22 +126,32 @@ def ablation_curve(
         >>> curve = mechvrp.ablation_curve(model, heldout, ranking, draws=199)    # doctest: +SKIP
         >>> curve.bottleneck["random"], curve.smallest_k()                         # doctest: +SKIP
     """
-    samples = [dataset] if isinstance(dataset, Sample) else list(dataset)
+    samples = check_samples(dataset)
+    if not isinstance(ranking, Ranking):
+        raise InputError(
+            f"ranking must be a mechvrp.circuits.Ranking (mechvrp.rank_units makes one); got {ranking!r:.60}"
+        )
     chosen = chosen_sets(sets)
-    check_samples(samples)
+    draws = whole("draws", draws, 1)
+    seed = whole("seed", seed, 0)
+    n_resamples = whole("n_resamples", n_resamples, LEAST_RESAMPLES)
+    batch_size = whole("batch_size", batch_size, 1)
+    check_reading(reading)
+    check_positions(positions, samples)
+    check_evaluated(samples)
     ranking.check(model, samples, force=force)
     sizes = checked_ks(ranking, ks)
-    if draws < 1:
-        raise InputError(
-            f"draws={draws}; expected at least 1: a curve without random sets shows nothing"
-        )
     levels = chance_levels(samples, chance)
     by_task = labelled("tasks", tasks, samples)
     by_split = None if split is None else labelled("split", split, samples)
-    if answer_tokens is not None and len(answer_tokens) != len(samples):
-        raise InputError(
-            f"answer_tokens has {len(answer_tokens)} counts for {len(samples)} samples"
-        )
+    if answer_tokens is not None:
+        answer_tokens = integers("answer_tokens", answer_tokens)
+        if len(answer_tokens) != len(samples):
+            raise InputError(
+                f"answer_tokens has {len(answer_tokens)} counts for {len(samples)} samples"
+            )
+    if over is not None and not isinstance(over, Activations):
+        over = check_samples(over)
     read = None
     if probe is not None:
         read = probe_reading(model, ranking, probe, probe_site, probe_images, samples, force=force)

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 from mechvrp.errors import InputError
+from mechvrp.models.tokens import integers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,8 +151,9 @@ def ranking_agreement(
         InputError: rankings of other sites or, unless forced, other weights; ``ks`` or ``p`` out of range.
     """
     _check_same(one, other, force)
+    _check_persistence(p)
     n = len(one.scores)
-    sizes = _default_ks(n) if ks is None else tuple(int(k) for k in ks)
+    sizes = _default_ks(n) if ks is None else integers("ks", ks)
     if not sizes or not all(1 <= k <= n for k in sizes):
         raise InputError(f"ks={sizes}; expected sizes from 1 to {n}, the units of these rankings")
     orders = one.order, other.order
@@ -190,6 +192,8 @@ def compare_rankings(
     Raises:
         InputError: fewer than two, or as `ranking_agreement`.
     """
+    if not isinstance(rankings, Mapping):
+        raise InputError(f"give rankings by name, as {{'a': ranking}}; got {rankings!r:.60}")
     if len(rankings) < 2:
         raise InputError(f"{len(rankings)} rankings; expected at least two to compare")
     pairs = {
@@ -241,14 +245,26 @@ def rank_biased_overlap(
 
 
 def _rbo(overlap: np.ndarray, p: float) -> float:
-    if not 0 < p < 1:
-        raise InputError(f"p={p}; expected a persistence within 0 and 1")
+    _check_persistence(p)
     weights = p ** np.arange(1, len(overlap) + 1)
     found = overlap[-1] * weights[-1] + (1 - p) / p * float(overlap @ weights)
     return min(1.0, float(found))
 
 
+def _check_persistence(p: object) -> None:
+    number = isinstance(p, int | float | np.number) and not isinstance(p, bool)
+    if not number or not 0 < float(p) < 1:  # type: ignore[arg-type]
+        raise InputError(f"p={p!r}; expected a persistence within 0 and 1")
+
+
 def _check_same(one: Ranking, other: Ranking, force: bool) -> None:
+    from mechvrp.circuits.ranking import Ranking
+
+    for given in (one, other):
+        if not isinstance(given, Ranking):
+            raise InputError(
+                f"rankings are compared (mechvrp.rank_units); got {given!r:.60} ({type(given).__name__})"
+            )
     if one.sites != other.sites or one.scores.shape != other.scores.shape:
         raise InputError(
             f"rankings of the same units are compared; one is of {len(one.scores)} units of "

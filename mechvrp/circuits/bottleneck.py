@@ -12,7 +12,7 @@ from mechvrp.errors import InputError
 from mechvrp.statistics import Estimate
 from mechvrp.statistics.drawn import not_narrower
 
-__all__ = ["area_between", "bottleneck_index", "index_resamples", "index_value"]
+__all__ = ["area_between", "below_chance", "bottleneck_index", "index_resamples", "index_value"]
 
 
 def bottleneck_index(
@@ -26,12 +26,16 @@ def bottleneck_index(
     """Mean over k > 0 of (accuracy under random k - accuracy under top k) / (clean accuracy - chance).
 
     0: the ranked units matter as random ones do; 1: without them nothing above chance is left, without random
-    ones everything is. Every k of the ladder counts the same, so compare indices of like ladders (as shares
-    of the layer). The interval resamples images and draws together, numerator and denominator in the same
-    resamples; it is nowhere narrower than Bonett and Price's of the numerator. Chance is taken as known.
-    Simulated, it covers 95 % of the time with 20 draws or more and 93 % with ten. It is of these top units
-    against random ones: any fixed set of units has an index other than 0. Whether the *ranking* is better
-    than chance is what ``excess_p`` and ``curve_p`` test.
+    ones everything is. Accuracy below chance (a broken model's, which answers nothing) counts as chance, at
+    each k, of the top as of the control, in resamples too: what lies below carries no information. So the
+    index is above 1 only where random sets raise accuracy over the clean one.
+
+    Every k of the ladder counts the same, so compare indices of like ladders (as shares of the layer). The
+    interval resamples images and draws together, numerator and denominator in the same resamples; it is
+    nowhere narrower than Bonett and Price's of the numerator. Chance is taken as known. Simulated, it covers
+    95 % of the time with 20 draws or more and 93 % with ten. It is of these top units against random ones:
+    any fixed set of units has an index other than 0. Whether the *ranking* is better than chance is what
+    ``excess_p`` and ``curve_p`` test.
 
     Args:
         outcomes: of a curve (``curve.outcomes``).
@@ -76,18 +80,32 @@ def index_value(outcomes: CurveOutcomes, inside: np.ndarray, control: str) -> fl
     return float(_gaps(outcomes, inside, control).mean() / room)
 
 
+def below_chance(outcomes: CurveOutcomes, control: str = "random") -> list[tuple[str, int, float]]:
+    """Where accuracy is below chance and counts as chance: set, k, accuracy; over all examples."""
+    inside, ks = outcomes.part("all"), outcomes.above
+    chance = float(outcomes.chance.mean())
+    found = []
+    for name, mean in zip(("top", control), _rows(outcomes, inside, control), strict=True):
+        for k, accuracy in zip(np.array(outcomes.ks)[ks].tolist(), mean.mean(1), strict=True):
+            if accuracy < chance - 1e-9:
+                found.append((name, k, float(accuracy)))
+    return found
+
+
 def index_resamples(
     outcomes: CurveOutcomes, inside: np.ndarray, control: str, crossed: Crossed
 ) -> np.ndarray:
     """The index in every resample, ``[resample]``."""
     ks = _above(outcomes)
-    top = outcomes.values["accuracy"]["top"][0][np.ix_(ks, inside)].astype(float).mean(0)
-    drawn = crossed.drawn(outcomes.control(control)[:, ks][:, :, inside]).mean(1)
+    top = crossed.means(outcomes.values["accuracy"]["top"][0][np.ix_(ks, inside)].astype(float))
+    drawn = crossed.drawn(outcomes.control(control)[:, ks][:, :, inside])
+    level = crossed.means(outcomes.chance[inside])[:, None]
+    gaps = np.maximum(drawn, level) - np.maximum(top, level)
     clean = outcomes.clean["accuracy"][inside].astype(float) - outcomes.chance[inside]
     room = crossed.means(clean)
     # A resample of few images at chance has no ratio; accuracy above chance was asked for, so it is rare.
     room = np.where(room > 0, room, np.nan)
-    return np.asarray((drawn - crossed.means(top)) / room)
+    return np.asarray(gaps.mean(1) / room)
 
 
 def area_between(
@@ -140,11 +158,25 @@ def _above(outcomes: CurveOutcomes) -> np.ndarray:
 
 
 def _gaps(outcomes: CurveOutcomes, inside: np.ndarray, control: str) -> np.ndarray:
-    """``[example]``, accuracy under the control minus under the top, mean over k > 0."""
+    """``[example]``, accuracy under the control minus under the top, mean over k > 0.
+
+    At a k where one of them is below chance over these examples, an example has its task's chance for it.
+    """
+    chance = outcomes.chance[inside]
+    top, random = (
+        np.where(rows.mean(1, keepdims=True) < chance.mean(), chance, rows)
+        for rows in _rows(outcomes, inside, control)
+    )
+    return np.asarray((random - top).mean(axis=0))
+
+
+def _rows(
+    outcomes: CurveOutcomes, inside: np.ndarray, control: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """``[k, example]``, accuracy under the top and (mean over draws) under the control, k above 0."""
     ks = _above(outcomes)
-    top = outcomes.values["accuracy"]["top"][0][np.ix_(ks, inside)]
-    random = outcomes.control(control)[:, ks][:, :, inside]
-    return np.asarray((random.mean(axis=0) - top).mean(axis=0))
+    top = outcomes.values["accuracy"]["top"][0][np.ix_(ks, inside)].astype(float)
+    return top, outcomes.control(control)[:, ks][:, :, inside].mean(axis=0)
 
 
 def _percent(found: Estimate, scale: float) -> Estimate:

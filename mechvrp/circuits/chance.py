@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +21,8 @@ def chance_levels(
 
     Args:
         samples: the evaluation's.
-        chance: of all tasks, or by task; None: 0.5 where a task's right answers are yes and no, and else the
-            share of its commonest right answer among these samples.
+        chance: of all tasks, or by task; None: the share of a task's commonest right answer among these
+            samples, which a model that always says it has; of yes and no at least 0.5.
 
     Raises:
         InputError: a level outside [0, 1), or a task without one.
@@ -33,9 +34,9 @@ def chance_levels(
     elif isinstance(chance, Mapping):
         if missing := [name for name in names if name not in chance]:
             raise InputError(f"chance has no level for the tasks {', '.join(missing)}")
-        known = {name: float(chance[name]) for name in names}
+        known = {name: _level(chance[name]) for name in names}
     else:
-        known = dict.fromkeys(names, float(chance))
+        known = dict.fromkeys(names, _level(chance))
     for name, level in known.items():
         if not 0 <= level < 1 and not (chance is None and level == 1):
             raise InputError(f"chance is a share from 0 to below 1; task {name!r} has {level}")
@@ -44,6 +45,13 @@ def chance_levels(
 
 def _constant(answers: Sequence[str]) -> float:
     plain = [answer.strip().lower() for answer in answers]
-    if {*plain} <= {"yes", "no"}:
-        return 0.5
-    return Counter(plain).most_common(1)[0][1] / len(plain)
+    commonest = Counter(plain).most_common(1)[0][1] / len(plain)
+    return max(0.5, commonest) if {*plain} <= {"yes", "no"} else commonest
+
+
+def _level(given: Any) -> float:
+    if isinstance(given, bool) or not isinstance(given, int | float | np.number):
+        raise InputError(
+            f"chance is a share from 0 to below 1, or one by the samples' task; got {given!r:.60}"
+        )
+    return float(given)

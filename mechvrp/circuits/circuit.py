@@ -14,6 +14,7 @@ from mechvrp.circuits.nodes import LOGITS, CircuitEdge, CircuitNode, circuit_nod
 from mechvrp.circuits.stand_ins import CircuitMode, StandIns
 from mechvrp.errors import InputError
 from mechvrp.models import fingerprint
+from mechvrp.store.atomic import write_atomically
 from mechvrp.store.json_files import plain, read_object
 
 if TYPE_CHECKING:
@@ -91,12 +92,13 @@ class Circuit:
         made.check(model)
         return made
 
-    def check(self, model: VLM, *, same_weights: bool = False) -> None:
+    def check(self, model: VLM, *, same_weights: bool | None = None) -> None:
         """Raise unless the circuit fits this model.
 
         Args:
             model: any of the circuit's family that has its layers and heads.
-            same_weights: the very model it was found in.
+            same_weights: whether the model must be the very one it was found in; None: where the circuit
+                has neurons or residual dimensions, whose numbers mean nothing in other weights.
 
         Raises:
             InputError: another family, number of layers or heads, or other weights.
@@ -115,10 +117,16 @@ class Circuit:
             )
         for node in self.nodes:
             node.check(model)
-        if same_weights and self.fingerprint and self.fingerprint != fingerprint(model):
+        units = any(node.component in ("neurons", "resid_post") for node in self.nodes)
+        strict = units if same_weights is None else same_weights
+        if strict and self.fingerprint and self.fingerprint != fingerprint(model):
+            why = (
+                ": its neurons or dimensions are others there. Give same_weights=False for weights "
+                "trained on from the same ones"
+            )
             raise InputError(
                 f"the circuit was found in {self.model} (fingerprint {self.fingerprint}), and this is "
-                f"{model.name} ({fingerprint(model)})"
+                f"{model.name} ({fingerprint(model)}){why if same_weights is None else ''}"
             )
 
     def edits(
@@ -130,6 +138,7 @@ class Circuit:
         reference: Any = None,
         ablate: Ablated = "rest",
         pooled: bool = False,
+        same_weights: bool | None = None,
     ) -> Edits:
         """Interventions that ablate everything else, or the circuit; for a trace or a sweep of the batch.
 
@@ -144,12 +153,13 @@ class Circuit:
                 circuit names some, the others (other positions, other dimensions). ``"circuit"``: the
                 circuit's nodes.
             pooled: of means: not at the same position, but over image tokens, last tokens, other text.
+            same_weights: as `check`.
 
         Raises:
             InputError, SiteError: the circuit does not fit the model, the mode not the reference, or the
                 batches are not aligned.
         """
-        self.check(model)
+        self.check(model, same_weights=same_weights)
         return node_edits(StandIns(model, batch, mode, reference, pooled), self.nodes, ablate)
 
     def complement(self, model: VLM) -> Circuit:
@@ -214,7 +224,8 @@ class Circuit:
         """The circuit's proof on other pairs, or in another model of its family (`prove_circuit`).
 
         Args:
-            model: of the family, with the circuit's layers and heads.
+            model: of the family, with the circuit's layers and heads; of the same weights where the
+                circuit has neurons or residual dimensions (``same_weights=False`` allows others).
             pairs: made with this model.
             options: of `prove_circuit`.
         """
@@ -223,7 +234,16 @@ class Circuit:
         return prove_circuit(self, model, pairs, **options)
 
     def save(self, path: str | Path) -> None:
-        """Write it as JSON."""
+        """Write it as JSON, in one step: no half-written file is left.
+
+        Raises:
+            InputError: the folder does not exist.
+        """
+        target = Path(path)
+        if not target.parent.is_dir():
+            raise InputError(
+                f"{target.parent} is not a folder; make it before saving {target.name} there"
+            )
         held = {
             "format": _FORMAT,
             "model": self.model,
@@ -243,7 +263,7 @@ class Circuit:
             "settings": dict(self.settings),
         }
         text = json.dumps(plain(held, "circuit"), indent=1, ensure_ascii=False)
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        write_atomically(target, lambda file: file.write_text(text + "\n", encoding="utf-8"))
 
     @classmethod
     def load(cls, path: str | Path) -> Circuit:

@@ -12,8 +12,10 @@ from mechvrp.circuits.nodes import CircuitNode
 from mechvrp.circuits.pairs import Pairs
 from mechvrp.circuits.stand_ins import CircuitMode, StandIns
 from mechvrp.errors import InputError, NumericalError
+from mechvrp.models import fingerprint
 from mechvrp.patching.measures import one_measure
 from mechvrp.patching.sweeping import MEMORY, sweep
+from mechvrp.statistics import Estimate, group_bootstrap_all
 
 if TYPE_CHECKING:
     from mechvrp.models import VLM
@@ -35,7 +37,8 @@ class CircuitRuns:
         pooled: of means, as `Circuit.edits`.
 
     Raises:
-        InputError: pairs of another model, an unusable measure, or mode and reference that do not fit.
+        InputError: pairs of another model or of one image, an unusable measure, or mode and reference
+            that do not fit.
     """
 
     def __init__(
@@ -51,6 +54,11 @@ class CircuitRuns:
         progress: bool = False,
     ) -> None:
         check_pairs(model, pairs)
+        if pairs.n_groups < 2:
+            raise InputError(
+                "circuits are judged by resampling images, and these pairs are of one: give pairs of at "
+                "least two images"
+            )
         self.name, chosen = one_measure(measure, "a circuit", of_logits=True)
         self.measure = {self.name: chosen}
         self.model, self.pairs, self.mode = model, pairs, mode
@@ -68,6 +76,8 @@ class CircuitRuns:
             self._stand_ins = [first.beside(part.clean) for part in pairs]
         self.need(())
         self._full: np.ndarray | None = None
+        self._known: dict[tuple[Ablated, frozenset[CircuitNode]], np.ndarray] = {}
+        self._total: Estimate | None = None
 
     def need(self, nodes: _Nodes) -> None:
         """Have means at hand for sets of these nodes, so that a reference that lacks them is refused now.
@@ -91,10 +101,22 @@ class CircuitRuns:
     ) -> np.ndarray:
         """The measure under each set of nodes, ``[set, example]``.
 
+        A set is run once: what comes again, in this call or a later one, has the very same values.
+
         Raises:
             NumericalError: NaN or infinite logits.
         """
         which = [ablate] * len(sets) if isinstance(ablate, str) else list(ablate)
+        keys = [(how, frozenset(nodes)) for how, nodes in zip(which, sets, strict=True)]
+        new = [key for key in dict.fromkeys(keys) if key not in self._known]
+        if new or self._full is None:
+            values = self._run([nodes for _, nodes in new], [how for how, _ in new])
+            self._known.update(zip(new, values, strict=True))
+        return (
+            np.stack([self._known[key] for key in keys]) if keys else np.empty((0, len(self.pairs)))
+        )
+
+    def _run(self, sets: Sequence[_Nodes], which: Sequence[Ablated]) -> np.ndarray:
         found, full = [], []
         for part, stand_ins in zip(self.pairs, self._stand_ins, strict=True):
             variants = [
@@ -114,19 +136,52 @@ class CircuitRuns:
                 raise NumericalError(f"{len(failed)} of {len(sets)} circuits failed: {failed[0]}")
             found.append(ran[self.name].values[: len(sets)].astype(np.float64))
             full.append(ran[f"base_{self.name}"].values.astype(np.float64))
-        self._full = np.concatenate(full)
+        if self._full is None:
+            self._full = np.concatenate(full)
         return np.concatenate(found, axis=-1)
 
-    def shares(self, sets: Sequence[_Nodes], ablate: Ablated = "rest") -> np.ndarray:
-        """Faithfulness of each set, ``[set]``: `shares` of the means over pairs."""
-        values = self.run([*sets, ()], ablate=[*[ablate] * len(sets), "rest"])
-        total = self.full.mean() - values[-1].mean()
-        if total == 0:
+    @property
+    def empty(self) -> np.ndarray:
+        """The measure with all heads and MLPs ablated, ``[example]``."""
+        return self.run([()])[0]
+
+    def total(self, *, n_resamples: int = 2000, seed: int = 0) -> Estimate:
+        """What there is to share out: the mean of ``full - empty``, with an interval over images.
+
+        Raises:
+            InputError: it is not told from 0, or negative.
+        """
+
+        def mean(values: np.ndarray, *, weights: np.ndarray) -> dict[str, np.ndarray]:
+            return {"total": weights @ values / weights.sum(-1)}
+
+        found = group_bootstrap_all(
+            mean, self.full - self.empty, groups=list(self.pairs.groups), n_resamples=n_resamples,
+            seed=seed,
+        )["total"]  # fmt: skip
+        if found.high < 0:
             raise InputError(
-                f"{self.name} is the same with everything ablated ({self.mode}) as in the whole model: "
-                "there is nothing for a circuit to explain in these pairs"
+                f"ablating everything ({self.mode}) raises {self.name}, by {-found.value:.3g} on average: "
+                "what a circuit explains is what the model does for the answer. Are targets and foils "
+                "swapped?"
             )
-        return np.asarray((values[:-1].mean(-1) - values[-1].mean()) / total)
+        if found.low <= 0:
+            raise InputError(
+                f"ablating everything ({self.mode}) changes {self.name} by {found}: not told from 0, so "
+                "there is no share of it. Give more pairs, or pairs whose answers differ more"
+            )
+        return found
+
+    def shares(self, sets: Sequence[_Nodes], ablate: Ablated = "rest") -> np.ndarray:
+        """Faithfulness of each set, ``[set]``: `shares` of the means over pairs.
+
+        Raises:
+            InputError: as `total`.
+        """
+        values = self.run(sets, ablate)
+        if self._total is None:
+            self._total = self.total()
+        return np.asarray((values.mean(-1) - self.empty.mean()) / self._total.value)
 
 
 def shares(
@@ -158,4 +213,9 @@ def check_pairs(model: VLM, pairs: Any) -> None:
     if pairs.model != model.name:
         raise InputError(
             f"the pairs were encoded for {pairs.model}, and this is {model.name}: encode them with it"
+        )
+    if pairs.fingerprint and pairs.fingerprint != fingerprint(model):
+        raise InputError(
+            f"the pairs were encoded and answered by other weights of {pairs.model} (fingerprint "
+            f"{pairs.fingerprint}) than these ({fingerprint(model)}): encode them with this model"
         )

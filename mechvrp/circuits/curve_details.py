@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -50,8 +51,11 @@ class Contrast:
         control: ``"random"`` or ``"matched"``.
         excess: the set's change minus the control's mean change, paired; accuracy in percentage points. The
             interval resamples images and draws.
-        p: rank of the set among the draws, the set itself counted as one: one-sided, lower than chance.
+        p: rank of the set among the draws, the set itself counted as one, on the side that ``tail`` names.
         q: p, Benjamini-Hochberg over k.
+        tail: ``"lower"``: the claim is that the set lowers the measure more than random units do;
+            ``"upper"``, of the bottom units, which speak against a right answer: that it lowers it less, or
+            raises it.
     """
 
     part: str
@@ -62,6 +66,7 @@ class Contrast:
     excess: Estimate
     p: float
     q: float
+    tail: Literal["lower", "upper"] = "lower"
 
 
 def set_points(outcomes: CurveOutcomes, *, seed: int, n_resamples: int) -> tuple[SetPoint, ...]:
@@ -143,7 +148,9 @@ def _contrast(
     excess = crossed.estimate(scale * value, scale * resampled, draws=True)
     if names[1] == "accuracy":
         excess = not_narrower(excess, own - control.mean(axis=0, dtype=float))
-    return Contrast(*names, excess=excess, p=rank_p(float(own.mean()), draws), q=1.0)
+    tail: Literal["lower", "upper"] = "upper" if names[2] == "bottom" else "lower"
+    p = rank_p(float(own.mean()), draws, tail)
+    return Contrast(*names, excess=excess, p=p, q=1.0, tail=tail)
 
 
 def _scale(measure: str) -> float:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mechvrp.circuits.curve_checks import check_loaded, count, estimate, number, text
 from mechvrp.circuits.curve_details import Contrast, SetPoint
 from mechvrp.circuits.curve_outcomes import CurveOutcomes
 from mechvrp.circuits.curve_results import AblationCurve, AblationPoint
 from mechvrp.errors import InputError, RunFolderError
-from mechvrp.statistics import Estimate
 from mechvrp.store.atomic import write_atomically
 from mechvrp.store.json_files import plain, read_object
 
@@ -22,6 +23,8 @@ __all__ = ["load_curve", "save_curve"]
 
 _KIND = "mechvrp ablation curve"
 _VERSION = 1
+#: Bits of one outcome.
+_BITS = {"bits": 1, "float32": 32}
 
 
 def save_curve(curve: AblationCurve, path: Path) -> Path:
@@ -47,34 +50,35 @@ def load_curve(path: Path) -> AblationCurve:
             f"{_KIND!r} of version {_VERSION}"
         )
     try:
-        return AblationCurve(
+        curve = AblationCurve(
             points=_points(held["points"]),
             task_points={name: _points(rows) for name, rows in held["task_points"].items()},
-            curve_p=held["curve_p"],
-            clean_accuracy=Estimate(**held["clean_accuracy"]),
-            draws=held["draws"],
-            units=held["units"],
-            site=held["site"],
-            seed=held["seed"],
-            n_resamples=held["n_resamples"],
+            curve_p={name: number(p, "curve_p", none=True) for name, p in held["curve_p"].items()},
+            clean_accuracy=estimate(held["clean_accuracy"]),
+            draws=count(held["draws"], "draws"),
+            units=None if held["units"] is None else count(held["units"], "units"),
+            site=text(held["site"], "site"),
+            seed=count(held["seed"], "seed"),
+            n_resamples=count(held["n_resamples"], "n_resamples"),
             split_points={name: _points(rows) for name, rows in held["split_points"].items()},
             sets=tuple(
-                SetPoint(**{**row, "change": Estimate(**row["change"])}) for row in held["sets"]
+                SetPoint(**{**row, "change": estimate(row["change"])}) for row in held["sets"]
             ),
             contrasts=tuple(
-                Contrast(**{**row, "excess": Estimate(**row["excess"])})
-                for row in held["contrasts"]
+                Contrast(**{**row, "excess": estimate(row["excess"])}) for row in held["contrasts"]
             ),
-            matched_p=held["matched_p"],
-            area={name: Estimate(**row) for name, row in held["area"].items()},
-            bottleneck={name: Estimate(**row) for name, row in held["bottleneck"].items()},
-            bottleneck_gap=held["bottleneck_gap"],
+            matched_p={name: number(p, "matched_p") for name, p in held["matched_p"].items()},
+            area={name: estimate(row) for name, row in held["area"].items()},
+            bottleneck={name: estimate(row) for name, row in held["bottleneck"].items()},
+            bottleneck_gap=text(held["bottleneck_gap"], "bottleneck_gap"),
             outcomes=None if held["outcomes"] is None else _read_outcomes(held["outcomes"]),
-            settings=held["settings"],
-            notes=tuple(held["notes"]),
+            settings=dict(held["settings"]),
+            notes=tuple(text(note, "a note") for note in held["notes"]),
         )
+        check_loaded(curve)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunFolderError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+    return curve
 
 
 def _plain(value: Any) -> Any:
@@ -91,7 +95,7 @@ def _points(rows: list[dict[str, Any]]) -> tuple[AblationPoint, ...]:
     for row in rows:
         made: dict[str, Any] = dict(row)
         for name in ("accuracy", "change", "random_change", "excess"):
-            made[name] = Estimate(**row[name])
+            made[name] = estimate(row[name])
         made["random_range"] = tuple(row["random_range"])
         found.append(AblationPoint(**made))
     return tuple(found)
@@ -119,7 +123,14 @@ def _outcomes(given: CurveOutcomes | None) -> dict[str, Any] | None:
 
 def _read_outcomes(held: dict[str, Any]) -> CurveOutcomes:
     def array(name: str, dtype: Any) -> np.ndarray | None:
-        return None if held[name] is None else np.array(held[name], dtype=dtype)
+        if held[name] is None:
+            return None
+        # As it stands there: a number is not made into text, nor text into a number.
+        kinds = (str,) if dtype is str else (int, float)
+        flat = np.array(held[name], dtype=object).ravel()
+        if bad := [x for x in flat if not isinstance(x, kinds) or isinstance(x, bool)]:
+            raise ValueError(f"{name} holds {bad[0]!r:.40}")
+        return np.array(held[name], dtype=dtype)
 
     images, tasks, chance = array("images", str), array("tasks", str), array("chance", float)
     if images is None or tasks is None or chance is None:
@@ -156,9 +167,17 @@ def _packed(value: np.ndarray) -> dict[str, Any]:
 
 
 def _unpacked(held: dict[str, Any]) -> np.ndarray:
-    raw, shape = base64.b64decode(held["base64"], validate=True), tuple(held["shape"])
-    if held["kind"] == "bits":
-        count = int(np.prod(shape))
-        bits = np.unpackbits(np.frombuffer(raw, np.uint8), count=count)
-        return bits.astype(bool).reshape(shape)
+    raw = base64.b64decode(held["base64"], validate=True)
+    shape = tuple(count(size, "a shape") for size in held["shape"])
+    size, kind = math.prod(shape), held["kind"]
+    if kind not in _BITS:
+        raise ValueError(f"outcomes are {' or '.join(_BITS)}; found {kind!r:.40}")
+    # Fewer bytes than that would be filled up with wrong answers, more would be left out.
+    if len(raw) != -(-size * _BITS[kind] // 8):
+        raise ValueError(f"outcomes of shape {shape} are not {len(raw)} bytes of {kind}")
+    if kind == "bits":
+        bits = np.unpackbits(np.frombuffer(raw, np.uint8))
+        if bits[size:].any():
+            raise ValueError(f"outcomes of shape {shape} have right answers behind their end")
+        return bits[:size].astype(bool).reshape(shape)
     return np.frombuffer(raw, "<f4").astype(np.float32).reshape(shape)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mechvrp.circuits.bottleneck import area_between, bottleneck_index
+from mechvrp.circuits.bottleneck import area_between, below_chance, bottleneck_index
 from mechvrp.circuits.curve_details import contrasts_of, set_points
 from mechvrp.circuits.curve_outcomes import CurveOutcomes
 from mechvrp.circuits.curve_results import AblationCurve
@@ -94,6 +94,12 @@ def _told(curve: AblationCurve, outcomes: CurveOutcomes) -> list[str]:
         found.append(
             f"{curve.draws} draws: the smallest p against random sets is {least:.3g}, so q can reach 0.05 only "
             f"where several k stand out; for a single one of {tests} give at least {20 * tests - 1} draws"
+        )
+    if tests and (low := below_chance(outcomes)):
+        level = float(outcomes.chance.mean())
+        found.append(
+            f"accuracy is below chance ({level:.3g}), and counts as chance in the bottleneck index, under "
+            + ", ".join(f"{name} {k} ({accuracy:.3g})" for name, k, accuracy in low)
         )
     if outcomes.norm_ratio is not None and tests:
         assert outcomes.shared is not None

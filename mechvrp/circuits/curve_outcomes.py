@@ -9,7 +9,7 @@ import numpy as np
 
 from mechvrp.errors import InputError
 
-__all__ = ["DRAWN", "MEASURES_OF_CURVES", "SETS", "CurveOutcomes"]
+__all__ = ["DRAWN", "MEASURES_OF_CURVES", "SETS", "CurveOutcomes", "check_labels"]
 
 #: Sets of units that an ablation curve can take away.
 SETS = {
@@ -29,6 +29,21 @@ MEASURES_OF_CURVES = {
 }
 
 
+def check_labels(name: str, labels: np.ndarray) -> None:
+    """Refuse names of tasks or splits that parts of a curve have themselves.
+
+    Raises:
+        InputError: a label "all", or one that begins with "split: ".
+    """
+    for label in map(str, np.unique(labels)):
+        if label == "all" or label.startswith("split: "):
+            raise InputError(
+                f"{name} holds the name {label!r}, which curves use for "
+                + ("all examples together" if label == "all" else "their splits")
+                + f": give {name} other names"
+            )
+
+
 @dataclass(frozen=True, eq=False)
 class CurveOutcomes:
     """Every example under every set; singles (top, bottom, least) have one draw.
@@ -43,6 +58,10 @@ class CurveOutcomes:
         chance: ``[example]``, the accuracy of chance on the example's task.
         norm_ratio: ``[draw, k]`` of the matched sets, their norm divided by the top's; None without them.
         shared: ``[k]``, share of a matched set's units that are the top's own, mean over draws.
+
+    Raises:
+        ShapeError: arrays that do not fit each other, or of another dtype.
+        InputError: ``ks``, names or numbers that cannot be of a curve.
     """
 
     ks: tuple[int, ...]
@@ -56,6 +75,11 @@ class CurveOutcomes:
     norm_ratio: np.ndarray | None = None
     shared: np.ndarray | None = None
     _parts: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        from mechvrp.circuits.curve_outcome_checks import check_outcomes
+
+        check_outcomes(self)
 
     @property
     def above(self) -> np.ndarray:

@@ -154,15 +154,17 @@ class AblationCurve:
         Columns: part, measure, set, k, share (of the units), draws, value, change with ``_low`` and
         ``_high`` (accuracy in pp), lowest and highest of the draws; and of sets that are compared with a
         control, for ``random`` and ``matched``: ``excess_<control>`` with ``_low`` and ``_high``,
-        ``p_<control>``, ``q_<control>``.
+        ``p_<control>``, ``q_<control>``, ``tail_<control>`` (which side p is of: ``"lower"``, or ``"upper"``
+        for the bottom units, which speak against a right answer).
         """
-        beside: dict[tuple[str, str, str, int], dict[str, float]] = {}
+        beside: dict[tuple[str, str, str, int], dict[str, Any]] = {}
         for one in self.contrasts:
             row = beside.setdefault((one.part, one.measure, one.set, one.k), {})
             name = f"excess_{one.control}"
             row |= {name: one.excess.value, f"{name}_low": one.excess.low}
             row |= {f"{name}_high": one.excess.high}
             row |= {f"p_{one.control}": one.p, f"q_{one.control}": one.q}
+            row[f"tail_{one.control}"] = one.tail
         return pd.DataFrame(
             [
                 {

@@ -99,15 +99,20 @@ def run_sets(
     for chunk in in_batches(samples, batch_size, progress, "ablating"):
         here = np.arange(done, done + len(chunk))
         done += len(chunk)
-        first = None
+        first = batch = None
         if answer_tokens is None:
-            first, one = _first_of_one(model, model.encode(chunk))
+            batch = model.encode(chunk)
+            batch.tokens.resolve(standing.positions)  # out of range: an error before the model runs
+            first, one = _first_of_one(model, batch)
         else:
             one = np.array([answer_tokens[int(i)] == 1 for i in here])
         long += int((~one).sum())
         if not one.any():
             continue
-        batch = model.encode([sample for sample, good in zip(chunk, one, strict=True) if good])
+        # Images are opened and encoded once, unless some are left out: then the padding can be another.
+        if batch is None or not one.all():
+            batch = model.encode([sample for sample, good in zip(chunk, one, strict=True) if good])
+            batch.tokens.resolve(standing.positions)
         values = standing.values(model, batch)
         edits = [ranking.edits(chosen, values, positions=standing.positions) for chosen in rows]
         scored = sweep_answers(model, batch, edits, read, more=more)

@@ -10,9 +10,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
+from mechvrp.circuits.curve_outcomes import check_labels
 from mechvrp.circuits.curve_results import AblationCurve, AblationPoint
 from mechvrp.errors import InputError, ShapeError
 from mechvrp.statistics import (
@@ -68,7 +70,8 @@ def analyse_ablation(
 
     Raises:
         ShapeError: shapes or dtypes do not fit each other.
-        InputError: ``ks`` is not ascending, or outcomes at k = 0 differ from the clean ones.
+        InputError: ``ks`` is not ascending, outcomes at k = 0 differ from the clean ones, or a task is called
+            "all" or "split: ...", which are names of a curve's own parts.
     """
     clean, top, random = np.asarray(clean), np.asarray(top), np.asarray(random)
     groups, tasks = np.asarray(groups), np.asarray(tasks).astype(str)
@@ -140,11 +143,25 @@ def _point(
     )
 
 
-def rank_p(top: float, draws: np.ndarray) -> float:
-    """Share of draws that lower accuracy at least as much as the top, the top itself counted as one."""
-    # One-sided: the claim is that the ranked units matter more, so accuracy is lower.
+def rank_p(
+    top: float, draws: np.ndarray, tail: Literal["lower", "upper", "two-sided"] = "lower"
+) -> float:
+    """Share of draws at least as extreme as a set's own value, the set itself counted as one.
+
+    Args:
+        top: the set's value.
+        draws: ``[draw]``, those of random sets.
+        tail: ``"lower"``, where units that matter lower the value; ``"upper"``, where they raise it (units
+            that speak against the answer); ``"two-sided"``: twice the smaller of both, at most 1.
+    """
     # 1e-9: equal counts of right answers must compare equal whatever the order of summation.
-    return (1 + int((draws <= top + 1e-9).sum())) / (1 + len(draws))
+    lower = (1 + int((draws <= top + 1e-9).sum())) / (1 + len(draws))
+    upper = (1 + int((draws >= top - 1e-9).sum())) / (1 + len(draws))
+    if tail == "two-sided":
+        return min(1.0, 2 * min(lower, upper))
+    if tail not in ("lower", "upper"):
+        raise InputError(f"tail is 'lower', 'upper' or 'two-sided'; got {tail!r}")
+    return lower if tail == "lower" else upper
 
 
 def _nothing(found: Estimate) -> Estimate:
@@ -224,6 +241,7 @@ def _check(
     for name, array in (("groups", groups), ("tasks", tasks)):
         if array.shape != (n,):
             raise ShapeError(f"{name} of shape {array.shape}; expected ({n},), one per example")
+    check_labels("tasks", tasks)
     if any(k < 0 for k in ks) or any(a >= b for a, b in itertools.pairwise(ks)):
         raise InputError(f"ks={ks}; expected distinct counts of units, 0 or more, ascending")
     if 0 in ks:

@@ -9,7 +9,7 @@ from mechvrp.circuits.circuit import Circuit
 from mechvrp.circuits.circuit_runs import CircuitRuns
 from mechvrp.circuits.edges import EdgeScores, edge_attribution
 from mechvrp.circuits.nodes import LOGITS, CircuitNode
-from mechvrp.circuits.pruning import Pruned, prune, shortest_prefix
+from mechvrp.circuits.pruning import Pruned, meets, prune, shortest_prefix
 from mechvrp.circuits.refining import Refined, refine_neurons
 from mechvrp.circuits.stand_ins import CircuitMode
 from mechvrp.errors import InputError
@@ -31,7 +31,7 @@ class Discovery:
     Attributes:
         circuit: what was found. Its edges among neurons are those of their MLPs, and left out.
         faithfulness: its share of the measure's difference on the pairs it was found on. Chosen to be
-            at least the target on these: `prove_circuit` on other images says what it is.
+            as near to 1 as the target on these: `prove_circuit` on other images says what it is.
         scores: of all edges.
         order: heads and MLPs as edges bring them in, most important first.
         curve: faithfulness of the first nodes of that order, by their number.
@@ -76,8 +76,11 @@ class Discovery:
         return pd.DataFrame(rows, columns=["step", "nodes", "faithfulness", "detail"])
 
     def __repr__(self) -> str:
+        above = ", above 1: what it leaves out works against the answer" * (
+            self.faithfulness > 1.005
+        )
         return (
-            f"Discovery({self.circuit!r}; faithfulness {self.faithfulness:.2f} on the "
+            f"Discovery({self.circuit!r}; faithfulness {self.faithfulness:.2f}{above} on the "
             f"{len(self.scores.groups)} pairs it was found on)"
         )
 
@@ -94,6 +97,7 @@ def discover_circuit(
     refine: float | None = None,
     mode: CircuitMode = "counterfactual",
     reference: Any = None,
+    pooled: bool = False,
     edge_share: float = 0.01,
     memory: int = MEMORY,
     progress: bool = False,
@@ -102,9 +106,12 @@ def discover_circuit(
 
     1. Edges are scored by attribution patching (`edge_attribution`), and bring heads and MLPs into an
        order, from the logits backwards. 2. Exact runs say how many of the first nodes of that order
-       reach the target; of twice as many 3. those are pruned that can go without falling below the
-       target, each circuit on the way run exactly. 4. With ``refine``, MLPs are given by their neurons
-       where fewer than half suffice.
+       meet the target; of twice as many 3. those are pruned that can go while the rest still meets it,
+       each circuit on the way run exactly. 4. With ``refine``, MLPs are given by their neurons where
+       fewer than half suffice.
+
+    A target of 0.9 is met from 0.9 to 1.1: a circuit above 1 leaves out what works against the answer,
+    and is as unlike the model as one as far below 1.
 
     Args:
         model: from ``mechvrp.load``.
@@ -112,25 +119,29 @@ def discover_circuit(
         measure: as `edge_attribution`.
         method: how edges are scored; there is one.
         steps: of integrated gradients; 1 for the gradient at the clean run.
-        target: faithfulness to be kept (`prove_circuit` defines it), in (0, 1].
-        budget: nodes of the order that pruning begins with; by default twice as many as reach the
+        target: faithfulness (`prove_circuit` defines it) to be as near to 1 as this; above 0, below 1.
+        budget: nodes of the order that pruning begins with; by default twice as many as meet the
             target.
-        refine: faithfulness that is to be kept by the circuit with neurons in the place of its MLPs, at
-            most the target; None: MLPs stay whole.
+        refine: faithfulness that is likewise to be met by the circuit with neurons in the place of its
+            MLPs, at most the target; None: MLPs stay whole.
         mode, reference: of the ablation of everything else, as `Circuit.edits`; with
             ``"counterfactual"`` the pairs' other side is the reference.
+        pooled: of means, as `Circuit.edits`.
         edge_share: edges of the circuit are those between its nodes whose scores are at least this
             share of the largest.
         memory, progress: as ``mechvrp.sweep``.
 
     Raises:
-        InputError: unusable pairs, measure or settings; or the target is not reached within the
-            budget.
+        InputError: unusable pairs, measure or settings; pairs of one image, or in which the ablation of
+            everything does not lower the measure by more than chance; or the target is not met
+            within the budget.
     """
     if method != "edge attribution":
         raise InputError(f"method is 'edge attribution'; got {method!r}")
-    if not 0 < target <= 1:
-        raise InputError(f"target is a faithfulness in (0, 1]; got {target}")
+    if not 0 < target < 1:
+        raise InputError(
+            f"target is a faithfulness above 0 and below 1, which no part of a model is exactly; got {target}"
+        )
     if refine is not None and not 0 < refine <= target:
         raise InputError(f"refine is a faithfulness in (0, {target:g}], the target; got {refine}")
     if budget is not None and budget < 1:
@@ -138,8 +149,8 @@ def discover_circuit(
     if not 0 <= edge_share <= 1:
         raise InputError(f"edge_share must be between 0 and 1; got {edge_share}")
     runs = CircuitRuns(
-        model, pairs, mode=mode, reference=reference, measure=measure, memory=memory,
-        progress=progress,
+        model, pairs, mode=mode, reference=reference, measure=measure, pooled=pooled,
+        memory=memory, progress=progress,
     )  # fmt: skip
     if refine is not None:
         runs.need([CircuitNode("neurons", layer, 0) for layer in range(model.n_layers)])
@@ -149,14 +160,15 @@ def discover_circuit(
         raise InputError("no edge carries anything in these pairs: their two sides run alike")
     size, curve = shortest_prefix(runs, order[:budget], target)
     if size is None:
-        best = max(curve, key=lambda k: curve[k])
+        best = min(curve, key=lambda k: abs(1 - curve[k]))
         raise InputError(
-            f"the first {len(order[:budget])} nodes by edge attribution do not reach a faithfulness of "
-            f"{target:g} (at most {curve[best]:.3f}, with {best}): give a larger budget or a lower target"
+            f"the first {len(order[:budget])} nodes by edge attribution, or fewer of them, do not reach a "
+            f"faithfulness between {target:g} and {2 - target:g} (nearest {curve[best]:.3f}, with {best}): "
+            "give a larger budget or a lower target"
         )
     begin = order[: budget or 2 * size]
     share = float(runs.shares([begin])[0])
-    if share < target:  # more nodes are not always more faithful
+    if not meets(share, target):  # more nodes are not always more faithful
         begin, share = order[:size], curve[size]
     nodes, pruned = prune(runs, begin, target)
     share = pruned[-1].faithfulness if pruned else share
@@ -177,6 +189,7 @@ def discover_circuit(
         budget=budget,
         refine=refine,
         mode=mode,
+        pooled=pooled,
         pairs=len(pairs),
         images=sorted(set(pairs.groups)),
         faithfulness=share,

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mechvrp.circuits.integration_results import FlowMethod, ImageFlow
-from mechvrp.errors import InputError, UnavailableError
+from mechvrp.errors import InputError, NumericalError, UnavailableError
 
 __all__ = ["FlowComparison", "compare_image_flows"]
 
@@ -82,7 +82,7 @@ def compare_image_flows(
         row: dict[str, Any] = {"model": name}
         try:
             found = flow.integration(what=what, threshold=threshold, n_resamples=n_resamples)
-        except UnavailableError as error:
+        except (UnavailableError, NumericalError) as error:
             rows.append(row | {"gap": str(error)})
             continue
         row |= {"layer": found.layer, "depth": found.depth, "low": found.low, "high": found.high}
@@ -123,7 +123,7 @@ def _difference(
     row |= {"low": np.nan, "high": np.nan, "paired": False, "n_groups": 0, "gap": ""}
     one, other = (flows[name].shares for name in (first, second))
     if one is None or other is None:
-        return row | {"gap": "one of the two has no patched pairs"}
+        return row | {"gap": "one of the two has no shares of the answer's change"}
     sides = ((one, flows[first].n_layers), (other, flows[second].n_layers))
     images = sorted({*one.images.tolist(), *other.images.tolist()})
     # Pairs that change the answer differ between models, so an image can have some in one model only.

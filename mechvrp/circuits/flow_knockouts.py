@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from mechvrp.circuits.drawn_controls import against_draws
 from mechvrp.circuits.integration_results import FlowPoint
 from mechvrp.patching.attention_edges import knockout
 from mechvrp.patching.causal import window_around
 from mechvrp.patching.image_draws import count_edges, patches_of_edges
 from mechvrp.patching.knockouts import EDGES, check_edge
 from mechvrp.patching.sweeping import sweep
-from mechvrp.statistics import Estimate, benjamini_hochberg, drawn_accuracy_change, group_means
+from mechvrp.statistics import (
+    Estimate,
+    benjamini_hochberg,
+    drawn_accuracy_change,
+    group_means,
+    paired_accuracy_change,
+)
 from mechvrp.tracing.caching import in_batches
 
 if TYPE_CHECKING:
@@ -80,7 +87,8 @@ def knockout_points(
             ``"probability"``, ``"logit"``.
         draws: of the control, averaged; 0: no control.
         reading: how yes/no answers are read.
-        seed, n_resamples: of draws, and of resampling images.
+        seed, n_resamples: of draws, and of resampling images (the control's intervals: draws too, of two or
+            more).
         batch_size, progress: of the runs.
 
     Raises:
@@ -172,18 +180,19 @@ def _mean_change(
     groups: np.ndarray,
     settings: dict[str, Any],
 ) -> FlowPoint:
-    columns = [cut - clean]
-    if control is not None:
-        beside = control.mean(axis=0) - clean
-        columns += [beside, columns[0] - beside]
-    found = group_means(np.stack(columns, axis=-1), groups, **settings)
+    change = cut - clean
+    mean, low, high = group_means(change, groups, **settings)
     n, n_groups = len(clean), len(np.unique(groups))
-    estimates = [
-        Estimate(float(m), float(low), float(high), n, n_groups, 0.95, "bootstrap by group")
-        for m, low, high in zip(*found, strict=True)
-    ]
-    named: dict[str, Any] = dict(zip(("value", "control", "lead"), estimates, strict=False))
-    return replace(point, **named)
+    value = Estimate(
+        float(mean), float(low), float(high), n, n_groups, 0.95, "bootstrap by group, percentile"
+    )
+    point = replace(point, value=value)
+    if control is None:
+        return point
+    beside, lead = against_draws(
+        change, control - clean, groups, over_draws=len(control) > 1, **settings
+    )
+    return replace(point, control=beside, lead=lead)
 
 
 def _accuracy_change(
@@ -194,12 +203,17 @@ def _accuracy_change(
     groups: np.ndarray,
     settings: dict[str, Any],
 ) -> FlowPoint:
-    beside = cut[None] if control is None else control
-    found = drawn_accuracy_change(clean, cut[None], beside, groups, **settings)
-    point = replace(point, value=found.change.change, p=found.change.p_value)
+    found = paired_accuracy_change(clean, cut, groups, **settings)
+    point = replace(point, value=found.change, p=found.p_value)
     if control is None:
         return point
-    return replace(point, control=found.control.change, lead=found.excess.change)
+    if len(control) == 1:  # nothing is known of other draws
+        one = drawn_accuracy_change(clean, cut[None], control, groups, **settings)
+        return replace(point, control=one.control.change, lead=one.excess.change)
+    beside, lead = against_draws(
+        cut - clean, control - clean, groups, over_draws=True, accuracy=True, **settings
+    )
+    return replace(point, control=beside, lead=lead)
 
 
 def _adjusted(points: list[FlowPoint]) -> list[FlowPoint]:

@@ -6,13 +6,26 @@ import itertools
 import math
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 
 from mechvrp.circuits.curves import rank_p
+from mechvrp.circuits.drawn_controls import against_draws
+from mechvrp.circuits.flow_checks import (
+    check_positions,
+    check_reading,
+    check_settings,
+    of_two_images,
+    whole,
+)
+from mechvrp.circuits.head_knockout_results import (
+    HeadKnockout,
+    HeadKnockoutPoint,
+    HeadSign,
+    Tail,
+)
 from mechvrp.circuits.ranking import Ranking
 from mechvrp.errors import InputError, NumericalError
 from mechvrp.models.tokens import integers
@@ -22,11 +35,10 @@ from mechvrp.patching.grids import values_of
 from mechvrp.patching.interventions import Edits, flatten
 from mechvrp.patching.sweeping import sweep
 from mechvrp.statistics import (
-    DrawnChange,
     Estimate,
     benjamini_hochberg,
-    drawn_accuracy_change,
     group_means,
+    paired_accuracy_change,
 )
 from mechvrp.tracing.caching import in_batches
 from mechvrp.tracing.sites import Site
@@ -36,70 +48,12 @@ if TYPE_CHECKING:
     from mechvrp.models import VLM
     from mechvrp.models.tokens import Positions
 
-__all__ = ["HeadKnockout", "HeadKnockoutPoint", "knock_out_heads"]
+__all__ = ["knock_out_heads"]
 
 _Heads = frozenset[tuple[int, int]]
 
 
-@dataclass(frozen=True)
-class HeadKnockoutPoint:
-    """What cutting the last position's attention to the image in the top k heads does.
-
-    Attributes:
-        k: heads.
-        heads: (layer, head) of each, most important first.
-        change: of the logit difference between the clean answer and its runner-up, mean over examples.
-        control: the same of the random sets, averaged over them.
-        excess: ``change`` minus ``control``, paired.
-        sets: random sets run, distinct from the top's.
-        exact: whether these are all sets there are.
-        p: share of the sets, the top's own among them, that lower the logit difference at least as much.
-        q: the same, Benjamini-Hochberg over k.
-        accuracy: changes of accuracy; None where samples have no right answers.
-    """
-
-    k: int
-    heads: tuple[tuple[int, int], ...]
-    change: Estimate
-    control: Estimate
-    excess: Estimate
-    sets: int
-    exact: bool
-    p: float
-    q: float
-    accuracy: DrawnChange | None
-
-
-@dataclass(frozen=True)
-class HeadKnockout:
-    """What `knock_out_heads` found.
-
-    Attributes:
-        model: its name.
-        method: how the heads were ranked.
-        points: one per k.
-        seed: of draws and resampling.
-    """
-
-    model: str
-    method: str
-    points: tuple[HeadKnockoutPoint, ...]
-    seed: int
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row per k.
-
-        Columns: k, heads; change, control and excess of the logit difference, accuracy, accuracy_control and
-        accuracy_excess in percentage points (NaN: no right answers), each with ``_low`` and ``_high``; p, q,
-        accuracy_p; sets, exact, n, n_groups.
-        """
-        return pd.DataFrame([_row(point) for point in self.points])
-
-    def plot(self) -> Any:
-        """The curve as a plotly figure (`mechvrp.plots.head_knockout_curve`)."""
-        from mechvrp.plots import head_knockout_curve
-
-        return head_knockout_curve(self)
+_TAILS: dict[HeadSign, Tail] = {"for": "lower", "against": "upper", "any": "two-sided"}
 
 
 def knock_out_heads(
@@ -109,7 +63,7 @@ def knock_out_heads(
     ks: Sequence[int] = (1, 2, 4),
     *,
     key: Positions = "image",
-    sign: Literal["any", "for", "against"] = "for",
+    sign: HeadSign = "for",
     draws: int = 200,
     reading: Literal["official", "strict"] = "strict",
     seed: int = 0,
@@ -121,8 +75,8 @@ def knock_out_heads(
     """Cut the last position's attention to the image in the top heads, and in as many random ones.
 
     Random sets have as many heads of each layer as the top has there. Where there are no more such sets than
-    ``draws``, all of them are run, and p is exact; it is never below one over the number of sets. What a head
-    no longer sees is made up for by what it does see, as in every knockout.
+    ``draws``, all of them are run, and p is exact; it is never below one over the number of sets (two over it
+    for ``sign="any"``). What a head no longer sees is made up for by what it does see, as in every knockout.
 
     Args:
         model: from ``mechvrp.load``.
@@ -131,55 +85,75 @@ def knock_out_heads(
         ks: numbers of heads, ascending from 1.
         key: what is no longer looked at.
         sign: which heads are the top: those that speak ``"for"`` the answer (whose cut should lower it), those
-            ``"against"``, or ``"any"``, by absolute score.
+            ``"against"`` (whose cut should raise it), or ``"any"``, by absolute score. p is of that side: of
+            changes as low, as high, or twice the smaller of the two.
         draws: random sets of each size, at most.
         reading: how yes/no answers are read, for accuracy.
-        seed, n_resamples: of draws, and of resampling images; the draws are averaged.
+        seed, n_resamples: of draws, and of resampling images; the control's intervals resample the random
+            sets as well, unless all there are were run.
         batch_size, progress: of the runs.
         force: run on images the ranking was made from; what comes out is optimistic.
 
     Raises:
-        InputError: a ranking of other units or of these images, ``ks`` that do not fit it, or samples of one
-            image.
+        InputError: a ranking of other units or of these images, ``ks`` that do not fit it or are more than
+            its heads of that sign, samples of one image, or settings that cannot be used; before anything
+            runs.
         NumericalError: a knockout gave no logits.
     """
-    if ranking.kind != "head":
-        raise InputError(f"knock_out_heads takes a ranking of heads; got {ranking!r}")
-    ranking.check(model, samples, force=force)
+    if not isinstance(ranking, Ranking) or ranking.kind != "head":
+        raise InputError(f"knock_out_heads takes a ranking of heads; got {ranking!r:.80}")
+    given = of_two_images(samples)
+    checked = check_settings(seed=seed, n_resamples=n_resamples, batch_size=batch_size)
+    draws = whole("draws", draws, 1)
+    check_reading(reading)
     sizes = list(integers("ks", ks))
     if (
         not sizes
         or sizes != sorted(set(sizes))
         or not 1 <= sizes[0] <= sizes[-1] <= len(ranking.scores)
     ):
-        raise InputError(f"ks must ascend within 1 to {len(ranking.scores)}; got {list(ks)}")
-    if draws < 1:
-        raise InputError(f"draws={draws}; expected at least 1")
-    orders = {"any": ranking.top, "for": ranking.positive, "against": ranking.bottom}
-    if sign not in orders:
-        raise InputError(f"sign is one of {', '.join(orders)}; got {sign!r}")
-    groups = np.array([sample.image_id for sample in samples])
-    if len(set(groups.tolist())) < 2:
-        raise InputError("intervals resample images: give samples of at least two")
-    tops = {k: _named(ranking, orders[sign](k)) for k in sizes}
-    beside = {k: _beside(model, tops[k], draws, seed) for k in sizes}
+        raise InputError(f"ks must ascend within 1 to {len(ranking.scores)}; got {sizes}")
+    ranking.check(model, given, force=force)
+    order = _order(ranking, sign, sizes[-1])
+    if key == "all":
+        raise InputError(
+            "key='all' leaves the last position nothing to look at; give fewer positions"
+        )
+    check_positions(model, given, key)
+    groups = np.array([sample.image_id for sample in given])
+    tops = {k: _named(ranking, order[:k]) for k in sizes}
+    beside = {k: _beside(model, tops[k], draws, checked["seed"]) for k in sizes}
     wanted = list(dict.fromkeys(frozenset(tops[k]) for k in sizes))
     wanted = list(dict.fromkeys([*wanted, *(one for k in sizes for one in beside[k][0])]))
-    clean, values = _run(model, samples, wanted, key, reading, batch_size, progress)
+    clean, values = _run(model, given, wanted, key, reading, checked["batch_size"], progress)
     place = {heads: i for i, heads in enumerate(wanted)}
-    settings = {"seed": seed, "n_resamples": n_resamples}
+    settings = {"seed": checked["seed"], "n_resamples": checked["n_resamples"]}
+    tail = _TAILS[sign]
     found = []
     for k in sizes:
         top = place[frozenset(tops[k])]
         sets, exact = beside[k]
         others = [place[one] for one in sets]
-        found.append(_point(k, tops[k], clean, values, top, others, exact, groups, settings))
-    adjusted = benjamini_hochberg(np.array([point[1] for point in found]))
-    points = tuple(
-        HeadKnockoutPoint(**fields, p=p, q=float(q))
-        for (fields, p), q in zip(found, adjusted, strict=True)
+        found.append(_point(k, tops[k], clean, values, top, others, exact, tail, groups, settings))
+    return HeadKnockout(
+        model.name, ranking.method, _adjusted(found), settings["seed"], sign=sign, tail=tail
     )
-    return HeadKnockout(model.name, ranking.method, points, seed)
+
+
+def _order(ranking: Ranking, sign: HeadSign, most: int) -> np.ndarray:
+    """Rows of the ``most`` heads of that sign, first the most important."""
+    if not isinstance(sign, str) or sign not in _TAILS:
+        raise InputError(f"sign is one of {', '.join(_TAILS)}; got {sign!r}")
+    if sign == "any":
+        return ranking.top(most)
+    speaking = int((ranking.signs == (1 if sign == "for" else -1)).sum())
+    if most > speaking:
+        raise InputError(
+            f"{speaking} of {len(ranking.scores)} heads speak {sign} the answer (a score "
+            f"{'above' if sign == 'for' else 'below'} 0), and ks asks for {most}: the others would be heads "
+            "that do not. Give smaller ks, or sign='any'"
+        )
+    return ranking.positive(most) if sign == "for" else ranking.bottom(most)
 
 
 def _named(ranking: Ranking, rows: Iterable[int]) -> tuple[tuple[int, int], ...]:
@@ -281,48 +255,65 @@ def _point(
     own: int,
     others: list[int],
     exact: bool,
+    tail: Tail,
     groups: np.ndarray,
     settings: dict[str, Any],
-) -> tuple[dict[str, Any], float]:
+) -> HeadKnockoutPoint:
+    """Without q."""
     change = values["logit_diff"][own] - clean["logit_diff"]
     drawn = values["logit_diff"][others] - clean["logit_diff"]
-    # All heads of every layer the top has some of: there is no other set, and nothing to compare with.
-    mean = drawn.mean(axis=0) if len(others) else change
-    found = group_means(np.stack([change, mean, change - mean], axis=-1), groups, **settings)
+    # All sets there are were run: others were not drawn, and there is nothing of theirs to resample.
+    over_draws = not exact and len(others) > 1
+    options = {**settings, "over_draws": over_draws}
+    mean, low, high = group_means(change, groups, **settings)
     n, n_groups = len(change), len(np.unique(groups))
-    estimates = [
-        Estimate(float(m), float(low), float(high), n, n_groups, 0.95, "bootstrap by group")
-        for m, low, high in zip(*found, strict=True)
-    ]
-    accuracy = None
+    value = Estimate(
+        float(mean), float(low), float(high), n, n_groups, 0.95, "bootstrap by group, percentile"
+    )
+    control = excess = accuracy = accuracy_control = accuracy_excess = p = None
+    if others:
+        control, excess = against_draws(change, drawn, groups, **options)
+        p = _rank(float(change.mean()), drawn.mean(axis=1), tail)
     if "correct" in clean:
-        right = values["correct"]
-        accuracy = drawn_accuracy_change(
-            clean["correct"], right[[own]], right[others or [own]], groups, **settings
+        right, before = values["correct"], clean["correct"]
+        accuracy = paired_accuracy_change(before, right[own], groups, **settings)
+        if others:
+            accuracy_control, accuracy_excess = against_draws(
+                right[own] - before, right[others] - before, groups, accuracy=True, **options
+            )
+    gap = ""
+    if not others:
+        gap = (
+            f"these are all heads of {'their layer' if len({i for i, _ in top}) == 1 else 'their layers'}: "
+            "there is no other set with as many of each layer to compare with"
         )
-    p = rank_p(float(change.mean()), drawn.mean(axis=1)) if len(others) else 1.0
-    named = dict(zip(("change", "control", "excess"), estimates, strict=True))
-    fields = {"k": k, "heads": top, "sets": len(others), "exact": exact, "accuracy": accuracy}
-    return fields | named, p
+    return HeadKnockoutPoint(
+        k=k,
+        heads=top,
+        change=value,
+        control=control,
+        excess=excess,
+        sets=len(others),
+        exact=exact,
+        over_draws=over_draws,
+        p=p,
+        q=None,
+        accuracy=accuracy,
+        accuracy_control=accuracy_control,
+        accuracy_excess=accuracy_excess,
+        gap=gap,
+    )
 
 
-def _row(point: HeadKnockoutPoint) -> dict[str, Any]:
-    row: dict[str, Any] = {"k": point.k}
-    row["heads"] = ", ".join(f"{layer}.{head}" for layer, head in point.heads)
-    estimates: dict[str, Estimate | None] = {
-        "change": point.change,
-        "control": point.control,
-        "excess": point.excess,
-    }
-    found = point.accuracy
-    estimates["accuracy"] = None if found is None else found.change.change
-    estimates["accuracy_control"] = None if found is None else found.control.change
-    estimates["accuracy_excess"] = None if found is None else found.excess.change
-    for name, estimate in estimates.items():
-        row[name] = np.nan if estimate is None else estimate.value
-        row[f"{name}_low"] = np.nan if estimate is None else estimate.low
-        row[f"{name}_high"] = np.nan if estimate is None else estimate.high
-    row |= {"p": point.p, "q": point.q}
-    row["accuracy_p"] = np.nan if found is None else found.change.p_value
-    row |= {"sets": point.sets, "exact": point.exact}
-    return row | {"n": point.change.n, "n_groups": point.change.n_groups}
+def _rank(own: float, draws: np.ndarray, tail: Tail) -> float:
+    """Share of the sets, the top's own among them, that change as much on that side."""
+    lower, upper = rank_p(own, draws), rank_p(-own, -draws)
+    return {"lower": lower, "upper": upper, "two-sided": min(1.0, 2 * min(lower, upper))}[tail]
+
+
+def _adjusted(points: list[HeadKnockoutPoint]) -> tuple[HeadKnockoutPoint, ...]:
+    """With q over the k that have a p."""
+    tested = [point for point in points if point.p is not None]
+    adjusted = benjamini_hochberg(np.array([point.p for point in tested], dtype=float))
+    q = {point.k: float(one) for point, one in zip(tested, adjusted, strict=True)}
+    return tuple(replace(point, q=q.get(point.k)) for point in points)

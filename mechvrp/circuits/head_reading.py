@@ -20,6 +20,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from mechvrp.circuits.direct_logits import DirectLogits, Written, attribute_logits
+from mechvrp.circuits.flow_checks import check_settings, of_two_images
 from mechvrp.circuits.head_results import HeadReading
 from mechvrp.errors import InputError, NumericalError, ShapeError, UnavailableError
 from mechvrp.models import fingerprint, queried_region
@@ -66,7 +67,8 @@ def read_heads(
         batch_size, progress: of the runs.
 
     Raises:
-        InputError: samples of one image, or ``over="region"`` and no sample has a region.
+        InputError: samples of one image, settings that cannot be used, or ``over="region"`` and too few
+            samples have a region; before anything runs.
         UnavailableError: a sample has no right answer, with ``of="right"``; attention weights, or a final
             norm, that cannot be read.
         NumericalError: NaN, or parts that do not sum to what they should.
@@ -75,24 +77,24 @@ def read_heads(
         raise InputError(
             f"over is 'image' or 'region', of is 'own' or 'right'; got {over!r} and {of!r}"
         )
-    given = list(samples)
-    if len({sample.image_id for sample in given}) < 2:
-        raise InputError(
-            f"{len(given)} samples of {len({s.image_id for s in given})} images; intervals resample "
-            "images, so give samples of at least two"
-        )
+    given = of_two_images(samples)
+    checked = check_settings(seed=seed, n_resamples=n_resamples, batch_size=batch_size)
+    if region is not None and not callable(region):
+        raise InputError(f"region is a function of a sample and its grid; got {region!r:.60}")
+    if of == "right":
+        _check_answers(model, given)
     check_available(model, Site("pattern", 0))
 
     def queried(sample: Sample, grid: tuple[int, int]) -> np.ndarray | None:
         return queried_region(model, sample, grid)
 
     chosen = queried if region is None else region
+    if over == "region":
+        _check_region(model, given, chosen, checked["batch_size"])
     parts = [
         _read_batch(model, chunk, chosen, of)
-        for chunk in in_batches(given, batch_size, progress, "reading heads")
+        for chunk in in_batches(given, checked["batch_size"], progress, "reading heads")
     ]
-    if over == "region":
-        _check_region(parts, given)
     return HeadReading(
         model=model.name,
         fingerprint=fingerprint(model),
@@ -106,8 +108,8 @@ def read_heads(
         images=tuple(sample.image_id for sample in given),
         token=np.concatenate([part.tokens[0] for part in parts]),
         foil=np.concatenate([part.tokens[1] for part in parts]),
-        seed=seed,
-        n_resamples=n_resamples,
+        seed=checked["seed"],
+        n_resamples=checked["n_resamples"],
     )
 
 
@@ -130,9 +132,6 @@ def _read_batch(
     both = torch.stack([image, masks])  # [image or region, example, pos]
     written, mass, through, logits = _run(model, batch, both)
     token, foil = own_pair(model, logits) if of == "own" else right_pair(model, samples, logits)
-    if bool((token < 0).any()):
-        missing = samples[int((token < 0).nonzero()[0])]
-        raise UnavailableError(f"{missing!r} has no answer; give of='own'")
     direct, ways = attribute_logits(model, written, token.cpu(), foil.cpu())
     carried = (through * ways[None]).sum(-1).double()
     for array in (mass, carried):
@@ -224,13 +223,30 @@ def _run(
     )
 
 
-def _check_region(parts: Sequence[_Part], samples: Sequence[Sample]) -> None:
-    known = np.concatenate([np.isfinite(part.attention[1]).all(axis=(1, 2)) for part in parts])
-    images = {sample.image_id for sample, has in zip(samples, known, strict=True) if has}
-    if len(images) < 2:
-        raise InputError(
-            f"{int(known.sum())} of {len(samples)} samples, of {len(images)} images, have a region of "
-            "interest, and over='region' needs those of two images: give samples with meta['box'] and "
-            "meta['size'] (digit scenes whose digit asked for is there have one), region=, or "
-            "over='image'"
+def _check_answers(model: VLM, samples: Sequence[Sample]) -> None:
+    """Raise ``UnavailableError`` unless every right answer is known and can be told in tokens."""
+    if model.tokenizer is None:
+        raise UnavailableError(
+            f"{model.name} was loaded without a processor, so right answers have no tokens; give one to "
+            "mechvrp.load(model, processor=...), or of='own'"
         )
+    if missing := [sample for sample in samples if not sample.answer.strip()]:
+        raise UnavailableError(
+            f"{len(missing)} of {len(samples)} samples: {missing[0]!r} has no answer; give of='own'"
+        )
+
+
+def _check_region(model: VLM, samples: Sequence[Sample], region: RegionOf, batch_size: int) -> None:
+    """Raise ``InputError`` unless samples of two images have a region; encodes until two are found."""
+    known, images = 0, set[str]()
+    for chunk in in_batches(samples, batch_size):
+        _, has = _regions(model.encode(chunk), chunk, region)
+        known += int(has.sum())
+        images |= {sample.image_id for sample, one in zip(chunk, has.tolist(), strict=True) if one}
+        if len(images) > 1:
+            return
+    raise InputError(
+        f"{known} of {len(samples)} samples, of {len(images)} images, have a region of interest, and "
+        "over='region' needs those of two images: give samples with meta['box'] and meta['size'] (digit "
+        "scenes whose digit asked for is there have one), region=, or over='image'"
+    )

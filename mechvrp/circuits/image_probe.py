@@ -87,6 +87,12 @@ def content_labels(
         content = {getattr(content, "__name__", "content").replace("_", " "): content}
     if not content:
         raise InputError("content is empty: give at least one property of the image to probe for")
+    for name, label_of in content.items():
+        if not callable(label_of):
+            raise InputError(
+                f"content {name!r} is a function of a sample that gives True, False or None; got "
+                f"{label_of!r:.60}"
+            )
     found = {}
     for name, label_of in content.items():
         given: list[Any] = [label_of(sample) for sample in samples]

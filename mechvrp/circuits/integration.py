@@ -13,21 +13,29 @@ states in the next, which under causal attention holds equally.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from mechvrp.circuits.flow_checks import (
+    check_positions,
+    check_reading,
+    check_settings,
+    of_two_images,
+    whole,
+)
 from mechvrp.circuits.flow_knockouts import flow_edges, knockout_points
 from mechvrp.circuits.image_probe import Content, content_labels, probe_points
 from mechvrp.circuits.integration_results import FlowMethod, FlowPoint, ImageFlow
 from mechvrp.circuits.patched_shares import PATCHED, PatchedShares, patched_shares
+from mechvrp.data import Sample
 from mechvrp.data.scene_counterfactual import counterfactual_pair
-from mechvrp.errors import DataError, InputError
+from mechvrp.errors import DataError, InputError, NumericalError
 from mechvrp.models import fingerprint
 from mechvrp.models.tokens import integers
+from mechvrp.patching.knockouts import check_edge
 from mechvrp.patching.places import chosen_layers
 
 if TYPE_CHECKING:
-    from mechvrp.data import Sample
     from mechvrp.models import VLM
     from mechvrp.models.tokens import Positions
 
@@ -79,7 +87,8 @@ def image_flow(
         measure: of the clean run's answer, for knockout and patching. A knockout's ``"logit_diff"`` is
             against the best other token of each run, a patch's against the answer to the other image.
         draws: of the controls of knockout and patching, random positions drawn anew for each batch; 0: none.
-            Intervals resample images; these draws are averaged.
+            Intervals resample images; of two draws or more, those of the control and of the lead resample
+            draws as well (``control_kind`` says so).
         shuffles: of the probe's labels.
         folds: of the probe's cross-validation, within one half of the images.
         reading: how yes/no answers are read, for accuracy. An answer is read from its first token.
@@ -88,33 +97,36 @@ def image_flow(
         batch_size, progress: of the runs.
 
     Raises:
-        InputError: pairs that do not align, no window, a property of one class, edges that attention does
-            not have, or samples of one image.
+        InputError: no window, a property of one class, edges that attention does not have, samples of one
+            image, or settings that cannot be used: before anything runs. Pairs that do not align.
     """
-    given = list(samples)
-    wanted = [m for m in get_args(FlowMethod) if m in set(methods)]
-    if not wanted or len(wanted) != len(set(methods)):
+    given = of_two_images(samples)
+    asked = tuple(methods) if isinstance(methods, Iterable) else (methods,)
+    wanted = [m for m in get_args(FlowMethod) if m in asked]
+    if not wanted or any(m not in wanted for m in asked):
         raise InputError(f"methods are among {', '.join(get_args(FlowMethod))}; got {methods!r}")
     if measure not in _MEASURES:
         raise InputError(f"measure is one of {', '.join(_MEASURES)}; got {measure!r}")
-    if draws < 0 or shuffles < 0:
-        raise InputError(f"draws and shuffles are 0 or more; got {draws} and {shuffles}")
-    if len({sample.image_id for sample in given}) < 2:
-        raise InputError(
-            f"{len(given)} samples of {len({s.image_id for s in given})} images; intervals resample "
-            "images, so give samples of at least two"
-        )
+    draws, shuffles = whole("draws", draws, 0), whole("shuffles", shuffles, 0)
+    folds = whole("folds", folds, 2)
+    checked = check_settings(seed=seed, n_resamples=n_resamples, batch_size=batch_size)
+    seed, n_resamples = checked["seed"], checked["n_resamples"]
+    check_reading(reading)
     chosen = chosen_layers(model, layers)
     widths = _widths(model, windows)
-    pairs = _pairs(given, others) if "patching" in wanted else []
+    pairs = _pairs(given, others, seed) if "patching" in wanted else []
     labels = content_labels(given, content, folds=folds) if "probe" in wanted else {}
+    if edges is not None and not isinstance(edges, Mapping):
+        raise InputError(f"edges are query and key positions by name; got {edges!r:.60}")
     cut = flow_edges(model) if edges is None else dict(edges)
-    if "knockout" in wanted and not cut:
-        raise InputError("edges is empty: give at least one, or methods without 'knockout'")
+    if "knockout" in wanted:
+        _check_edges(model, given, cut, checked["batch_size"])
 
-    options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "progress": progress}
+    options: dict[str, Any] = {"seed": seed, "batch_size": checked["batch_size"]}
+    options["progress"] = progress
     points: list[FlowPoint] = []
     shares: PatchedShares | None = None
+    unchanged = len(pairs)
     if "patching" in wanted:
         found = patched_shares(
             model,
@@ -125,10 +137,13 @@ def image_flow(
             draws=draws,
             **options,
         )
-        shares = found if isinstance(found, PatchedShares) else None
-        gap = found if isinstance(found, str) else ""
-        if shares is not None and len(set(shares.images.tolist())) < 2:
-            shares, gap = None, "the answer changes for pairs of one image only"
+        gap = ""
+        if isinstance(found, str):
+            gap = found
+        else:
+            unchanged = found.unchanged
+            gap = _no_share(found, seed, n_resamples)
+            shares = None if gap else found
         points += _share_points(shares, gap, chosen, seed, n_resamples)
     options["n_resamples"] = n_resamples
     if "knockout" in wanted:
@@ -153,7 +168,7 @@ def image_flow(
         n_layers=model.n_layers,
         attention=model.family.attention,
         points=tuple(sorted(points, key=lambda point: wanted.index(point.method))),
-        controls={name: _CONTROLS[name] for name in wanted},
+        controls={name: _CONTROLS[name] + _over(name, draws) for name in wanted},
         shares=shares,
         settings={
             "measure": measure,
@@ -167,9 +182,48 @@ def image_flow(
             "n_resamples": n_resamples,
             "samples": len(given),
             "pairs": len(pairs),
-            "unchanged_pairs": shares.unchanged if shares else len(pairs),
+            "unchanged_pairs": unchanged,
         },
     )
+
+
+def _over(method: str, draws: int) -> str:
+    """What the intervals of a control are over, in words."""
+    if method == "probe" or not draws:
+        return ""
+    if draws == 1:
+        return "; of one draw, so intervals resample images and not draws"
+    return f"; intervals resample images and its {draws} draws"
+
+
+def _no_share(found: PatchedShares, seed: int, n_resamples: int) -> str:
+    """Why there are no shares; empty where there are."""
+    if len(set(found.images.tolist())) < 2:
+        return "the answer changes for pairs of one image only"
+    try:
+        found.total(seed=seed, n_resamples=n_resamples)
+    except NumericalError as error:
+        return str(error)
+    return ""
+
+
+def _check_edges(
+    model: VLM,
+    samples: Sequence[Sample],
+    edges: Mapping[str, tuple[Positions, Positions]],
+    batch_size: int,
+) -> None:
+    if not edges:
+        raise InputError("edges is empty: give at least one, or methods without 'knockout'")
+    first = model.encode(samples[:batch_size])
+    for name, ends in edges.items():
+        if not isinstance(ends, tuple | list) or len(ends) != 2:
+            raise InputError(
+                f"edge {name!r} is a pair of query and key positions; got {ends!r:.60}"
+            )
+        for positions in ends:
+            check_positions(model, samples, positions)
+        check_edge(model, first, name, *ends)
 
 
 def _widths(model: VLM, windows: int | Sequence[int] | None) -> list[int]:
@@ -184,11 +238,20 @@ def _widths(model: VLM, windows: int | Sequence[int] | None) -> list[int]:
 
 
 def _pairs(
-    samples: Sequence[Sample], others: Sequence[Sample | None] | None
+    samples: Sequence[Sample], others: Sequence[Sample | None] | None, seed: int
 ) -> list[tuple[Sample, Sample]]:
     """Samples with their counterparts, checked as far as can be without encoding them."""
     if others is None:
-        return _scene_pairs(samples)
+        return _scene_pairs(samples, seed)
+    if not isinstance(others, Iterable):
+        raise InputError(f"others holds a sample, or None, for each; got {others!r:.60}")
+    others = list(others)
+    strange = [one for one in others if one is not None and not isinstance(one, Sample)]
+    if strange:
+        raise InputError(
+            f"others holds {strange[0]!r:.60} ({type(strange[0]).__name__}); give a sample each, None to "
+            "leave one out"
+        )
     if len(others) != len(samples):
         raise InputError(
             f"others holds {len(others)} samples for {len(samples)}; give one each, None to leave one out"
@@ -207,12 +270,12 @@ def _pairs(
     return pairs
 
 
-def _scene_pairs(samples: Sequence[Sample]) -> list[tuple[Sample, Sample]]:
+def _scene_pairs(samples: Sequence[Sample], seed: int) -> list[tuple[Sample, Sample]]:
     pairs = []
     for sample in samples:
         if sample.task in ("existence", "identification"):
             try:
-                pairs.append((sample, counterfactual_pair(sample)))
+                pairs.append((sample, counterfactual_pair(sample, seed)))
             except DataError as error:
                 raise InputError(
                     f"there are counterfactuals of original digit scenes only ({error}): give others=, a "

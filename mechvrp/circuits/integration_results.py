@@ -66,7 +66,8 @@ class ImageFlow:
             fetch what was asked and carry it on.
         points: of every method, layer and measure.
         controls: by method, what stands beside it, in words.
-        shares: the patched pairs, example by example; None where nothing was patched.
+        shares: the patched pairs, example by example; None where nothing was patched, or where the change is
+            not told from 0 or of one image (the points' ``gap`` says which).
         settings: what was asked for, and chosen.
     """
 
@@ -91,7 +92,8 @@ class ImageFlow:
             n_resamples: of images; by default as ``image_flow`` was asked for.
 
         Raises:
-            UnavailableError: nothing was patched.
+            UnavailableError: nothing was patched, or there is no change to have a share of.
+            NumericalError: with these resamples that change is not told from 0.
         """
         if self.shares is None:
             why = next((p.gap for p in self.points if p.method == "patching" and p.gap), "")

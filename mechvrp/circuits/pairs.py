@@ -11,7 +11,7 @@ import torch
 from mechvrp.data import Sample
 from mechvrp.data.scene_counterfactual import counterfactual_pair
 from mechvrp.errors import InputError
-from mechvrp.models import VLM, Batch
+from mechvrp.models import VLM, Batch, fingerprint
 from mechvrp.patching.alignment import check_aligned
 from mechvrp.patching.grids import values_of
 from mechvrp.patching.measures import first_tokens
@@ -52,12 +52,14 @@ class Pairs:
         groups: the clean image's id of each pair; intervals resample these.
         model: name of the model that encoded and answered them.
         left_out: why pairs were left out, one text each.
+        fingerprint: of that model's weights; "" if unknown, and then its name alone is compared.
     """
 
     parts: tuple[PairBatch, ...]
     groups: tuple[str, ...]
     model: str
     left_out: tuple[str, ...] = ()
+    fingerprint: str = ""
 
     def __post_init__(self) -> None:
         for part in self.parts:
@@ -92,6 +94,7 @@ def counterfactual_pairs(
     target: _Answer = "own",
     foil: _Answer = "own",
     same: Literal["raise", "skip"] = "raise",
+    groups: Sequence[str] | None = None,
     seed: int = 0,
     batch_size: int = 16,
 ) -> Pairs:
@@ -110,11 +113,14 @@ def counterfactual_pairs(
         foil: the same of the counterfactual sample.
         same: what to do with pairs whose target is their foil, which no measure tells apart:
             ``"raise"``, or ``"skip"`` (they are named in ``left_out``; not of pairs given as batches).
+        groups: the image id of each pair; by default the clean samples' own. Batches encoded without
+            samples have none of their own.
         seed: of the counterfactuals made here.
         batch_size: pairs a batch.
 
     Raises:
-        InputError: pairs that do not align, or none that can be told apart.
+        InputError: pairs that do not align, or none that can be told apart; a batch without samples
+            and no ``groups``.
         DataError: a sample that has no counterfactual of its own.
         UnavailableError: ``"right"`` for a sample without an answer.
     """
@@ -126,8 +132,9 @@ def counterfactual_pairs(
             f"same is 'raise' or 'skip', batch_size positive; got {same!r}, {batch_size}"
         )
     chunks = _chunks(model, clean, counterfactual, seed, batch_size)
+    names = _image_ids([first for first, _ in chunks], groups)
     parts: list[PairBatch] = []
-    groups: list[str] = []
+    kept: list[str] = []
     left_out: list[str] = []
     for number, (first, second) in enumerate(chunks):
         check_aligned(first, second)
@@ -135,7 +142,7 @@ def counterfactual_pairs(
         foils = _answers(model, second, foil)
         alike = [i for i, (t, f) in enumerate(zip(targets, foils, strict=True)) if t == f]
         for i in alike:
-            name = first.samples[i].image_id if first.samples else f"row {i}"
+            name = names[number * batch_size + i]
             word = model.tokenizer.decode([targets[i]]) if model.tokenizer else str(targets[i])
             left_out.append(
                 f"pair {number * batch_size + i} ({name}): {word!r} is the answer to both"
@@ -157,15 +164,32 @@ def counterfactual_pairs(
         parts.append(
             PairBatch(first, second, tuple(targets[i] for i in keep), tuple(foils[i] for i in keep))
         )
-        if first.samples is None:
-            groups += [f"pair {len(groups) + i}" for i in range(len(keep))]
-        else:
-            groups += [sample.image_id for sample in first.samples]
+        kept += [names[number * batch_size + i] for i in keep]
     if not parts:
         raise InputError(
             f"none of {len(left_out)} pairs has answers that differ: {left_out[0]}; give other pairs"
         )
-    return Pairs(tuple(parts), tuple(groups), model.name, tuple(left_out))
+    return Pairs(tuple(parts), tuple(kept), model.name, tuple(left_out), fingerprint(model))
+
+
+def _image_ids(batches: Sequence[Batch], groups: Sequence[str] | None) -> list[str]:
+    """The image id of each pair."""
+    n = sum(map(len, batches))
+    if groups is not None:
+        if isinstance(groups, str) or not all(isinstance(group, str) for group in groups):
+            raise InputError(f"groups are image ids, one text for each pair; got {groups!r:.60}")
+        if len(groups) != n:
+            raise InputError(f"{len(groups)} groups for {n} pairs; expected an image id each")
+        return list(groups)
+    found = []
+    for batch in batches:
+        if batch.samples is None:
+            raise InputError(
+                "a batch encoded without samples does not say which pairs share an image, by which a "
+                "circuit is proven on images it was not found on: give groups=, an image id for each pair"
+            )
+        found += [sample.image_id for sample in batch.samples]
+    return found
 
 
 def _chunks(

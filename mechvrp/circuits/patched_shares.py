@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mechvrp.circuits.crossed import Crossed
 from mechvrp.errors import InputError, NumericalError
 from mechvrp.patching.alignment import check_aligned
 from mechvrp.patching.answer_pairs import reads_as
 from mechvrp.patching.grids import activation_patching, values_of
 from mechvrp.patching.image_draws import drawn_patches
-from mechvrp.statistics import Estimate, group_bootstrap_all
+from mechvrp.statistics import Estimate
 from mechvrp.tracing.caching import in_batches
 
 if TYPE_CHECKING:
@@ -98,34 +99,62 @@ class PatchedShares:
         """Share, control's share and the difference, for each layer.
 
         A share is the sum over pairs of what was moved over the sum of the spans: 0 as unpatched, 1 as in the
-        other run.
+        other run. Intervals resample images; the control's and the difference's also the draws, of two or
+        more.
 
         Raises:
             InputError: no such positions, or pairs of fewer than two images.
-            NumericalError: the runs do not differ on average.
+            NumericalError: the two runs are not told apart (`total`).
         """
         moved = self.checked(what)
-        columns = [moved.T, self.span]
-        if what in self.control:
-            columns.append(self.control[what].mean(axis=0).T)
+        self.total(seed=seed, n_resamples=n_resamples)
+        crossed = Crossed(self.images, seed=seed, n_resamples=n_resamples)
+        whole, spans = self.span.mean(), crossed.means(self.span)[:, None]
+        shares, resampled = moved.mean(axis=-1) / whole, crossed.means(moved) / spans
 
-        def shares(*given: NDArray[Any], weights: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
-            total = weights @ given[1]
-            found = (weights @ given[0]) / total[:, None]
-            rows = {f"value {i}": found[:, i] for i in range(found.shape[1])}
-            if len(given) > 2:
-                other = (weights @ given[2]) / total[:, None]
-                rows |= {f"control {i}": other[:, i] for i in range(found.shape[1])}
-                rows |= {f"lead {i}": (found - other)[:, i] for i in range(found.shape[1])}
-            return rows
+        def estimates(
+            values: NDArray[Any], drawn: NDArray[Any], *, draws: bool = False
+        ) -> list[Estimate]:
+            if not np.isfinite(drawn).all():
+                raise NumericalError(
+                    "the two runs do not differ at all in a resample of the images"
+                )
+            return [
+                crossed.estimate(value, ends, draws=draws)
+                for value, ends in zip(values, drawn.T, strict=True)
+            ]
 
-        found = group_bootstrap_all(
-            shares, *columns, groups=self.images, seed=seed, n_resamples=n_resamples
+        value = estimates(shares, resampled)
+        if what not in self.control:
+            return [(one, None, None) for one in value]
+        control = self.control[what]
+        several = len(control) > 1
+        beside = control.mean(axis=0)
+        drawn = (crossed.drawn(control) if several else crossed.means(beside)) / spans
+        other = beside.mean(axis=-1) / whole
+        return list(
+            zip(
+                value,
+                estimates(other, drawn, draws=several),
+                estimates(shares - other, resampled - drawn, draws=several),
+                strict=True,
+            )
         )
-        return [
-            (found[f"value {i}"], found.get(f"control {i}"), found.get(f"lead {i}"))
-            for i in range(len(self.layers))
-        ]
+
+    def total(self, *, seed: int = 0, n_resamples: int = 2000) -> Estimate:
+        """The mean change between the two runs, of which there are shares.
+
+        Raises:
+            NumericalError: its interval over images holds 0: a share of it could be of any size.
+        """
+        crossed = Crossed(self.images, seed=seed, n_resamples=n_resamples)
+        found = crossed.estimate(float(self.span.mean()), crossed.means(self.span), draws=False)
+        if found.low <= 0 <= found.high:
+            raise NumericalError(
+                f"between the two images the measure changes by {found}: not told from 0, so there is no "
+                "share of it. Give more pairs, or another measure"
+            )
+        return found
 
     def crossings(
         self, what: str, threshold: float, n_layers: int, weights: NDArray[np.float64]
@@ -166,6 +195,7 @@ class PatchedShares:
         images, codes = np.unique(self.images, return_inverse=True)
         if len(images) < 2:
             raise InputError(f"an interval over images needs at least two; got {len(images)}")
+        self.total(seed=seed, n_resamples=n_resamples)
         whole, depth = self.crossings(what, threshold, n_layers, np.ones((1, len(codes))))
         rng = np.random.default_rng(seed)
         share = np.full(len(images), 1 / len(images))

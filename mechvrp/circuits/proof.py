@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mechvrp.circuits.circuit_runs import CircuitRuns, shares
+from mechvrp.circuits.discovery import Discovery
 from mechvrp.circuits.nodes import CircuitNode, parse_nodes
 from mechvrp.circuits.proof_results import AgainstRandom, CircuitProof, NodeRemoval
 from mechvrp.circuits.pruning import sizes_up_to
-from mechvrp.circuits.random_circuits import Match, how_many, random_circuits
+from mechvrp.circuits.random_circuits import Match, how_many, pool_key, random_circuits
 from mechvrp.circuits.stand_ins import CircuitMode
 from mechvrp.errors import InputError
 from mechvrp.patching.sweeping import MEMORY
-from mechvrp.statistics import Estimate, group_bootstrap_all
+from mechvrp.statistics import group_bootstrap_all
 
 if TYPE_CHECKING:
     from mechvrp.circuits.circuit import Circuit
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["prove_circuit"]
 
-#: Shares that differ by less are equal: a random circuit can be the circuit itself, run in another pack.
+#: Shares that differ by less are equal: circuits that differ in nodes that do nothing, in float32. A random
+#: circuit that is the circuit itself is not run anew, and equal in any dtype.
 _TIE = 1e-5
 
 
@@ -40,10 +43,12 @@ def prove_circuit(
     draws: int = 199,
     match: Match = "kind and positions",
     minimality: bool = True,
-    removal_draws: int = 10,
-    order: Sequence[CircuitNode | str] = (),
+    removal_draws: int = 20,
+    order: Discovery | Sequence[CircuitNode | str] = (),
     sizes: Sequence[int] | None = None,
     curve_draws: int = 49,
+    in_sample: bool = False,
+    same_weights: bool | None = None,
     n_resamples: int = 2000,
     seed: int = 0,
     memory: int = MEMORY,
@@ -64,12 +69,15 @@ def prove_circuit(
       (Wang et al., with K empty).
 
     Each beside random circuits of the same size and composition. Intervals resample images; the random
-    circuits are given, so intervals do not cover their draw. p is a rank among them (`AgainstRandom`);
-    `CircuitProof.to_frame` adjusts those of nodes and of sizes for their number. Where there are
-    few possible random circuits (``possible``), p cannot be small.
+    circuits are given, so intervals do not cover their draw. p is a rank among them: of the distance
+    from 1, of completeness from 0, as Wang et al. compare (a share above 1 is as unlike the model as one
+    as far below), and of a node's drop among those of nodes that could stand in its place: of the same
+    component, and positions unless these are free. `CircuitProof.to_frame` adjusts p of nodes and of
+    sizes for their number. Where there are few possible random circuits (``possible``), or few removals
+    of one kind (``NodeRemoval.among``), p cannot be small.
 
     Args:
-        circuit: of the model's family, with its layers and heads; it need not be of these weights.
+        circuit: of the model's family, with its layers and heads; see ``same_weights``.
         model: from ``mechvrp.load``.
         pairs: of this model, of two images or more; of other images than those the circuit was found on.
         measure: as ``mechvrp.sweep``.
@@ -78,52 +86,61 @@ def prove_circuit(
         draws: random circuits.
         match: what they have in common with the circuit, beside its size.
         minimality: whether to remove single nodes.
-        removal_draws: random circuits whose nodes are removed one by one.
-        order: of nodes, such as `Discovery.order`: faithfulness of its first 1, 2, 3, ...
+        removal_draws: random circuits whose nodes are removed one by one; p of a node that is the only
+            one of its kind is at least 1 / (removal_draws + 1).
+        order: of nodes: faithfulness of its first 1, 2, 3, ...; a `Discovery` (its order, and its images
+            count as seen), or nodes, of which nothing is known but what the circuit says.
         sizes: of that curve; by default up to all, in steps of at most a half.
         curve_draws: random circuits of each size of the curve.
+        in_sample: allow pairs of images that the circuit, or the order, was found on. Its figures are
+            then too good; the result and its table say how many.
+        same_weights: as `Circuit.check`: None refuses neurons and residual dimensions found in other
+            weights, False allows them, True refuses any circuit found in other weights.
         n_resamples, seed: of the intervals, and of the draws.
         memory, progress: as ``mechvrp.sweep``.
 
     Raises:
-        InputError: a circuit of another family or with nodes that the model does not have, pairs of
-            another model or of one image, unusable settings, or pairs in which the ablation of
-            everything changes nothing that could be told from chance.
+        InputError: a circuit of another family or of weights that do not fit, or with nodes that the
+            model does not have; pairs of another model, of one image, or of images that the circuit was
+            found on; unusable settings; or pairs in which the ablation of everything does not lower the
+            measure by more than chance.
         NumericalError: a run gave NaN or infinite logits.
     """
-    circuit.check(model)
+    circuit.check(model, same_weights=same_weights)
     numbers = {"draws": draws, "removal_draws": removal_draws, "curve_draws": curve_draws}
     for name, number in numbers.items():
         if number < 1:
             raise InputError(f"{name}={number}; expected at least 1")
-    ranked = _ranked(model, order)
+    ranked = _ranked(model, order.order if isinstance(order, Discovery) else order)
     steps = _sizes(sizes, len(ranked))
     possible = how_many(model, circuit.nodes, match)
     runs = CircuitRuns(
         model, pairs, mode=mode, reference=reference, measure=measure, pooled=pooled,
         memory=memory, progress=progress,
     )  # fmt: skip
-    if pairs.n_groups < 2:
+    seen = _seen(circuit, order, pairs)
+    if seen and not in_sample:
         raise InputError(
-            "a proof resamples images, and these pairs are of one: give pairs of at least two"
+            f"{seen} of {pairs.n_groups} images of these pairs are those that the circuit or the order was "
+            "found on, and it was chosen to do well there: give pairs of other images, or in_sample=True "
+            "for figures that are too good"
         )
     nodes = circuit.nodes
     runs.need([*nodes, *ranked])
     others = random_circuits(model, nodes, draws, seed=seed, match=match)
     proof = _Shares(runs, n_resamples, seed)
-    total = proof.total()
+    total = runs.total(n_resamples=n_resamples, seed=seed)
     faithful = proof.against(nodes, others, len(nodes))
     complete = proof.against(nodes, others, len(nodes), without=True)
     removed: tuple[NodeRemoval, ...] = ()
     tried = 0
     if minimality and len(nodes) > 1:
-        removed, tried = proof.removals(nodes, others[:removal_draws])
+        removed, tried = proof.removals(nodes, others[:removal_draws], match)
     curve = []
     for size in steps:
         first = ranked[:size]
         random = random_circuits(model, first, curve_draws, seed=seed + 1, match=match)
         curve.append(proof.against(first, random, size))
-    found_on = set(circuit.settings.get("images", ()))
     return CircuitProof(
         circuit=circuit,
         total=total,
@@ -139,12 +156,20 @@ def prove_circuit(
         curve_draws=curve_draws,
         removals=tried,
         possible=possible,
-        seen=len(found_on & set(pairs.groups)),
+        seen=seen,
         n=len(pairs),
         n_groups=pairs.n_groups,
         seed=seed,
         n_resamples=n_resamples,
     )
+
+
+def _seen(circuit: Circuit, order: Any, pairs: Pairs) -> int:
+    """How many images of the pairs the circuit or the order was found on."""
+    found_on = set(circuit.settings.get("images", ()))
+    if isinstance(order, Discovery):
+        found_on |= set(order.scores.groups)
+    return len(found_on & set(pairs.groups))
 
 
 def _ranked(model: VLM, order: Sequence[CircuitNode | str]) -> tuple[CircuitNode, ...]:
@@ -169,25 +194,10 @@ class _Shares:
 
     def __init__(self, runs: CircuitRuns, n_resamples: int, seed: int) -> None:
         self.runs = runs
-        self.empty = runs.run([()])[0]
-        self.full = runs.full
+        self.empty, self.full = runs.empty, runs.full
         self._options: dict[str, Any] = {
             "groups": list(runs.pairs.groups), "n_resamples": n_resamples, "seed": seed,
         }  # fmt: skip
-
-    def total(self) -> Estimate:
-        """The difference that there is to explain."""
-
-        def mean(values: np.ndarray, *, weights: np.ndarray) -> dict[str, np.ndarray]:
-            return {"total": weights @ values / weights.sum(-1)}
-
-        found = group_bootstrap_all(mean, self.full - self.empty, **self._options)["total"]
-        if found.low <= 0 <= found.high:
-            raise InputError(
-                f"ablating everything ({self.runs.mode}) changes {self.runs.name} by {found}: not told "
-                "from 0, so there is no share of it. Give more pairs, or pairs whose answers differ more"
-            )
-        return found
 
     def against(
         self,
@@ -197,7 +207,7 @@ class _Shares:
         *,
         without: bool = False,
     ) -> AgainstRandom:
-        """A circuit beside random ones; ``without``: the model without them, where less is better."""
+        """A circuit beside random ones; ``without``: the model without them, which is best at 0, not 1."""
         values = self.runs.run([nodes, *others], "circuit" if without else "rest").T
 
         def both(
@@ -209,8 +219,9 @@ class _Shares:
 
         found = group_bootstrap_all(both, values, self.full, self.empty, **self._options)
         share = self.of(values)
-        mine, random = share[0], share[1:]
-        better = random <= mine + _TIE if without else random >= mine - _TIE
+        random = share[1:]
+        off = np.abs(share - (0 if without else 1))
+        better = off[1:] <= off[0] + _TIE
         p = float((1 + int(better.sum())) / (1 + len(random)))
         return AgainstRandom(
             size, found["circuit"], found["random"], (float(random.min()), float(random.max())),
@@ -222,15 +233,15 @@ class _Shares:
         return shares(values, self.full, self.empty, np.ones((1, len(self.full))))[0]
 
     def removals(
-        self, nodes: Sequence[CircuitNode], others: Sequence[Sequence[CircuitNode]]
+        self, nodes: Sequence[CircuitNode], others: Sequence[Sequence[CircuitNode]], match: Match
     ) -> tuple[tuple[NodeRemoval, ...], int]:
-        """What each node's removal costs, and how many removals from random circuits it is ranked among."""
+        """What each node's removal costs, and how many removals from random circuits were run."""
         values = self.runs.run([nodes, *_less(nodes)]).T
-        random: list[float] = []
+        costs: dict[tuple[Any, ...], list[float]] = defaultdict(list)
         for other in others:
             share = self.of(self.runs.run([other, *_less(other)]).T)
-            random += (share[0] - share[1:]).tolist()
-        costs = np.array(random)
+            for node, cost in zip(other, share[0] - share[1:], strict=True):
+                costs[pool_key(node, match)].append(float(cost))
 
         def drops(
             kept: np.ndarray, full: np.ndarray, empty: np.ndarray, *, weights: np.ndarray
@@ -239,16 +250,13 @@ class _Shares:
             return {str(node): share[:, 0] - share[:, 1 + i] for i, node in enumerate(nodes)}
 
         found = group_bootstrap_all(drops, values, self.full, self.empty, **self._options)
-        removed = [
-            NodeRemoval(
-                node,
-                found[str(node)],
-                float((1 + (costs >= found[str(node)].value - _TIE).sum()) / (1 + len(costs))),
-            )
-            for node in nodes
-        ]
+        removed = []
+        for node in nodes:
+            drop, beside = found[str(node)], np.array(costs[pool_key(node, match)])
+            p = float((1 + (beside >= drop.value - _TIE).sum()) / (1 + len(beside)))
+            removed.append(NodeRemoval(node, drop, p, len(beside)))
         removed.sort(key=lambda one: -one.drop.value)
-        return tuple(removed), len(costs)
+        return tuple(removed), sum(map(len, costs.values()))
 
 
 def _less(nodes: Sequence[CircuitNode]) -> list[list[CircuitNode]]:

@@ -26,8 +26,9 @@ class AgainstRandom:
         random: mean share of the random circuits, likewise.
         random_range: smallest and largest random circuit's share.
         lead: the circuit's share minus the random circuits' mean, paired over images.
-        p: rank of the circuit among the random ones, one-sided, itself counted:
-            ``(1 + #{random at least as good}) / (draws + 1)``.
+        p: rank of the circuit among the random ones, itself counted:
+            ``(1 + #{random at least as good}) / (draws + 1)``. Good is near to 1 (of completeness, near
+            to 0), from either side.
     """
 
     size: int
@@ -45,12 +46,16 @@ class NodeRemoval:
     Attributes:
         node: taken out.
         drop: the circuit's faithfulness minus that without the node; the interval resamples images.
-        p: rank of the drop among those of single nodes of random circuits, one-sided, itself counted.
+        p: rank of the drop among those of single nodes of random circuits, one-sided, itself counted;
+            only of nodes that could stand in its place: of its component and, unless these were free,
+            its positions (neurons and dimensions: of its layer too).
+        among: how many those are; p is at least ``1 / (1 + among)``.
     """
 
     node: CircuitNode
     drop: Estimate
     p: float
+    among: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +77,11 @@ class CircuitProof:
         model, measure, mode, match: of the model's name, the measure, the ablation and the random circuits.
         draws: random circuits behind ``faithfulness`` and ``completeness``.
         curve_draws: random circuits of each size of ``curve``.
-        removals: single-node removals of random circuits behind each p of ``minimality``.
-        possible: how many random circuits there are.
-        seen: images of these that the circuit was found on; the proof is in-sample as far as these go.
+        removals: single-node removals of random circuits, all told (``NodeRemoval.among``: behind one p).
+        possible: how many random circuits there are; at most so many where a circuit has heads or MLPs
+            both at all positions and at groups of them.
+        seen: images of these that the circuit or the order of the curve was found on; the proof is
+            in-sample as far as these go.
         n, n_groups: pairs and images.
         seed, n_resamples: of the draws and of the intervals.
     """
@@ -104,12 +111,14 @@ class CircuitProof:
 
         Columns: figure (``faithfulness``, ``completeness``, ``minimality``, ``curve``), size, node ("" but for
         ``minimality``), value, low, high, p, q (p adjusted by Benjamini and Hochberg over the nodes, and over
-        the sizes of the curve; NaN for the two single figures); and of random circuits random, random_low,
-        random_high, random_min, random_max, lead, lead_low, lead_high (NaN for ``minimality``).
+        the sizes of the curve; NaN for the two single figures), among (random circuits, or removals, behind
+        p), seen (images of these pairs that the circuit or the order was found on: above 0, all figures
+        are too good); and of random circuits random, random_low, random_high, random_min, random_max,
+        lead, lead_low, lead_high (NaN for ``minimality``).
         """
         rows = [
-            _row("faithfulness", self.faithfulness),
-            _row("completeness", self.completeness),
+            _row("faithfulness", self.faithfulness, self.draws),
+            _row("completeness", self.completeness, self.draws),
             *(
                 {
                     "figure": "minimality",
@@ -117,13 +126,15 @@ class CircuitProof:
                     "node": str(one.node),
                     **_ends("value", one.drop),
                     "p": one.p,
+                    "among": one.among,
                 }
                 for one in self.minimality
             ),
-            *(_row("curve", point) for point in self.curve),
+            *(_row("curve", point, self.curve_draws) for point in self.curve),
         ]
         frame = pd.DataFrame(rows).rename(columns={"value_low": "low", "value_high": "high"})
         frame.insert(list(frame).index("p") + 1, "q", float("nan"))
+        frame.insert(list(frame).index("among") + 1, "seen", self.seen)
         for figure in ("minimality", "curve"):
             here = frame["figure"] == figure
             if here.any():
@@ -139,8 +150,9 @@ class CircuitProof:
     def __repr__(self) -> str:
         def told(one: AgainstRandom) -> str:
             value = one.circuit
+            above = " (above 1: what is left out works against the answer)" * (value.value > 1.005)
             return (
-                f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}], random {one.random.value:.2f}, "
+                f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]{above}, random {one.random.value:.2f}, "
                 f"p = {one.p:.3g}"
             )
 
@@ -162,13 +174,14 @@ def _ends(name: str, estimate: Estimate) -> dict[str, float]:
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
-def _row(figure: str, found: AgainstRandom) -> dict[str, Any]:
+def _row(figure: str, found: AgainstRandom, draws: int) -> dict[str, Any]:
     return {
         "figure": figure,
         "size": found.size,
         "node": "",
         **_ends("value", found.circuit),
         "p": found.p,
+        "among": draws,
         **_ends("random", found.random),
         "random_min": found.random_range[0],
         "random_max": found.random_range[1],

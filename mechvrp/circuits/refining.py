@@ -40,21 +40,23 @@ def refine_neurons(
     """Put neurons in the place of a circuit's MLPs, one MLP after the other, each verified exactly.
 
     Of each MLP the neurons of the largest estimated effects in absolute value, as many as the whole
-    circuit needs. What may be lost in all is shared out: each MLP in turn may take its part, and what
-    others left of theirs. An MLP of which no fewer than half suffice stays whole.
+    circuit needs. The distance from the model that may be added in all is shared out: each MLP in turn
+    may take its part, and what others left of theirs. An MLP of which no fewer than half suffice stays
+    whole.
 
     Args:
         runs: of the pairs.
         nodes: of the circuit.
         neuron_scores: by layer, ``[group, neuron]``.
         share: faithfulness of the circuit as it is.
-        target: faithfulness to be kept when all MLPs are done.
+        target: faithfulness to be met (`pruning.meets`) when all MLPs are done.
     """
     kept, found = list(nodes), []
     # From the last layer on: what an earlier MLP feeds is settled by then.
     mlps = sorted((node for node in nodes if node.kind == "MLP"), reverse=True)
     for done, node in enumerate(mlps, start=1):
-        wanted = share - (share - target) * done / len(mlps)
+        missing = abs(1 - share)
+        wanted = 1 - missing - (1 - target - missing) * done / len(mlps)
         scores = np.abs(
             sum(neuron_scores[node.layer][GROUPS.index(group)] for group in node.groups)
         )

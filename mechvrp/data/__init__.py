@@ -19,6 +19,7 @@ from mechvrp.data.sample import Dataset as Dataset
 from mechvrp.data.sample import Sample as Sample
 from mechvrp.data.sample import Skipped as Skipped
 from mechvrp.data.scene_counterfactual import counterfactual_pair as counterfactual_pair
+from mechvrp.data.scene_counterfactual import one_digit_replaced as one_digit_replaced
 from mechvrp.data.scoring import answer_problem as answer_problem
 from mechvrp.data.scoring import count_error as count_error
 from mechvrp.data.scoring import is_correct as is_correct
@@ -51,6 +52,7 @@ __all__ = [
     "normalise_vqa",
     "normalised_for_vote",
     "official_yes_no",
+    "one_digit_replaced",
     "pope_scores",
     "read_count",
     "read_letter",

@@ -12,7 +12,7 @@ from mechvrp.data.scene_render import render
 from mechvrp.data.scene_streams import scene_at
 from mechvrp.errors import DataError
 
-__all__ = ["counterfactual_pair"]
+__all__ = ["counterfactual_pair", "one_digit_replaced"]
 
 
 def _scene(sample: Sample) -> Scene:
@@ -64,11 +64,59 @@ def counterfactual_pair(sample: Sample, seed: int = 0) -> Sample:
         old, new = asked, absent[int(rng.integers(len(absent)))]
     else:
         old, new = scene.digits[int(rng.integers(len(scene.digits)))], asked
-    part: Part = "train" if sample.split == "train" else "evaluation"
-    indices = digit_indices(part, new)
-    changed = replace_digit(scene, old, new, indices[int(rng.integers(len(indices)))])
+    indices = digit_indices(_part(sample), new)
+    return _replaced(sample, scene, old, new, indices[int(rng.integers(len(indices)))], seed)
+
+
+def one_digit_replaced(sample: Sample, old: str, new: str, seed: int = 0) -> Sample:
+    """A sample's counterfactual of one's own choice: this digit replaced by that one, the same question.
+
+    All else is as of `counterfactual_pair`, but the right answer may stay what it was.
+
+    Args:
+        sample: an existence or identification sample of the digit scenes.
+        old: the digit that goes, by its word (``"seven"``); of an identification the one asked about.
+        new: the digit that comes in its place.
+        seed: chooses the digit's picture.
+
+    Raises:
+        DataError: as `counterfactual_pair`; ``old`` is not in the scene, or ``new`` is.
+    """
+    import numpy as np
+
+    if sample.task not in ("existence", "identification"):
+        raise DataError(
+            f"a {sample.task} sample has no counterfactual with one digit replaced: existence and "
+            "identification samples have"
+        )
+    scene = _scene(sample)
+    for word in (old, new):
+        if word not in DIGIT_WORDS:
+            raise DataError(f"no digit {word!r}: the digits are {', '.join(DIGIT_WORDS)}")
+    if sample.task == "identification" and old != sample.meta["digit"]:
+        raise DataError(
+            f"the question is about the {sample.meta['digit']}: replacing the {old} changes nothing asked"
+        )
+    gone, comes = DIGIT_WORDS.index(old), DIGIT_WORDS.index(new)
+    rng = np.random.default_rng([sample.meta["seed"], sample.meta["index"], seed, 5, gone, comes])
+    indices = digit_indices(_part(sample), comes)
+    return _replaced(
+        sample, scene, gone, comes, indices[int(rng.integers(len(indices)))], seed, mark="chosen-"
+    )
+
+
+def _part(sample: Sample) -> Part:
+    return "train" if sample.split == "train" else "evaluation"
+
+
+def _replaced(
+    sample: Sample, scene: Scene, old: int, new: int, image: int, seed: int, mark: str = ""
+) -> Sample:
+    """The sample with ``old`` replaced by that picture of ``new``, and its question asked again."""
+    meta = sample.meta
+    changed = replace_digit(scene, old, new, image)
     if sample.task == "existence":
-        question = existence(changed, asked)
+        question = existence(changed, DIGIT_WORDS.index(meta["digit"]))
     else:
         question = identification(changed, tuple(meta["cell"]))
     words = DIGIT_WORDS[old], DIGIT_WORDS[new]
@@ -80,7 +128,7 @@ def counterfactual_pair(sample: Sample, seed: int = 0) -> Sample:
         partial(render, changed, meta["size"]),
         question.text,
         question.answer,
-        image_id=f"{sample.image_id}-{words[0]}-to-{words[1]}-{seed}",
+        image_id=f"{sample.image_id}-{words[0]}-to-{words[1]}-{mark}{seed}",
         task=sample.task,
         split=sample.split,
         meta={

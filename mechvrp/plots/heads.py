@@ -9,6 +9,8 @@ from mechvrp.plots.theme import COLOURS, base_figure, interval_bars, label, look
 
 __all__ = ["head_knockout_curve", "head_scores"]
 
+_SIGNS = {"for": " that speak for the answer,", "against": " that speak against it,", "any": ""}
+
 
 def head_scores(reading: HeadReading) -> go.Figure:
     """Every head's attention mass against its direct logit attribution, a colour per layer.
@@ -58,10 +60,16 @@ def head_knockout_curve(found: HeadKnockout) -> go.Figure:
     )
     figure.add_hline(y=0, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5})
     ks = [str(k) for k in frame["k"]]
+    ranks = [
+        f"no rank: {gap}" if gap else f"rank p = {p:.3g} ({found.tail})"
+        for p, gap in zip(frame["p"], frame["gap"], strict=True)
+    ]
     for name, words, colour, dash in (
-        ("change", f"top k by {label(found.method)}", "blue", None),
+        ("change", f"top k{_SIGNS[found.sign]} by {label(found.method)}", "blue", None),
         ("control", "as many random heads of the same layers, mean", "orange", "dash"),
     ):
+        if frame[name].isna().all():  # no other set to compare with, at any k
+            continue
         figure.add_scatter(
             x=ks,
             y=frame[name],
@@ -70,9 +78,12 @@ def head_knockout_curve(found: HeadKnockout) -> go.Figure:
             name=words,
             line={"color": COLOURS[colour], "width": 2, "dash": dash},
             marker={"size": 9},
-            customdata=frame[["heads", "p", f"{name}_low", f"{name}_high"]].to_numpy().tolist(),
-            hovertemplate="k = %{x}: %{y:.3f} [%{customdata[2]:.3f}, %{customdata[3]:.3f}]"
-            "<br>top heads %{customdata[0]}, rank p = %{customdata[1]:.3g}<extra></extra>",
+            customdata=frame[["heads", f"{name}_low", f"{name}_high"]]
+            .assign(p=ranks)
+            .to_numpy()
+            .tolist(),
+            hovertemplate="k = %{x}: %{y:.3f} [%{customdata[1]:.3f}, %{customdata[2]:.3f}]"
+            "<br>top heads %{customdata[0]}, %{customdata[3]}<extra></extra>",
         )
     figure.update_xaxes(type="category", categoryorder="array", categoryarray=ks)
     return figure

@@ -338,6 +338,63 @@ def test_what_does_not_fit_is_refused_before_any_forward(model, scenes, monkeypa
         curve(probe=probe, probe_images=[scenes[0].image_id])
     with pytest.raises(InputError, match="without a probe"):
         curve(probe_site=site)
+    for name, value in (("draws", 2.5), ("seed", -1), ("seed", "a"), ("n_resamples", 5), ("n_resamples", 0),
+                        ("batch_size", 0), ("draws", [1, 2])):  # fmt: skip
+        with pytest.raises(InputError, match=name):
+            curve(**{name: value})
+    for ks in ([0, 1.9], "12"):
+        with pytest.raises(InputError, match="ks must be whole numbers"):
+            curve(ks=ks)
+    for samples in (["a", "b"], "ab", 5, [], {"a": scenes[0]}):
+        with pytest.raises(InputError, match="expected samples"):
+            curve(samples=samples)
+    with pytest.raises(InputError, match="expected samples"):
+        curve(mode="mean", over=5)
+    with pytest.raises(InputError, match="ranking must be"):
+        curve([3, 1, 2])
+    for labels in ({"tasks": 5}, {"split": 5}):
+        with pytest.raises(InputError, match="must be a name for each"):
+            curve(**labels)
+    for name in ("all", "split: a"):
+        with pytest.raises(InputError, match=f"tasks holds the name '{name}'"):
+            curve(tasks=lambda s, name=name: name)
+        with pytest.raises(InputError, match=f"split holds the name '{name}'"):
+            curve(split=lambda s, name=name: name)
+    with pytest.raises(InputError, match="sets must be names"):
+        curve(sets=5)
+    with pytest.raises(InputError, match="chance is a share"):
+        curve(chance="half")
+    with pytest.raises(InputError, match="answer_tokens must be whole"):
+        curve(answer_tokens=[1.5] * len(scenes))
+    with pytest.raises(InputError, match="reading is 'official' or 'strict'"):
+        curve(reading="loose")
+    for positions in ("lasst", 1.5, [], [(1, 2, 3)], ""):
+        with pytest.raises(InputError, match="position|patch"):
+            curve(positions=positions)
+    unanswered = [mechvrp.Sample(s.image, s.question, "", s.image_id, s.task) for s in scenes]
+    with pytest.raises(InputError, match="24 of 24 samples have no answer"):
+        curve(samples=unanswered)
     acts.flat(site)[0, 0] = torch.nan
     with pytest.raises(NumericalError, match="1 values at"):
         curve(mode="mean", over=acts)
+
+
+def test_positions_out_of_range_are_refused_before_the_model_runs(model, yes_no, monkeypatch):
+    monkeypatch.setattr(type(model), "generate_ids", lambda *a, **k: pytest.fail("it ran"))
+    with pytest.raises(SiteError, match="9999"):
+        mechvrp.ablation_curve(
+            model, yes_no, ranked(model, "blocks.2.hook_resid_post"), (5,), positions=9999, **FEW
+        )
+
+
+def test_images_are_encoded_once(model, yes_no, monkeypatch):
+    encode, seen = type(model).encode, []
+
+    def counted(self, samples, *a, **k):
+        seen.append(len(samples))
+        return encode(self, samples, *a, **k)
+
+    monkeypatch.setattr(type(model), "encode", counted)
+    ranking = ranked(model, "blocks.2.hook_resid_post")
+    mechvrp.ablation_curve(model, yes_no, ranking, (5,), sets=(), **FEW)
+    assert seen == [len(yes_no)]

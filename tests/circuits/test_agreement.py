@@ -153,9 +153,15 @@ def test_what_cannot_be_compared_is_refused():
         ours.agreement(theirs)
     assert ours.agreement(theirs, force=True).rbo == pytest.approx(1)
     assert one.agreement(theirs).rbo == pytest.approx(1)  # of unknown weights
-    for options in ({"ks": [0]}, {"ks": [4]}, {"ks": []}, {"p": 1.0}, {"p": 0}):
+    for options in ({"ks": [0]}, {"ks": [4]}, {"ks": []}, {"p": 1.0}, {"p": 0}, {"ks": [1.9]},
+                    {"ks": "1"}, {"p": "0.9"}, {"ks": [True]}):  # fmt: skip
         with pytest.raises(InputError):
             one.agreement(one, **options)
+    with pytest.raises(InputError, match="rankings are compared"):
+        one.agreement([3, 2, 1])
+    with pytest.raises(InputError, match="by name"):
+        compare_rankings([one, one])
+    assert one.agreement(one, ks=2).ks == (2,)
     with pytest.raises(InputError, match="different ones"):
         rank_biased_overlap([0, 1], [0, 2])
     with pytest.raises(InputError, match="differ in length"):

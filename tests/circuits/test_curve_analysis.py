@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -20,9 +26,11 @@ from mechvrp.circuits import (
     curve_of,
     matched_sets,
 )
+from mechvrp.circuits.bottleneck import index_resamples
+from mechvrp.circuits.crossed import Crossed
 from mechvrp.circuits.curves import rank_p
 from mechvrp.data import Sample
-from mechvrp.errors import InputError, NumericalError, ShapeError
+from mechvrp.errors import InputError, NumericalError, RunFolderError, ShapeError
 from mechvrp.plots import ablations_by_model
 
 KS = (0, 2, 10)
@@ -64,7 +72,8 @@ def known(n: int = 100, draws: int = 5) -> CurveOutcomes:
 def test_the_index_is_its_formula() -> None:
     out = known()
     found = bottleneck_index(out)
-    assert found.value == pytest.approx(((1 - 0.7) + (0.8 - 0.4)) / 2 / (1 - 0.5))
+    # The top's 40 % are below chance, and count as its 50 %.
+    assert found.value == pytest.approx(((1 - 0.7) + (0.8 - 0.5)) / 2 / (1 - 0.5))
     assert found.low < found.value < found.high
     # Trapezoids over shares 0, 0.1 and 0.5 of the layer, with gaps 0, 0.3 and 0.4.
     area = area_between(out)
@@ -177,8 +186,12 @@ def test_contrasts_and_the_smallest_k() -> None:
     # As the curve itself has it.
     assert of["accuracy", 10].excess.value == pytest.approx(curve.points[2].excess.value)
     assert of["accuracy", 10].p == curve.points[2].excess_p
-    assert "bottleneck index 0.70" in repr(curve)
-    assert not curve.notes
+    assert "bottleneck index 0.60" in repr(curve)
+    (note,) = curve.notes
+    assert (
+        "below chance (0.5), and counts as chance in the bottleneck index, under top 10 (0.4)"
+        in note
+    )
 
 
 def test_few_draws_are_told() -> None:
@@ -197,7 +210,7 @@ def test_two_curves_on_the_same_images_are_paired() -> None:
     random = np.ones((20, 3, n), bool)
     other = top.copy()
     other[1:, rng.permutation(n)[:20]] = False
-    a, b = (curve_of(made(one, random), n_resamples=200) for one in (top, other))
+    a, b = (curve_of(made(one, random, chance=0.2), n_resamples=200) for one in (top, other))
     found = compare_curves({"a": b, "b": a})
     (one,) = found.differences
     assert one.difference.value == pytest.approx(
@@ -206,7 +219,7 @@ def test_two_curves_on_the_same_images_are_paired() -> None:
     assert one.shared_images == n
     assert one.difference.low > 0
     assert one.p < 0.01
-    elsewhere = made(top, random, images=np.arange(n, 2 * n).astype(str))
+    elsewhere = made(top, random, chance=0.2, images=np.arange(n, 2 * n).astype(str))
     apart = compare_curves({"a": b, "b": curve_of(elsewhere, n_resamples=200)})
     (wide,) = apart.differences
     assert wide.shared_images == 0
@@ -260,11 +273,170 @@ def test_chance_is_of_a_constant_answer() -> None:
         ask("existence", "yes", "Yes", "no"),
         ask("counting", "two", "two", "one", "three"),
     )
-    assert chance_levels(polls + counts).tolist() == [0.5] * 3 + [0.5] * 4
+    assert chance_levels(polls + counts).tolist() == [2 / 3] * 3 + [0.5] * 4
+    assert chance_levels(ask("existence", *["no"] * 4, "yes")).tolist() == [0.8] * 5
+    assert chance_levels(ask("existence", "no", "yes")).tolist() == [0.5] * 2
     assert chance_levels(counts + ask("counting", "one")).tolist() == [0.4] * 5
     assert chance_levels(polls, 0.25).tolist() == [0.25] * 3
     with pytest.raises(InputError, match="no level for the tasks counting"):
         chance_levels(polls + counts, {"existence": 0.5})
+    for bad in ("half", [0.5], {"existence": "half"}, True):
+        with pytest.raises(InputError, match="chance is a share"):
+            chance_levels(polls, bad)  # type: ignore[arg-type]
+
+
+def test_the_index_is_1_where_the_top_breaks_every_answer() -> None:
+    """Clean 62 %, nothing right without the top: below chance there is nothing to carry."""
+    n = 200
+    clean = np.arange(n) < 124
+    random = np.repeat(np.repeat(clean[None], 3, axis=0)[None], 20, axis=0)
+    top = np.zeros((3, n), bool)
+    top[0] = clean
+    curve = curve_of(made(top, random, clean=clean), n_resamples=500)
+    index = curve.bottleneck["random"]
+    assert index.value == pytest.approx(1)
+    assert index.low < 1
+    told = [note for note in curve.notes if "below chance" in note]
+    assert len(told) == 1
+    assert "top 2 (0), top 10 (0)" in told[0]
+    # Random sets that break answers too: nothing is left to either.
+    broken = np.zeros_like(random)
+    broken[:, 0] = clean
+    assert bottleneck_index(made(top, broken, clean=clean), n_resamples=100).value == 0
+    # In every resample as on the data: no index above 1.
+    out = made(top, random, clean=clean)
+    resampled = index_resamples(out, out.part("all"), "random", Crossed(out.images))
+    assert np.nanmax(resampled) <= 1 + 1e-9
+
+
+def test_a_model_that_always_says_no_has_no_index() -> None:
+    samples = [
+        Sample(None, "?", "no" if i % 5 else "yes", str(i), "existence")  # type: ignore[arg-type]
+        for i in range(200)
+    ]
+    clean = np.array([sample.answer == "no" for sample in samples])
+    same = np.repeat(clean[None], 3, axis=0)
+    level = chance_levels(samples)
+    out = made(same, np.repeat(same[None], 20, axis=0), clean=clean, chance=float(level[0]))
+    assert "not above chance" in curve_of(out, n_resamples=100).bottleneck_gap
+
+
+@pytest.mark.parametrize("name", ["all", "split: x"])
+def test_a_curve_s_own_names_are_refused(name: str) -> None:
+    out = known()
+    labels = np.array([name] * 60 + ["b"] * 40)
+    right = out.values["accuracy"]
+    for field in ("tasks", "splits"):
+        with pytest.raises(InputError, match=f"{field} holds the name '{name}'"):
+            replace(out, **{field: labels})
+    with pytest.raises(InputError, match=f"tasks holds the name '{name}'"):
+        analyse_ablation(
+            out.clean["accuracy"], right["top"][0], right["random"], out.images, KS, labels
+        )
+
+
+def test_outcomes_that_do_not_fit_are_refused() -> None:
+    out = known()
+    for change, match in (
+        ({"images": out.images[:5]}, "tasks of shape"),
+        ({"ks": (0, 1)}, "expected \\(1, 2, 100\\)"),
+        ({"ks": (2, 0, 1)}, "ascend"),
+        ({"units": 3}, "ascend within 0 to 3"),
+        ({"chance": np.full(100, np.nan)}, "from 0 to 1"),
+        ({"clean": {"accuracy": np.ones(100)}}, "dtype float64"),
+        ({"clean": {}}, "same measures"),
+        ({"values": {"accuracy": {"top": out.values["accuracy"]["top"]}}}, "set 'random'"),
+        ({"shared": np.zeros(3)}, "no outcomes"),
+    ):
+        with pytest.raises(InputError, match=match):
+            replace(out, **change)  # type: ignore[arg-type]
+
+
+def test_bottom_units_are_told_from_random_ones_on_the_other_side() -> None:
+    """Without units that speak against the answer the margin rises by 3, without random ones by nothing."""
+    n, rng = 60, np.random.default_rng(0)
+    right = np.ones((1, 1, n), bool)
+    margins = rng.normal(0, 0.1, (41, 1, n)).astype(np.float32)
+    margins[0] += 3
+    out = CurveOutcomes(
+        ks=(5,),
+        units=UNITS,
+        clean={"accuracy": right[0, 0], "margin": np.zeros(n, np.float32)},
+        values={
+            "accuracy": {"top": right, "bottom": right, "random": np.repeat(right, 39, axis=0)},
+            "margin": {"top": margins[1:2], "bottom": margins[:1], "random": margins[2:]},
+        },
+        images=np.arange(n).astype(str),
+        tasks=np.array(["x"] * n),
+        chance=np.full(n, 0.5),
+    )
+    curve = curve_of(out, n_resamples=50)
+    of = {(c.measure, c.set): c for c in curve.contrasts if c.part == "all"}
+    assert of["margin", "bottom"].p == pytest.approx(1 / 40)
+    assert of["margin", "bottom"].tail == "upper"
+    assert of["margin", "top"].tail == "lower"
+    frame = curve.sets_to_frame().set_index(["part", "measure", "set"])
+    assert frame.loc[("all", "margin", "bottom"), "tail_random"] == "upper"
+
+
+def test_ranks_on_either_side() -> None:
+    draws = np.arange(9.0)
+    assert rank_p(-1, draws) == pytest.approx(1 / 10)
+    assert rank_p(-1, draws, "upper") == 1
+    assert rank_p(9, draws, "upper") == pytest.approx(1 / 10)
+    assert rank_p(9, draws, "two-sided") == rank_p(-1, draws, "two-sided") == pytest.approx(0.2)
+    assert rank_p(4, draws, "two-sided") == 1
+    with pytest.raises(InputError, match="tail is"):
+        rank_p(0, draws, "left")  # type: ignore[arg-type]
+
+
+def _fewer(held: dict[str, Any]) -> None:
+    held["outcomes"]["images"] = held["outcomes"]["images"][:5]
+
+
+def _accuracy(**change: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda held: held["outcomes"]["clean"]["accuracy"].update(change)
+
+
+DAMAGE: dict[str, Callable[[dict[str, Any]], None]] = {
+    "draws": lambda held: held.update(draws="x"),
+    "other draws": lambda held: held.update(draws=6),
+    "estimate": lambda held: held["clean_accuracy"].update(value="abc"),
+    "no interval": lambda held: held["clean_accuracy"].update(low=2.0),
+    "accuracy": lambda held: held["clean_accuracy"].update(value=0.25, low=0.2),
+    "images": _fewer,
+    "ks": lambda held: held["outcomes"].update(ks=[0, 1]),
+    "a point's k": lambda held: held["points"][1].update(k=3),
+    "more bits": _accuracy(shape=[900]),
+    "fewer bits": _accuracy(shape=[50]),
+    "negative": _accuracy(shape=[-1]),
+    "kind": _accuracy(kind="f16", shape=[3]),
+    "p": lambda held: held["points"][1].update(excess_p=3.0),
+    "contrast": lambda held: held["contrasts"][0].update(p="low"),
+    "tail": lambda held: held["contrasts"][0].update(tail="left"),
+    "names": lambda held: held["outcomes"].update(images=list(range(100))),
+    "chance": lambda held: held["outcomes"].update(chance=["0.5"] * 100),
+    "notes": lambda held: held.update(notes=[1]),
+}
+
+
+@pytest.mark.parametrize("what", list(DAMAGE))
+def test_a_damaged_file_is_refused(what: str, tmp_path: Path) -> None:
+    path = curve_of(known(), n_resamples=20).save(tmp_path / "curve.json")
+    held = json.loads(path.read_text())
+    DAMAGE[what](held)
+    path.write_text(json.dumps(held))
+    with pytest.raises(RunFolderError, match="is damaged"):
+        AblationCurve.load(path)
+
+
+def test_a_file_from_before_tails_had_names_is_read(tmp_path: Path) -> None:
+    path = curve_of(known(), n_resamples=20).save(tmp_path / "curve.json")
+    held = json.loads(path.read_text())
+    for row in held["contrasts"]:
+        del row["tail"]
+    path.write_text(json.dumps(held))
+    assert {one.tail for one in AblationCurve.load(path).contrasts} == {"lower"}
 
 
 @given(st.integers(2, 120), st.integers(1, 2), st.integers(1, 4), st.integers(0, 50), st.data())

@@ -17,6 +17,7 @@ from mechvrp.circuits import (
     prove_circuit,
 )
 from mechvrp.circuits.circuit_runs import CircuitRuns, shares
+from mechvrp.circuits.nodes import parse_nodes
 from mechvrp.circuits.pruning import prune, shortest_prefix, sizes_up_to
 from mechvrp.circuits.random_circuits import how_many, random_circuits
 from mechvrp.errors import InputError, SiteError
@@ -90,8 +91,14 @@ def test_the_circuit_that_is_there_is_proven(sparse, found):
     assert (frame["q"].dropna() >= frame["p"][2:] - 1e-12).all()
     assert "of 36 there are" in repr(proof)
     assert proof.seen == 0
-    again = prove_circuit(found.circuit, model, pairs, draws=2, minimality=False, n_resamples=100)
+    quick = {"draws": 2, "minimality": False, "n_resamples": 100}
+    with pytest.raises(InputError, match="4 of 4 images"):
+        prove_circuit(found.circuit, model, pairs, **quick)
+    with pytest.raises(InputError, match="4 of 4 images"):
+        prove_circuit(whole, model, pairs, order=found, **quick)
+    again = prove_circuit(found.circuit, model, pairs, in_sample=True, **quick)
     assert again.seen == 4
+    assert (again.to_frame()["seen"] == 4).all()
     assert "4 of 4 images are those it was found on" in repr(again)
     assert "p = " in repr(proof)
     assert "4 pairs of 4 images" in repr(proof)
@@ -118,8 +125,8 @@ def test_all_nodes_keep_everything_and_none_nothing(mode):
     reference = pairs.parts[0].counterfactual.samples if mode == "mean" else None
     runs = CircuitRuns(model, pairs, mode=mode, reference=reference, pooled=mode == "mean")
     every = circuit_nodes(model)
-    np.testing.assert_allclose(runs.shares([every, ()]), [1, 0], atol=1e-4)
-    np.testing.assert_allclose(runs.shares([every], "circuit"), [0], atol=1e-4)
+    np.testing.assert_allclose(runs.run([every])[0], runs.full, atol=1e-4)
+    np.testing.assert_allclose(runs.run([every], "circuit")[0], runs.empty, atol=1e-4)
 
 
 def test_shares_are_the_naive_ratio_of_means():
@@ -208,6 +215,8 @@ def test_random_circuits_have_the_composition_of_the_circuit():
         assert {n.layer for n in other if n.kind == "neuron"} == {2}
     loose = random_circuits(model, nodes, 20, match="kind")
     assert {n.positions for other in loose for n in other if n.kind == "head"} > {"image", "last"}
+    for other in drawn + loose:
+        assert parse_nodes(other) == other
     # image: 4 heads in the first 2 layers; last: 4 in 3; 3 MLPs; 2 of 40 neurons.
     assert how_many(model, nodes, "kind and positions") == 8 * 12 * 3 * (40 * 39 // 2)
     for bad in ({"draws": 0}, {"draws": 1, "match": "layer"}):
@@ -226,7 +235,7 @@ def test_unusable_settings_are_refused_before_anything_runs(sparse, monkeypatch)
     )
     for options in (
         {"target": 0},
-        {"target": 1.2},
+        {"target": 1},
         {"budget": 0},
         {"refine": 0.95},
         {"method": "guess"},
@@ -256,6 +265,8 @@ def test_unusable_settings_are_refused_before_anything_runs(sparse, monkeypatch)
     one = Pairs(pairs.parts, ("a",) * 4, model.name)
     with pytest.raises(InputError, match="at least two"):
         prove_circuit(circuit, model, one)
+    with pytest.raises(InputError, match="at least two"):
+        discover_circuit(model, one)
 
 
 def test_a_reference_without_neurons_is_refused_before_refinement(sparse, monkeypatch):

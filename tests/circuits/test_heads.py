@@ -10,6 +10,7 @@ import torch
 import mechvrp
 from mechvrp.circuits import Ranking, knock_out_heads, read_heads
 from mechvrp.circuits.direct_logits import frozen_norm
+from mechvrp.circuits.drawn_controls import against_draws
 from mechvrp.data import Sample
 from mechvrp.errors import InputError, ShapeError, SiteError, UnavailableError
 from mechvrp.models import queried_region
@@ -208,10 +209,144 @@ def test_knockouts_of_heads_are_those_by_hand(samples):
     assert list(figure.data[0].y) == pytest.approx(frame["change"].tolist())
     # Every head of a layer: there is no other set to compare with.
     whole = Ranking(("blocks.1.attn.hook_z",), np.arange(4, 0, -1.0))
-    (alone,) = knock_out_heads(model, samples, whole, ks=(4,), n_resamples=50).points
-    assert (alone.sets, alone.p, alone.excess.value) == (0, 1.0, 0.0)
+    knocked = knock_out_heads(model, samples, whole, ks=(2, 4), n_resamples=50)
+    some, alone = knocked.points
+    assert (alone.sets, alone.p, alone.q, alone.control, alone.excess) == (
+        0,
+        None,
+        None,
+        None,
+        None,
+    )
+    assert (alone.accuracy_control, alone.accuracy_excess) == (None, None)
+    assert alone.accuracy is not None
+    assert "no other set" in alone.gap
+    assert some.q == some.p  # the k without a rank is not among those adjusted for
+    row = knocked.to_frame().iloc[1]
+    assert row[["p", "q", "control", "excess", "accuracy_excess_low"]].isna().all()
+    assert np.isfinite(row["change"])
+    assert "no other set" in row["gap"]
+    assert [trace.name for trace in knocked.plot().data][1].startswith("as many random")
+    only = knock_out_heads(model, samples, whole, ks=(4,), n_resamples=50)
+    assert len(only.plot().data) == 1
     few = knock_out_heads(model, samples, ranking, ks=(3,), draws=5, n_resamples=50).points[0]
     assert (few.sets, few.exact) == (5, False)
+    assert few.control_interval == "images and random sets"
+    assert found.points[2].control_interval == "images; all sets were run"
+    assert "draws" in few.control.method
+    assert "draws" not in found.points[2].control.method
+    one = knock_out_heads(model, samples, ranking, ks=(3,), draws=1, n_resamples=50)
+    assert one.to_frame()["control_interval"].tolist() == ["images alone; one random set"]
+
+
+def test_the_tail_is_that_of_the_claim(samples):
+    model = mechvrp.load("tiny-qwen2-vl")
+    sites = tuple(f"blocks.{i}.attn.hook_z" for i in range(4))
+    scores = np.zeros(16)
+    scores[[5, 7, 8]] = [3, 2, 1]
+    options = {"ks": (1, 2, 3), "n_resamples": 50}
+    lower = knock_out_heads(model, samples, Ranking(sites, scores), **options)
+    upper = knock_out_heads(model, samples, Ranking(sites, -scores), sign="against", **options)
+    both = knock_out_heads(model, samples, Ranking(sites, -scores), sign="any", **options)
+    assert (lower.tail, upper.tail, both.tail) == ("lower", "upper", "two-sided")
+    assert set(upper.to_frame()["tail"]) == {"upper"}
+    for a, b, c in zip(lower.points, upper.points, both.points, strict=True):
+        assert a.heads == b.heads == c.heads
+        assert a.change == b.change == c.change
+        # Distinct sums: only the top's own set is on both sides.
+        assert a.p + b.p == pytest.approx(1 + 1 / (a.sets + 1))
+        assert c.p == pytest.approx(min(1, 2 * min(a.p, b.p)))
+
+
+def test_heads_of_the_other_sign_are_refused(samples, monkeypatch):
+    monkeypatch.setattr("mechvrp.circuits.head_knockouts.sweep", None)
+    model = mechvrp.load("tiny-qwen2-vl")
+    sites = tuple(f"blocks.{i}.attn.hook_z" for i in range(4))
+    scores = np.r_[2.0, 1.0, -np.ones(10), np.zeros(4)]
+    with pytest.raises(InputError, match=r"2 of 16 heads speak for .* ks asks for 4"):
+        knock_out_heads(model, samples, Ranking(sites, scores))
+    with pytest.raises(InputError, match="10 of 16 heads speak against"):
+        knock_out_heads(model, samples, Ranking(sites, scores), ks=[11], sign="against")
+
+
+@pytest.mark.parametrize("draws", [2, 40])
+def test_intervals_of_random_sets_know_of_the_draws(draws):
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(30), 2).astype(str)
+    change = rng.normal(-1, 0.1, 60)
+    drawn = rng.normal(0, 1, draws)[:, None] + rng.normal(0, 0.01, (draws, 60))
+    control, excess = against_draws(change, drawn, groups, over_draws=True)
+    alone, _ = against_draws(change, drawn, groups, over_draws=False)
+    assert control.value == pytest.approx(drawn.mean())
+    assert excess.value == pytest.approx(change.mean() - drawn.mean())
+    spread = drawn.mean(axis=1).std()
+    # The draws differ by far more than images do; resampling images alone does not see it.
+    assert control.high - control.low > 2 * spread / np.sqrt(draws)
+    assert alone.high - alone.low < 0.1 * spread / np.sqrt(draws)
+    right = (drawn > 0).astype(float)
+    share, _ = against_draws(change < 0, right, groups, over_draws=True, accuracy=True)
+    assert share.value == pytest.approx(100 * right.mean())
+    assert (
+        "Bonett-Price"
+        in against_draws(np.ones(60), np.ones((2, 60)), groups, over_draws=True, accuracy=True)[
+            0
+        ].method
+    )
+
+
+def test_bad_input_is_refused_before_anything_runs(samples, monkeypatch):
+    monkeypatch.setattr("mechvrp.circuits.head_knockouts.sweep", None)
+    monkeypatch.setattr("mechvrp.circuits.head_reading.Trace", None)
+    model = mechvrp.load("tiny-qwen2-vl")
+    ranking = Ranking(tuple(f"blocks.{i}.attn.hook_z" for i in range(4)), np.arange(1, 17.0))
+    settings = [
+        ({"n_resamples": 0}, "n_resamples=0"),
+        ({"n_resamples": 5}, "at least 20"),
+        ({"n_resamples": 50.5}, "whole numbers"),
+        ({"seed": -1}, "seed=-1"),
+        ({"seed": "x"}, "whole number"),
+        ({"batch_size": 0}, "batch_size=0"),
+    ]
+    for options, message in settings:
+        with pytest.raises(InputError, match=message):
+            read_heads(model, samples, **options)
+        with pytest.raises(InputError, match=message):
+            knock_out_heads(model, samples, ranking, **options)
+    wrong = [
+        ({"draws": 2.5}, "whole numbers"),
+        ({"draws": [1, 2]}, "one whole number"),
+        ({"ks": [1, 1.9]}, "whole numbers"),
+        ({"ks": 0}, "ks must ascend"),
+        ({"reading": "loose"}, "reading is"),
+        ({"key": "lasst"}, "no word 'lasst'"),
+        ({"key": "all"}, "nothing to look at"),
+        ({"key": 5.5}, "whole numbers"),
+        ({"key": None}, "whole numbers"),
+        ({"sign": []}, "sign is one of"),
+    ]
+    for options, message in wrong:
+        with pytest.raises(InputError, match=message):
+            knock_out_heads(model, samples, ranking, **options)
+    with pytest.raises(InputError, match="ranking of heads"):
+        knock_out_heads(model, samples, [1, 2])
+    nameless = [Sample(s.image, s.question, s.answer) for s in samples]
+    for given, message in (
+        (["a", "b"], "number 0"),
+        (7, "expected samples"),
+        (nameless, "image_id"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_heads(model, given)
+        with pytest.raises(InputError, match=message):
+            knock_out_heads(model, given, ranking)
+    with pytest.raises(InputError, match="region is a function"):
+        read_heads(model, samples, region="image")
+    counting = list(mechvrp.data.load("scenes", task="counting", limit=4))
+    with pytest.raises(InputError, match="0 of 4 samples, of 0 images, have a region"):
+        read_heads(model, counting, over="region")
+    unknown = [Sample(s.image, s.question, "", image_id=str(i)) for i, s in enumerate(samples)]
+    with pytest.raises(UnavailableError, match="has no answer"):
+        read_heads(model, [*samples, *unknown], of="right")
 
 
 @pytest.mark.parametrize("name", ["llava-siglip", "paligemma2"])
@@ -258,7 +393,7 @@ def test_refusals(samples):
     with pytest.raises(UnavailableError, match="has no answer"):
         read_heads(model, unknown, of="right")
     sites = tuple(f"blocks.{i}.attn.hook_z" for i in range(4))
-    ranking = Ranking(sites, np.arange(16.0))
+    ranking = Ranking(sites, np.arange(1, 17.0))
     with pytest.raises(InputError, match="ranking of heads"):
         knock_out_heads(model, samples, Ranking(("blocks.0.mlp.hook_post",), np.ones(256)))
     for ks in ([], [2, 1], [0], [17]):

@@ -20,7 +20,7 @@ from mechvrp.circuits import (
 from mechvrp.circuits.image_probe import content_labels
 from mechvrp.data import Sample
 from mechvrp.data.scene_counterfactual import counterfactual_pair
-from mechvrp.errors import InputError, SiteError, UnavailableError
+from mechvrp.errors import InputError, NumericalError, SiteError, UnavailableError
 from mechvrp.patching import attention_knockout
 from mechvrp.patching.image_draws import count_edges, drawn_patches, patches_of_edges
 
@@ -172,6 +172,84 @@ def shares(moved, images=None):
     return PatchedShares(tuple(range(len(moved))), {"text": moved}, {}, np.full(n, -2.0), names, 0)
 
 
+def test_a_change_that_is_not_told_from_nothing_has_no_share(polls, monkeypatch):
+    rng = np.random.default_rng(1)
+    span = rng.normal(0, 1, 12)
+    span += 0.01 - span.mean()
+    names = np.array([f"i{i}" for i in range(12)])
+    moved = np.outer([0.1, 0.5], np.ones(12))
+    vague = PatchedShares((0, 1), {"text": moved}, {}, span, names, 3)
+    with pytest.raises(NumericalError, match="not told from 0"):
+        vague.estimates("text")
+    with pytest.raises(NumericalError, match="not told from 0"):
+        vague.integration(threshold=0.5, **OPTIONS)
+    # Either sign is a change, if it is one.
+    clear = PatchedShares((0, 1), {"text": moved}, {}, span + 5, names, 3)
+    assert clear.total().low > 0
+    assert clear.estimates("text")[1][0].value == pytest.approx(0.5 / 5.01)
+    model = mechvrp.load("tiny-qwen2-vl")
+    monkeypatch.setattr("mechvrp.circuits.integration.patched_shares", lambda *a, **k: vague)
+    flow = image_flow(model, polls, methods=["patching"], layers=[0, 1], measure="logit")
+    frame = flow.to_frame()
+    assert frame["gap"].str.contains("not told from 0").all()
+    assert frame["value"].isna().all()
+    assert flow.settings["unchanged_pairs"] == 3
+    with pytest.raises(UnavailableError, match="not told from 0"):
+        flow.integration()
+    found = compare_image_flows({"a": flow, "b": flow}, n_resamples=50)
+    assert found.differences["gap"].str.contains("no shares").all()
+
+
+def test_controls_of_several_draws_have_intervals_over_draws():
+    rng = np.random.default_rng(2)
+    n = 20
+    names = np.array([f"i{i}" for i in range(n)])
+    span = np.full(n, -2.0) + rng.normal(0, 0.1, n)
+    moved = np.outer([-1.0, -2.0], np.ones(n))
+    control = rng.normal(0, 0.5, (8, 2, 1)) + rng.normal(0, 0.01, (8, 2, n))
+
+    def widths(drawn):
+        found = PatchedShares((0, 1), {"text": moved}, {"text": drawn}, span, names, 0)
+        return [(c.high - c.low, d.high - d.low, c, d) for _, c, d in found.estimates("text")]
+
+    several, averaged = widths(control), widths(control.mean(0, keepdims=True))
+    for i, (many, one) in enumerate(zip(several, averaged, strict=True)):
+        assert many[2].value == pytest.approx(control[:, i].mean() / span.mean())
+        assert many[3].value == pytest.approx((moved[i, 0] - control[:, i].mean()) / span.mean())
+        assert "draws" in many[2].method
+        assert "draws" not in one[2].method
+        assert many[0] > 3 * one[0]
+        assert many[1] > one[1]
+
+
+def test_tables_say_what_intervals_of_controls_are_over(polls):
+    model = mechvrp.load("tiny-qwen2-vl")
+    edges = {"image to last": ("last", "image")}
+    options = {"edges": edges, "layers": [1], "methods": ["knockout"], "n_resamples": 50}
+    one, three = (image_flow(model, polls, draws=draws, **options) for draws in (1, 3))
+    assert one.to_frame()["control_kind"].str.contains("one draw, so intervals").all()
+    assert three.to_frame()["control_kind"].str.contains("images and its 3 draws").all()
+    for point in three.points:
+        assert "and draws" in point.control.method
+        assert "and draws" in point.lead.method
+        assert point.lead.value == pytest.approx(point.value.value - point.control.value)
+
+
+def test_counterfactuals_are_of_the_seed(polls, monkeypatch):
+    given = []
+
+    def caught(model, samples, others, **options):
+        given.append([other.image_id for other in others])
+        return "stopped"
+
+    monkeypatch.setattr("mechvrp.circuits.integration.patched_shares", caught)
+    model = mechvrp.load("tiny-qwen2-vl")
+    for seed in (0, 1):
+        image_flow(model, polls, methods=["patching"], seed=seed)
+        assert given[-1] == [counterfactual_pair(sample, seed).image_id for sample in polls]
+    assert given[0] != given[1]
+
+
 OPTIONS = {"what": "text", "n_layers": 4, "seed": 0, "n_resamples": 400}
 
 
@@ -278,7 +356,25 @@ def test_bad_input_is_refused_before_anything_runs(polls, monkeypatch):
         ({"windows": []}, "windows are widths"),
         ({"windows": [0]}, "windows are widths"),
         ({"windows": [1, 1]}, "windows are widths"),
-        ({"draws": -1}, "0 or more"),
+        ({"methods": 5}, "methods are among"),
+        ({"draws": -1}, "draws=-1"),
+        ({"draws": 1.5}, "whole numbers"),
+        ({"shuffles": -1}, "shuffles=-1"),
+        ({"folds": 1}, "folds=1"),
+        ({"n_resamples": 5}, "at least 20"),
+        ({"seed": -1}, "seed=-1"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"reading": "loose"}, "reading is"),
+        ({"edges": ["image"], "methods": ["knockout"]}, "positions by name"),
+        ({"edges": {"a": "text"}, "methods": ["knockout"]}, "a pair of query"),
+        ({"edges": {"a": ("last", "imagee")}, "methods": ["knockout"]}, "no word 'imagee'"),
+        (
+            {"edges": {"a": ("image", "last")}, "methods": ["knockout"]},
+            "under causal attention",
+        ),
+        ({"others": 5}, "others holds"),
+        ({"others": ["a"] * len(polls)}, "others holds 'a'"),
+        ({"methods": ["probe"], "content": "crowd"}, "function of a sample"),
         ({"edges": {}, "methods": ["knockout"]}, "edges is empty"),
         ({"others": others[:-1]}, "others holds"),
         ({"others": [None] * len(polls)}, "no sample"),
@@ -294,6 +390,12 @@ def test_bad_input_is_refused_before_anything_runs(polls, monkeypatch):
         image_flow(model, polls, layers=[9], methods=["patching"])
     with pytest.raises(InputError, match="at least two"):
         image_flow(model, polls[:1])
+    for strings in (["a", "b"], "a", 5):
+        with pytest.raises(InputError, match="expected samples"):
+            image_flow(model, strings)
+    nameless = [Sample(s.image, s.question, s.answer) for s in polls]
+    with pytest.raises(InputError, match="no image_id"):
+        image_flow(model, nameless)
     counts = list(mechvrp.data.load("scenes", task="counting", limit=4))
     with pytest.raises(InputError, match="give others="):
         image_flow(model, counts, methods=["patching"])
