@@ -4,10 +4,13 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+# The models are tiny, and tests run in parallel: threads would wait for each other, and be paid for. Read by
+# the libraries when they load, and by every process that a test starts.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from hypothesis import settings
 
 settings.register_profile("suite", max_examples=25, deadline=None)
 settings.load_profile("suite")
-torch.set_num_threads(1)  # the models are tiny, and tests run in parallel
+torch.set_num_threads(1)

@@ -9,15 +9,12 @@ import numpy as np
 
 from mechvrp.circuits.chance import chance_levels
 from mechvrp.circuits.curve_inputs import (
-    LEAST_RESAMPLES,
     Labels,
     check_evaluated,
     check_positions,
-    check_reading,
     checked_ks,
     chosen_sets,
     labelled,
-    whole,
 )
 from mechvrp.circuits.curve_making import curve_of
 from mechvrp.circuits.curve_outcomes import CurveOutcomes
@@ -28,6 +25,7 @@ from mechvrp.circuits.matching import MatchedSets, matched_sets, unit_norms
 from mechvrp.circuits.probe_scores import probe_reading
 from mechvrp.circuits.ranking import Ranking
 from mechvrp.circuits.sample_checks import check_samples
+from mechvrp.circuits.setting_checks import check_reading, check_settings, whole
 from mechvrp.circuits.unit_stand_ins import CurveMode, StandIn, stand_in
 from mechvrp.data import Sample
 from mechvrp.errors import InputError
@@ -133,9 +131,8 @@ def ablation_curve(
         )
     chosen = chosen_sets(sets)
     draws = whole("draws", draws, 1)
-    seed = whole("seed", seed, 0)
-    n_resamples = whole("n_resamples", n_resamples, LEAST_RESAMPLES)
-    batch_size = whole("batch_size", batch_size, 1)
+    checked = check_settings(seed=seed, n_resamples=n_resamples, batch_size=batch_size)
+    seed, n_resamples, batch_size = checked.values()
     check_reading(reading)
     check_positions(positions, samples)
     check_evaluated(samples)

@@ -64,14 +64,7 @@ def bottleneck_index(
     value = index_value(outcomes, inside, control)
     found = crossed.estimate(value, index_resamples(outcomes, inside, control, crossed), draws=True)
     # A bootstrap of outcomes that never differ has no width; unseen images can still differ.
-    gaps = _gaps(outcomes, inside, control)
-    floor = not_narrower(_percent(found, room.value), gaps)
-    low, high = (end / 100 / room.value for end in (floor.low, floor.high))
-    if low < found.low or high > found.high:
-        return replace(
-            found, low=min(low, found.low), high=max(high, found.high), method=floor.method
-        )
-    return found
+    return _widened(found, _gaps(outcomes, inside, control), room.value)
 
 
 def index_value(outcomes: CurveOutcomes, inside: np.ndarray, control: str) -> float:
@@ -140,13 +133,7 @@ def area_between(
     value = float((beside - top).mean(1) @ weights)
     found = crossed.estimate(value, resampled, draws=True)
     span = float(weights.sum())
-    floor = not_narrower(_percent(found, 1 / span), weights @ (beside - top) / span)
-    low, high = (end / 100 * span for end in (floor.low, floor.high))
-    if low < found.low or high > found.high:
-        return replace(
-            found, low=min(low, found.low), high=max(high, found.high), method=floor.method
-        )
-    return found
+    return _widened(found, weights @ (beside - top) / span, 1 / span)
 
 
 def _above(outcomes: CurveOutcomes) -> np.ndarray:
@@ -179,9 +166,21 @@ def _rows(
     return top, outcomes.control(control)[:, ks][:, :, inside].mean(axis=0)
 
 
-def _percent(found: Estimate, scale: float) -> Estimate:
-    """In percentage points of accuracy, which the floor is written in."""
-    factor = 100 * scale
-    return replace(
-        found, value=found.value * factor, low=found.low * factor, high=found.high * factor
+def _widened(found: Estimate, changes: np.ndarray, accuracy: float) -> Estimate:
+    """An interval nowhere narrower than Bonett and Price's of the changes of accuracy behind it.
+
+    Args:
+        changes: ``[example]``, of which ``found`` is the mean, on a scale of its own.
+        accuracy: how much accuracy (0 to 1) one unit of that scale is.
+    """
+    percent = 100 * accuracy  # which the floor is written in
+    scaled = replace(
+        found, value=found.value * percent, low=found.low * percent, high=found.high * percent
     )
+    floor = not_narrower(scaled, changes)
+    low, high = floor.low / percent, floor.high / percent
+    if low < found.low or high > found.high:
+        return replace(
+            found, low=min(low, found.low), high=max(high, found.high), method=floor.method
+        )
+    return found

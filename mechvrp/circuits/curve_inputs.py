@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mechvrp.circuits.curve_outcomes import SETS, check_labels
 from mechvrp.circuits.curves import default_ks
 from mechvrp.circuits.ranking import Ranking
+from mechvrp.circuits.sample_checks import of_two_images, without_word
 from mechvrp.data import Sample
 from mechvrp.errors import InputError
 from mechvrp.models.tokens import KEYWORDS, Each, integers
@@ -20,19 +20,13 @@ if TYPE_CHECKING:
     from mechvrp.models.tokens import Positions
 
 __all__ = [
-    "LEAST_RESAMPLES",
     "Labels",
     "check_evaluated",
     "check_positions",
-    "check_reading",
     "checked_ks",
     "chosen_sets",
     "labelled",
-    "whole",
 ]
-
-#: Fewer resamples have no 2.5th percentile.
-LEAST_RESAMPLES = 20
 
 #: A name for each example: in their order, by image id, or by a function of the sample.
 Labels = Sequence[str] | np.ndarray | Mapping[str, str] | Callable[[Sample], str]
@@ -48,19 +42,6 @@ def chosen_sets(sets: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-def whole(name: str, given: Any, least: int) -> int:
-    """A whole number of at least ``least``."""
-    found = integers(name, given)
-    if len(found) != 1 or found[0] < least:
-        raise InputError(f"{name}={given!r}; expected a whole number, at least {least}")
-    return found[0]
-
-
-def check_reading(reading: object) -> None:
-    if reading not in ("official", "strict"):
-        raise InputError(f"reading is 'official' or 'strict'; got {reading!r}")
-
-
 def check_positions(positions: Positions | None, samples: Sequence[Sample]) -> None:
     """What can be known of positions without encoding: a keyword, a word of every question, numbers, pairs.
 
@@ -69,13 +50,12 @@ def check_positions(positions: Positions | None, samples: Sequence[Sample]) -> N
     if positions is None or isinstance(positions, Each) or positions in KEYWORDS:
         return
     if isinstance(positions, str):
-        word = positions.removeprefix("word:")
-        pattern = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
-        lacking = [s.question for s in samples if not pattern.search(s.question)]
-        if lacking or not word:
+        lacking = without_word(samples, positions)
+        if lacking or not positions.removeprefix("word:"):
+            asked = lacking[0].question if lacking else ""
             raise InputError(
                 f"positions={positions!r} is no keyword ({', '.join(KEYWORDS)}) and no word of "
-                f"{len(lacking)} of {len(samples)} questions, such as {lacking[0] if lacking else ''!r:.60}"
+                f"{len(lacking)} of {len(samples)} questions, such as {asked!r:.60}"
             )
     elif isinstance(positions, Sequence) and any(isinstance(p, tuple) for p in positions):
         for pair in positions:
@@ -95,17 +75,7 @@ def check_evaluated(samples: Sequence[Sample]) -> None:
             f"{unanswered} of {len(samples)} samples have no answer, so what the model says cannot be right or "
             "wrong; give Sample(..., answer=...)"
         )
-    nameless = sum(not sample.image_id for sample in samples)
-    if nameless:
-        raise InputError(
-            f"{nameless} of {len(samples)} samples have no image_id; intervals resample images, so each "
-            "needs one"
-        )
-    images = len({sample.image_id for sample in samples})
-    if images < 2:
-        raise InputError(
-            f"{len(samples)} samples of {images} images; a curve needs at least 2 images"
-        )
+    of_two_images(samples)
 
 
 def checked_ks(ranking: Ranking, ks: Sequence[int] | None) -> tuple[int, ...]:

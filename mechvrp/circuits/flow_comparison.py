@@ -24,8 +24,9 @@ class FlowComparison:
         flows: by name, in the order given.
         integration: one row per model, as `IntegrationLayer`: model, layer, depth, low, high (layers),
             depth_low, depth_high, crossing with ``_low`` and ``_high``, missing, n, n_groups, gap.
-        differences: one row per pair of models: first, second, difference of crossings (second minus first,
-            as shares of the layers), low, high, paired (whether they share images), n_groups, gap.
+        differences: one row per pair of models: first, second, difference of crossings (first minus second,
+            as shares of the layers: above 0 where the first's lies deeper), low, high, paired (whether they
+            share images), n_groups, gap.
         threshold: of the integration layer.
     """
 
@@ -57,6 +58,8 @@ def compare_image_flows(
     seed: int = 0,
 ) -> FlowComparison:
     """Integration layers of several models, and paired differences of the depth at which they cross.
+
+    A difference is the first model's minus the second's, as in `compare_curves`.
 
     Depth is the share of a model's layers up to and with the layer, so models of different depth share an
     axis. Differences resample images; where both models were asked about the same images, both see the same
@@ -146,12 +149,13 @@ def _difference(
     if not np.isfinite(whole).all():
         where = "in one of the two, or does before its first layer"
         return row | {"gap": f"the share does not reach {threshold:g} {where}"}
-    change = drawn[1] - drawn[0]
+    row["difference"] = whole[0] - whole[1]
+    change = drawn[0] - drawn[1]
     finite = np.isfinite(change)
     if not finite.mean() > 0.975:
         missing = (
             f"{100 * (1 - finite.mean()):.1f} % of the resamples lack a crossing in one of the two"
         )
-        return row | {"difference": whole[1] - whole[0], "gap": missing}
+        return row | {"gap": missing}
     low, high = np.quantile(change[finite], [0.025, 0.975])
-    return row | {"difference": whole[1] - whole[0], "low": float(low), "high": float(high)}
+    return row | {"low": float(low), "high": float(high)}

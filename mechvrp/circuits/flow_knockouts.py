@@ -9,20 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mechvrp.circuits.drawn_controls import against_draws
+from mechvrp.circuits.drawn_controls import against_draws, mean_change
 from mechvrp.circuits.integration_results import FlowPoint
 from mechvrp.patching.attention_edges import knockout
 from mechvrp.patching.causal import window_around
 from mechvrp.patching.image_draws import count_edges, patches_of_edges
 from mechvrp.patching.knockouts import EDGES, check_edge
 from mechvrp.patching.sweeping import sweep
-from mechvrp.statistics import (
-    Estimate,
-    benjamini_hochberg,
-    drawn_accuracy_change,
-    group_means,
-    paired_accuracy_change,
-)
+from mechvrp.statistics import benjamini_hochberg, drawn_accuracy_change, paired_accuracy_change
 from mechvrp.tracing.caching import in_batches
 
 if TYPE_CHECKING:
@@ -75,7 +69,9 @@ def knockout_points(
     """Changes of the clean answer's measure and of accuracy, for each edge, window and layer.
 
     The control cuts at least as many edges (the same layers and heads) between image positions: random image
-    positions no longer see the image. A cut in all layers together stands behind each edge's layers.
+    positions no longer see the image. A cut in all layers together stands behind each edge's layers. A cut
+    that fails is a point with the reason as its ``gap``; where a draw of the control fails, the point has its
+    value, no control, and the reason as ``control_gap``.
 
     Args:
         model: from ``mechvrp.load``.
@@ -144,10 +140,12 @@ def knockout_points(
                 continue
             controls = [replace(cut, draw=i) for i in range(draws)]
             beside = None
-            if draws and not any(c in errors for c in controls):
+            if failed := [errors[c] for c in controls if c in errors]:
+                why = f"{len(failed)} of {draws} draws of the control failed: {failed[0]}"
+                point = replace(point, control_gap=why)
+            elif draws:
                 beside = np.stack([value[name][c] for c in controls])
-            fill = _mean_change if name == "measure" else _accuracy_change
-            points.append(fill(point, clean[name], value[name][cut], beside, groups, settings))
+            points.append(_changed(point, clean[name], value[name][cut], beside, groups, settings))
     return _adjusted(points)
 
 
@@ -172,7 +170,7 @@ def _variants(
     return found
 
 
-def _mean_change(
+def _changed(
     point: FlowPoint,
     clean: np.ndarray,
     cut: np.ndarray,
@@ -180,38 +178,21 @@ def _mean_change(
     groups: np.ndarray,
     settings: dict[str, Any],
 ) -> FlowPoint:
-    change = cut - clean
-    mean, low, high = group_means(change, groups, **settings)
-    n, n_groups = len(clean), len(np.unique(groups))
-    value = Estimate(
-        float(mean), float(low), float(high), n, n_groups, 0.95, "bootstrap by group, percentile"
-    )
-    point = replace(point, value=value)
+    """The point with its value and, beside draws ``[draw, example]`` of the control, control and lead."""
+    accuracy = point.measure == "accuracy"
+    if accuracy:
+        found = paired_accuracy_change(clean, cut, groups, **settings)
+        point = replace(point, value=found.change, p=found.p_value)
+    else:
+        point = replace(point, value=mean_change(cut - clean, groups, **settings))
     if control is None:
         return point
-    beside, lead = against_draws(
-        change, control - clean, groups, over_draws=len(control) > 1, **settings
-    )
-    return replace(point, control=beside, lead=lead)
-
-
-def _accuracy_change(
-    point: FlowPoint,
-    clean: np.ndarray,
-    cut: np.ndarray,
-    control: np.ndarray | None,
-    groups: np.ndarray,
-    settings: dict[str, Any],
-) -> FlowPoint:
-    found = paired_accuracy_change(clean, cut, groups, **settings)
-    point = replace(point, value=found.change, p=found.p_value)
-    if control is None:
-        return point
-    if len(control) == 1:  # nothing is known of other draws
+    several = len(control) > 1
+    if accuracy and not several:  # nothing is known of other draws
         one = drawn_accuracy_change(clean, cut[None], control, groups, **settings)
         return replace(point, control=one.control.change, lead=one.excess.change)
     beside, lead = against_draws(
-        cut - clean, control - clean, groups, over_draws=True, accuracy=True, **settings
+        cut - clean, control - clean, groups, over_draws=several, accuracy=accuracy, **settings
     )
     return replace(point, control=beside, lead=lead)
 

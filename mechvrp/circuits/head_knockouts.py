@@ -12,14 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mechvrp.circuits.curves import rank_p
-from mechvrp.circuits.drawn_controls import against_draws
-from mechvrp.circuits.flow_checks import (
-    check_positions,
-    check_reading,
-    check_settings,
-    of_two_images,
-    whole,
-)
+from mechvrp.circuits.drawn_controls import against_draws, mean_change
+from mechvrp.circuits.flow_checks import check_positions
 from mechvrp.circuits.head_knockout_results import (
     HeadKnockout,
     HeadKnockoutPoint,
@@ -27,6 +21,8 @@ from mechvrp.circuits.head_knockout_results import (
     Tail,
 )
 from mechvrp.circuits.ranking import Ranking
+from mechvrp.circuits.sample_checks import of_two_images
+from mechvrp.circuits.setting_checks import check_reading, check_settings, whole
 from mechvrp.errors import InputError, NumericalError
 from mechvrp.models.tokens import integers
 from mechvrp.patching.answer_pairs import own_pair
@@ -34,12 +30,7 @@ from mechvrp.patching.attention_edges import knockout
 from mechvrp.patching.grids import values_of
 from mechvrp.patching.interventions import Edits, flatten
 from mechvrp.patching.sweeping import sweep
-from mechvrp.statistics import (
-    Estimate,
-    benjamini_hochberg,
-    group_means,
-    paired_accuracy_change,
-)
+from mechvrp.statistics import benjamini_hochberg, paired_accuracy_change
 from mechvrp.tracing.caching import in_batches
 from mechvrp.tracing.sites import Site
 
@@ -265,11 +256,6 @@ def _point(
     # All sets there are were run: others were not drawn, and there is nothing of theirs to resample.
     over_draws = not exact and len(others) > 1
     options = {**settings, "over_draws": over_draws}
-    mean, low, high = group_means(change, groups, **settings)
-    n, n_groups = len(change), len(np.unique(groups))
-    value = Estimate(
-        float(mean), float(low), float(high), n, n_groups, 0.95, "bootstrap by group, percentile"
-    )
     control = excess = accuracy = accuracy_control = accuracy_excess = p = None
     if others:
         control, excess = against_draws(change, drawn, groups, **options)
@@ -290,7 +276,7 @@ def _point(
     return HeadKnockoutPoint(
         k=k,
         heads=top,
-        change=value,
+        change=mean_change(change, groups, **settings),
         control=control,
         excess=excess,
         sets=len(others),

@@ -20,8 +20,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from mechvrp.circuits.direct_logits import DirectLogits, Written, attribute_logits
-from mechvrp.circuits.flow_checks import check_settings, of_two_images
 from mechvrp.circuits.head_results import HeadReading
+from mechvrp.circuits.sample_checks import of_two_images
+from mechvrp.circuits.setting_checks import check_settings
 from mechvrp.errors import InputError, NumericalError, ShapeError, UnavailableError
 from mechvrp.models import fingerprint, queried_region
 from mechvrp.patching.answer_pairs import own_pair, right_pair

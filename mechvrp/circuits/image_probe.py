@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,12 @@ __all__ = ["Content", "asked_digit_is_there", "content_labels", "holds_digit", "
 #: Whether a sample's image has some property; None where that is unknown or not asked of this sample.
 Content = Callable[["Sample"], bool | None]
 
-_POSITIONS = ("last", "question")
+#: Indices and booleans of the samples that have a label; or why they cannot be probed for it.
+Labels = tuple[np.ndarray, np.ndarray] | str
+
+#: Where is read, and how that is called in results.
+_POSITIONS = {"last": "last position", "question": "question's mean"}
+_MEASURES = ("AUROC", "AUROC within questions", "lead over the question")
 
 
 def asked_digit_is_there(sample: Sample) -> bool | None:
@@ -68,18 +74,23 @@ def holds_digit(word: str) -> Content:
 
 
 def content_labels(
-    samples: Sequence[Sample], content: Content | Mapping[str, Content] | None, *, folds: int
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    samples: Sequence[Sample],
+    content: Content | Mapping[str, Content] | None,
+    *,
+    folds: int,
+    gaps: bool = False,
+) -> dict[str, Labels]:
     """Which samples have a label, and the label, by name of the property: indices and booleans.
 
     Args:
         samples: all of them.
         content: one property or several by name; None: `asked_digit_is_there`.
         folds: of the cross-validation on one half of the images.
+        gaps: give, for a property that either class has too few images of, the reason in place of the labels.
 
     Raises:
-        InputError: a label that is neither true nor false, or either class on too few images for a split in
-            halves and so many folds.
+        InputError: a label that is neither true nor false, or (unless ``gaps``) either class on too few
+            images for a split in halves and so many folds.
     """
     if content is None:
         content = {"the digit asked for is there": asked_digit_is_there}
@@ -93,7 +104,7 @@ def content_labels(
                 f"content {name!r} is a function of a sample that gives True, False or None; got "
                 f"{label_of!r:.60}"
             )
-    found = {}
+    found: dict[str, Labels] = {}
     for name, label_of in content.items():
         given: list[Any] = [label_of(sample) for sample in samples]
         strange = [x for x in given if x is not None and not isinstance(x, bool | np.bool_)]
@@ -103,29 +114,33 @@ def content_labels(
             )
         known = np.flatnonzero([label is not None for label in given])
         labels = np.array([bool(given[i]) for i in known], dtype=bool)
-        for wanted in (True, False):
-            images = len(
-                {
-                    samples[int(i)].image_id
-                    for i, x in zip(known, labels, strict=True)
-                    if x == wanted
-                }
-            )
-            if images < 2 * folds:
-                raise InputError(
-                    f"content {name!r} is {wanted} of {images} images (and known of {len(known)} of "
-                    f"{len(samples)} samples); a probe with {folds} folds on one half of the images needs at "
-                    f"least {2 * folds} images of either class. Give more samples, fewer folds, another "
-                    "content=, or methods without 'probe'"
-                )
-        found[str(name)] = (known, labels)
+        scarce = _too_few(str(name), samples, known, labels, folds)
+        if scarce and not gaps:
+            raise InputError(scarce)
+        found[str(name)] = scarce or (known, labels)
     return found
+
+
+def _too_few(
+    name: str, samples: Sequence[Sample], known: np.ndarray, labels: np.ndarray, folds: int
+) -> str:
+    """Why a property cannot be probed; empty where either class has images enough."""
+    for wanted in (True, False):
+        images = len({samples[int(i)].image_id for i in known[labels == wanted]})
+        if images < 2 * folds:
+            return (
+                f"content {name!r} is {wanted} of {images} images (and known of {len(known)} of "
+                f"{len(samples)} samples); a probe with {folds} folds on one half of the images needs at "
+                f"least {2 * folds} images of either class. Give more samples, fewer folds, another "
+                "content=, or methods without 'probe'"
+            )
+    return ""
 
 
 def probe_points(
     model: VLM,
     samples: Sequence[Sample],
-    labels: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    labels: Mapping[str, Labels],
     *,
     layers: Sequence[int],
     shuffles: int = 10,
@@ -146,7 +161,7 @@ def probe_points(
     Args:
         model: from ``mechvrp.load``.
         samples: what is asked.
-        labels: from `content_labels`.
+        labels: from `content_labels`; a reason in their place is the ``gap`` of all of the property's points.
         layers: behind which the residual stream is read.
         shuffles: draws of permuted labels; each is fitted at the strength chosen for the real ones.
         folds, c_grid: of the cross-validation.
@@ -156,16 +171,27 @@ def probe_points(
     Raises:
         InputError: as `probe_sweep`.
     """
-    states = _states(model, samples, layers, batch_size, progress)
     points: list[FlowPoint] = []
-    for name, (known, truth) in labels.items():
+    probed: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for name, given in labels.items():
+        if isinstance(given, str):
+            points += [
+                FlowPoint("probe", f"{where}: {name}", measure, layer, gap=given)
+                for where, measure, layer in itertools.product(
+                    _POSITIONS.values(), _MEASURES, layers
+                )
+            ]
+        else:
+            probed[name] = given
+    states = _states(model, samples, layers, batch_size, progress) if probed else {}
+    for name, (known, truth) in probed.items():
         chosen = [samples[i] for i in known]
         train, heldout = group_folds(chosen, 2, seed=seed, stratify=truth.tolist())[0]
         groups = np.array([sample.image_id for sample in chosen])
         questions = np.array([sample.question for sample in chosen])
         alone = _question_alone(questions, truth, groups, train, heldout, folds, c_grid, seed)
-        for where in _POSITIONS:
-            what = {"last": "last position", "question": "question's mean"}[where] + f": {name}"
+        for where, words in _POSITIONS.items():
+            what = f"{words}: {name}"
             for i, layer in enumerate(layers):
                 features = states[where][i : i + 1, known]
                 found = probe_sweep(
@@ -205,8 +231,7 @@ def probe_points(
                     ),
                     FlowPoint("probe", what, "lead over the question", layer, value=lead),
                 ]
-    order = {"AUROC": 0, "AUROC within questions": 1, "lead over the question": 2}
-    return sorted(points, key=lambda point: order[point.measure])
+    return sorted(points, key=lambda point: _MEASURES.index(point.measure))
 
 
 def _states(

@@ -16,17 +16,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from mechvrp.circuits.flow_checks import (
-    check_positions,
-    check_reading,
-    check_settings,
-    of_two_images,
-    whole,
-)
+from mechvrp.circuits.flow_checks import check_positions
 from mechvrp.circuits.flow_knockouts import flow_edges, knockout_points
 from mechvrp.circuits.image_probe import Content, content_labels, probe_points
 from mechvrp.circuits.integration_results import FlowMethod, FlowPoint, ImageFlow
 from mechvrp.circuits.patched_shares import PATCHED, PatchedShares, patched_shares
+from mechvrp.circuits.sample_checks import of_two_images
+from mechvrp.circuits.setting_checks import check_reading, check_settings, whole
 from mechvrp.data import Sample
 from mechvrp.data.scene_counterfactual import counterfactual_pair
 from mechvrp.errors import DataError, InputError, NumericalError
@@ -55,7 +51,7 @@ def image_flow(
     *,
     others: Sequence[Sample | None] | None = None,
     content: Content | Mapping[str, Content] | None = None,
-    methods: Sequence[FlowMethod] = ("knockout", "patching", "probe"),
+    methods: Sequence[FlowMethod] | None = None,
     edges: Mapping[str, tuple[Positions, Positions]] | None = None,
     windows: int | Sequence[int] | None = None,
     layers: Sequence[int] | None = None,
@@ -80,7 +76,9 @@ def image_flow(
         content: for the probe, a property of the image that the question does not tell, as a function of the
             sample that gives True, False or None (unknown), or several by name; by default, for the digit
             scenes, whether the digit asked for is there.
-        methods: which of ``"knockout"``, ``"patching"`` and ``"probe"``.
+        methods: which of ``"knockout"``, ``"patching"`` and ``"probe"``; by default all, and a property that
+            too few images have for a probe is then a gap in the result, with the reason. A probe that was
+            named and cannot be fitted is refused.
         edges: for the knockout, as ``attention_knockout``; by default ``flow_edges(model)``.
         windows: layers cut together, one width or several; by default a fifth of the layers, at least one.
         layers: by default all.
@@ -97,11 +95,14 @@ def image_flow(
         batch_size, progress: of the runs.
 
     Raises:
-        InputError: no window, a property of one class, edges that attention does not have, samples of one
-            image, or settings that cannot be used: before anything runs. Pairs that do not align.
+        InputError: no window, a property that cannot be probed (see ``methods``), edges that attention does
+            not have, samples of one image, or settings that cannot be used: before anything runs. Pairs that
+            do not align.
     """
     given = of_two_images(samples)
-    asked = tuple(methods) if isinstance(methods, Iterable) else (methods,)
+    asked: tuple[Any, ...] = get_args(FlowMethod)
+    if methods is not None:
+        asked = tuple(methods) if isinstance(methods, Iterable) else (methods,)
     wanted = [m for m in get_args(FlowMethod) if m in asked]
     if not wanted or any(m not in wanted for m in asked):
         raise InputError(f"methods are among {', '.join(get_args(FlowMethod))}; got {methods!r}")
@@ -115,7 +116,9 @@ def image_flow(
     chosen = chosen_layers(model, layers)
     widths = _widths(model, windows)
     pairs = _pairs(given, others, seed) if "patching" in wanted else []
-    labels = content_labels(given, content, folds=folds) if "probe" in wanted else {}
+    labels = {}
+    if "probe" in wanted:
+        labels = content_labels(given, content, folds=folds, gaps=methods is None)
     if edges is not None and not isinstance(edges, Mapping):
         raise InputError(f"edges are query and key positions by name; got {edges!r:.60}")
     cut = flow_edges(model) if edges is None else dict(edges)

@@ -39,6 +39,7 @@ class FlowPoint:
         p: of a change of accuracy of 0, by exchanging before and after for whole images.
         q: the same, Benjamini-Hochberg over the layers of one edge and window.
         gap: why there is no value; empty where there is one.
+        control_gap: why a value has no control although one was asked for: a draw of it failed.
     """
 
     method: FlowMethod
@@ -52,6 +53,7 @@ class FlowPoint:
     p: float | None = None
     q: float | None = None
     gap: str = ""
+    control_gap: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +116,7 @@ class ImageFlow:
 
         Columns: model, method, what, measure, layer (missing: all layers), depth (share of the layers up to
         and with this one), window; value, control and lead, each with ``_low`` and ``_high``; control_kind,
-        p, q, n, n_groups, level, gap.
+        p, q, n, n_groups, level, gap, control_gap.
         """
         frame = pd.DataFrame([self._row(point) for point in self.points])
         return frame.astype({"layer": "Int64", "window": "Int64"})
@@ -160,7 +162,7 @@ class ImageFlow:
         row["n"] = 0 if value is None else value.n
         row["n_groups"] = 0 if value is None else value.n_groups
         row["level"] = np.nan if value is None else value.level
-        return row | {"gap": point.gap}
+        return row | {"gap": point.gap, "control_gap": point.control_gap}
 
     def __repr__(self) -> str:
         methods = ", ".join(dict.fromkeys(point.method for point in self.points))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 from scipy.stats import rankdata
+from sklearn import config_context
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
@@ -156,14 +157,16 @@ def cross_validate(
     """Choose ``C`` by mean AUROC over ``folds``; of equals, the smallest (most regularised)."""
     table = np.empty((len(folds), len(c_grid)))
     grid = sorted(c_grid)
-    for row, (train, test) in enumerate(folds):
-        scaler = StandardScaler().fit(features[train])
-        inner, outer = scaler.transform(features[train]), scaler.transform(features[test])
-        # Warm starts walk up the grid: each solution is the next one's starting point.
-        model = LogisticRegression(C=1.0, max_iter=_MAX_ITERATIONS, warm_start=True)
-        for column, c in enumerate(grid):
-            model.set_params(C=c).fit(inner, labels[train])
-            table[row, column] = _rank_auroc(labels[test], model.decision_function(outer))
+    # A fifth of the time of small fits goes into checking settings that are made here.
+    with config_context(skip_parameter_validation=True):
+        for row, (train, test) in enumerate(folds):
+            scaler = StandardScaler().fit(features[train])
+            inner, outer = scaler.transform(features[train]), scaler.transform(features[test])
+            # Warm starts walk up the grid: each solution is the next one's starting point.
+            model = LogisticRegression(C=1.0, max_iter=_MAX_ITERATIONS, warm_start=True)
+            for column, c in enumerate(grid):
+                model.set_params(C=c).fit(inner, labels[train])
+                table[row, column] = _rank_auroc(labels[test], model.decision_function(outer))
     best = int(np.argmax(table.mean(axis=0).round(12)))
     return CrossValidation(float(grid[best]), tuple(float(x) for x in table[:, best]))
 

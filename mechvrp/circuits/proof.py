@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from mechvrp.circuits.random_circuits import Match, how_many, pool_key, random_c
 from mechvrp.circuits.stand_ins import CircuitMode
 from mechvrp.errors import InputError
 from mechvrp.patching.sweeping import MEMORY
-from mechvrp.statistics import group_bootstrap_all
+from mechvrp.statistics import Estimate, group_bootstrap_all
 
 if TYPE_CHECKING:
     from mechvrp.circuits.circuit import Circuit
@@ -210,14 +210,11 @@ class _Shares:
         """A circuit beside random ones; ``without``: the model without them, which is best at 0, not 1."""
         values = self.runs.run([nodes, *others], "circuit" if without else "rest").T
 
-        def both(
-            kept: np.ndarray, full: np.ndarray, empty: np.ndarray, *, weights: np.ndarray
-        ) -> dict[str, np.ndarray]:
-            share = shares(kept, full, empty, weights)
+        def both(share: np.ndarray) -> dict[str, np.ndarray]:
             mine, random = share[:, 0], share[:, 1:].mean(-1)
             return {"circuit": mine, "random": random, "lead": mine - random}
 
-        found = group_bootstrap_all(both, values, self.full, self.empty, **self._options)
+        found = self.estimates(values, both)
         share = self.of(values)
         random = share[1:]
         off = np.abs(share - (0 if without else 1))
@@ -232,6 +229,18 @@ class _Shares:
         """Shares on all pairs, ``[set]``, of values ``[example, set]``."""
         return shares(values, self.full, self.empty, np.ones((1, len(self.full))))[0]
 
+    def estimates(
+        self, values: np.ndarray, of: Callable[[np.ndarray], dict[str, np.ndarray]]
+    ) -> dict[str, Estimate]:
+        """What ``of`` makes of shares ``[resample, set]``, from values ``[example, set]``, with intervals."""
+
+        def resampled(
+            kept: np.ndarray, full: np.ndarray, empty: np.ndarray, *, weights: np.ndarray
+        ) -> dict[str, np.ndarray]:
+            return of(shares(kept, full, empty, weights))
+
+        return group_bootstrap_all(resampled, values, self.full, self.empty, **self._options)
+
     def removals(
         self, nodes: Sequence[CircuitNode], others: Sequence[Sequence[CircuitNode]], match: Match
     ) -> tuple[tuple[NodeRemoval, ...], int]:
@@ -243,13 +252,10 @@ class _Shares:
             for node, cost in zip(other, share[0] - share[1:], strict=True):
                 costs[pool_key(node, match)].append(float(cost))
 
-        def drops(
-            kept: np.ndarray, full: np.ndarray, empty: np.ndarray, *, weights: np.ndarray
-        ) -> dict[str, np.ndarray]:
-            share = shares(kept, full, empty, weights)
+        def drops(share: np.ndarray) -> dict[str, np.ndarray]:
             return {str(node): share[:, 0] - share[:, 1 + i] for i, node in enumerate(nodes)}
 
-        found = group_bootstrap_all(drops, values, self.full, self.empty, **self._options)
+        found = self.estimates(values, drops)
         removed = []
         for node in nodes:
             drop, beside = found[str(node)], np.array(costs[pool_key(node, match)])

@@ -1,13 +1,14 @@
-"""Samples as they were given: a list of them, or an error that says what was given instead."""
+"""Samples as they were given, fit for what is asked of them; or an error that says what was given instead."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 from mechvrp.data import Sample
 from mechvrp.errors import InputError
 
-__all__ = ["check_samples"]
+__all__ = ["check_samples", "of_two_images", "without_word"]
 
 
 def check_samples(samples: object) -> list[Sample]:
@@ -34,3 +35,31 @@ def check_samples(samples: object) -> list[Sample]:
     if not found:
         raise InputError(f"{expected}; got none")
     return found
+
+
+def of_two_images(samples: object) -> list[Sample]:
+    """Samples of at least two images, each with its id: what intervals resample.
+
+    Raises:
+        InputError: no samples, one without an ``image_id``, or those of one image.
+    """
+    given = check_samples(samples)
+    if nameless := sum(not sample.image_id for sample in given):
+        raise InputError(
+            f"{nameless} of {len(given)} samples have no image_id; intervals resample images, so each "
+            "needs one"
+        )
+    images = len({sample.image_id for sample in given})
+    if images < 2:
+        raise InputError(
+            f"{len(given)} samples of {images} images; intervals resample images, so give samples of at "
+            "least two"
+        )
+    return given
+
+
+def without_word(samples: Sequence[Sample], positions: str) -> list[Sample]:
+    """Samples whose question lacks the word that positions name (``"dog"`` or ``"word:dog"``; any case)."""
+    word = positions.removeprefix("word:")
+    pattern = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
+    return [sample for sample in samples if not pattern.search(sample.question)]

@@ -5,6 +5,7 @@ Other sizes than the scene's own are Pillow's work, and theirs may differ betwee
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from mechvrp.data.digits import digit_image
@@ -50,6 +51,13 @@ def render_pixels(scene: Scene) -> np.ndarray:
     Shading and noise depend on the scene's noise seed alone, never on its digits: two scenes that
     differ in one digit differ in that digit's box and nowhere else.
     """
+    return _drawn(scene).copy()
+
+
+# A sample draws its picture whenever it is asked for it, which is several times an analysis: 7 KB each.
+@lru_cache(maxsize=1024)
+def _drawn(scene: Scene) -> np.ndarray:
+    """`render_pixels`, drawn once."""
     import numpy as np
 
     rng = np.random.default_rng(scene.noise_seed)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,100 +12,19 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from mechvrp.errors import DataError, SiteError
+from mechvrp.models.image_tokens import ImageTokens as ImageTokens
+from mechvrp.models.image_tokens import place_images
+from mechvrp.models.positions import KEYWORDS as KEYWORDS
+from mechvrp.models.positions import Each as Each
+from mechvrp.models.positions import Positions as Positions
+from mechvrp.models.positions import integers as integers
+from mechvrp.models.positions import on_image as on_image
+from mechvrp.models.spelling import spelled
 
 if TYPE_CHECKING:
     from mechvrp.models.families import Grid
 
-__all__ = ["Each", "ImageTokens", "Positions", "TokenMap", "integers", "on_image"]
-
-
-@dataclass(frozen=True)
-class Each:
-    """A position of its own for each sample of a batch.
-
-    Attributes:
-        places: one a sample, counted from the end of its prompt (-1 is the last prompt token), so that
-            padding changes nothing.
-    """
-
-    places: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "places", integers("positions", self.places))
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def resolve(self, mask: Bool[Tensor, "batch pos"]) -> tuple[Int[Tensor, " chosen"], ...]:
-        """Each sample's position in the padded sequence; ``mask`` is False on padding."""
-        if len(self) != len(mask):
-            raise SiteError(
-                f"{len(self)} positions were given, one a sample, for a batch of {len(mask)}"
-            )
-        for i, (place, real) in enumerate(zip(self.places, mask.sum(-1).tolist(), strict=True)):
-            if not -real <= place < 0:
-                raise SiteError(
-                    f"position {place} of sample {i} is out of range: its prompt has {real} tokens, "
-                    f"{-real} to -1, counted from the end"
-                )
-        return tuple(torch.tensor([mask.shape[1] + place]) for place in self.places)
-
-
-#: How positions are named: a keyword (see ``TokenMap.resolve``), a word of the question, one
-#: position, several positions or (row, column) patches, or one of each sample's own.
-Positions = str | int | Sequence[int] | Sequence[tuple[int, int]] | Each
-
-KEYWORDS = ("all", "image", "last", "question", "text")
-
-
-@dataclass(frozen=True)
-class ImageTokens:
-    """The image tokens of one sample, in raster order.
-
-    Attributes:
-        position: where each token stands in the padded sequence, [token].
-        row, col: its place on its image's grid, [token]; -1 for a token with no place (CLS).
-        image: which of the sample's images it belongs to, [token].
-        feature: its row in the ``projected`` site, which lists the tokens of the whole batch.
-        shapes: (rows, columns) of each image's grid.
-    """
-
-    position: Int[Tensor, " token"]
-    row: Int[Tensor, " token"]
-    col: Int[Tensor, " token"]
-    image: Int[Tensor, " token"]
-    feature: Int[Tensor, " token"]
-    shapes: tuple[tuple[int, int], ...]
-
-    def __len__(self) -> int:
-        return len(self.position)
-
-
-def on_image(positions: Positions) -> bool:
-    """Whether positions name image tokens and nothing else: ``"image"`` or (row, col) patches."""
-    if isinstance(positions, str):
-        return positions == "image"
-    return isinstance(positions, Sequence) and all(isinstance(p, tuple) for p in positions)
-
-
-def integers(name: str, given: Any) -> tuple[int, ...]:
-    """Whole numbers from a number, a sequence, an array or a tensor (no masks, no fractions)."""
-    if hasattr(given, "tolist"):
-        given = given.tolist()
-    items = [given] if not isinstance(given, Iterable) else list(given)
-    try:
-        if any(isinstance(item, bool) or type(item).__name__ == "bool" for item in items):
-            raise TypeError
-        return tuple(operator.index(item) for item in items)
-    except TypeError:
-        raise SiteError(
-            f"{name} must be whole numbers (of a mask, its nonzero indices)"
-            + (
-                f", a keyword ({', '.join(KEYWORDS)}), a word or (row, col) pairs"
-                * (name == "positions")
-            )
-            + f"; got {items!r}"
-        ) from None
+__all__ = ["KEYWORDS", "Each", "ImageTokens", "Positions", "TokenMap", "integers", "on_image"]
 
 
 class TokenMap:
@@ -146,7 +63,7 @@ class TokenMap:
             )
         self._tokenizer = tokenizer
         self._questions = questions
-        self.images: tuple[ImageTokens, ...] = self._place_images(image_token_id, list(grids))
+        self.images: tuple[ImageTokens, ...] = place_images(self.input_ids, image_token_id, grids)
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -161,47 +78,6 @@ class TokenMap:
     def last(self) -> Int[Tensor, " batch"]:
         """The last prompt token of each sample: the position that predicts the answer."""
         return torch.full((len(self),), self.length - 1)
-
-    def _place_images(self, token_id: int, grids: list[Grid]) -> tuple[ImageTokens, ...]:
-        found, feature = [], 0
-        remaining = iter(enumerate(grids))
-        for sample, ids in enumerate(self.input_ids):
-            position = (ids == token_id).nonzero().flatten()
-            row: list[int] = []
-            col: list[int] = []
-            image: list[int] = []
-            shapes: list[tuple[int, int]] = []
-            while len(row) < len(position):
-                _, grid = next(remaining, (None, None))
-                if grid is None:
-                    raise DataError(
-                        f"sample {sample} has {len(position)} image tokens in its prompt, but its "
-                        f"images give {len(row)}: an image is missing, or was resized elsewhere"
-                    )
-                row += [-1] * grid.extra + [r for r in range(grid.rows) for _ in range(grid.cols)]
-                col += [-1] * grid.extra + list(range(grid.cols)) * grid.rows
-                image += [len(shapes)] * grid.tokens
-                shapes.append((grid.rows, grid.cols))
-            if len(row) != len(position):
-                raise DataError(
-                    f"sample {sample} has {len(position)} image tokens in its prompt, but its "
-                    f"{len(shapes)} image(s) of {shapes} tokens give {len(row)}"
-                )
-            found.append(
-                ImageTokens(
-                    position,
-                    torch.tensor(row, dtype=torch.long),
-                    torch.tensor(col, dtype=torch.long),
-                    torch.tensor(image, dtype=torch.long),
-                    torch.arange(feature, feature + len(row)),
-                    tuple(shapes),
-                )
-            )
-            feature += len(row)
-        left = sum(1 for _ in remaining)
-        if left:
-            raise DataError(f"{left} of {len(grids)} images have no tokens in any prompt")
-        return tuple(found)
 
     def patch(self, sample: int, row: int, col: int, *, image: int = 0) -> int:
         """The position of the image token at (row, col) of a sample's image."""
@@ -300,32 +176,17 @@ class TokenMap:
 
     @cached_property
     def _spelled(self) -> list[tuple[str, list[tuple[int, int]]]]:
-        """Each sample's text without padding and image tokens, and every position's span in it.
-
-        Growing prefixes are decoded, since a token's text can depend on its neighbours (byte-level
-        pieces of one character, a leading space that only the first token loses).
-        """
+        """Each sample's text without padding and image tokens, and every position's span in it."""
         if self._tokenizer is None:
             raise SiteError(
                 "this batch has no tokenizer, so words cannot be found in it; give the processor "
                 "to mechvrp.load(model, processor=...), or use explicit positions"
             )
-        spelled = []
-        for sample, ids in enumerate(self.input_ids.tolist()):
-            image = set(self.images[sample].position.tolist())
-            text, spans, kept = "", [], []
-            for position, token in enumerate(ids):
-                if not self.attention_mask[sample, position] or position in image:
-                    spans.append((len(text), len(text)))
-                    continue
-                kept.append(token)
-                grown = self._tokenizer.decode(
-                    kept, skip_special_tokens=False, clean_up_tokenization_spaces=False
-                ).rstrip("\ufffd")
-                spans.append((len(text), len(grown)))
-                text = grown
-            spelled.append((text, spans))
-        return spelled
+        shown = self.mask("text").tolist()
+        return [
+            spelled(self._tokenizer, ids, kept)
+            for ids, kept in zip(self.input_ids.tolist(), shown, strict=True)
+        ]
 
     # ---- selecting --------------------------------------------------------------------------
 

@@ -14,10 +14,11 @@ from mechvrp.circuits import (
     asked_digit_is_there,
     compare_image_flows,
     flow_edges,
+    flow_knockouts,
     holds_digit,
     image_flow,
 )
-from mechvrp.circuits.image_probe import content_labels
+from mechvrp.circuits.image_probe import content_labels, probe_points
 from mechvrp.data import Sample
 from mechvrp.data.scene_counterfactual import counterfactual_pair
 from mechvrp.errors import InputError, NumericalError, SiteError, UnavailableError
@@ -440,6 +441,92 @@ def test_samples_without_answers_have_no_accuracy(polls):
     assert frame["control"].isna().all()
 
 
+def test_a_probe_of_too_few_images_is_a_gap_and_the_other_methods_still_run(polls):
+    model = mechvrp.load("tiny-qwen2-vl")
+    edges = {"image to last": ("last", "image")}
+    few = {"edges": edges, "layers": [1, 3], "n_resamples": 50}
+    flow = image_flow(model, polls, **few)
+    frame = flow.to_frame()
+    by = frame.groupby("method")
+    assert by.size().index.tolist() == ["knockout", "patching", "probe"]
+    probe = by.get_group("probe")
+    assert probe["gap"].str.contains("needs at least 10 images of either class").all()
+    assert probe[["value", "control", "lead"]].isna().all(axis=None)
+    measures = {"AUROC", "AUROC within questions", "lead over the question"}
+    assert set(probe["measure"]) == measures
+    name = "the digit asked for is there"
+    assert set(probe["what"]) == {f"last position: {name}", f"question's mean: {name}"}
+    assert len(probe) == 2 * 2 * 3
+    assert flow.curve("probe", f"last position: {name}")["layer"].tolist() == [1, 3]
+    for method in ("knockout", "patching"):
+        alone = image_flow(model, polls, methods=[method], **few).to_frame()
+        assert (by.get_group(method)["gap"] == "").all()
+        assert by.get_group(method)["value"].tolist() == alone["value"].tolist()
+    assert len(flow.plot().data)
+    # Who names the probe is told; so is anyone whose property is none.
+    with pytest.raises(InputError, match="needs at least"):
+        image_flow(model, polls, methods=["knockout", "patching", "probe"], **few)
+    with pytest.raises(InputError, match="expected True, False"):
+        image_flow(model, polls, content=lambda s: "yes", **few)
+
+
+def test_one_property_of_too_few_images_leaves_the_others():
+    scenes = list(mechvrp.data.load("scenes", split="random", n_images=16))
+    named = {"there": asked_digit_is_there, "never": lambda s: False}
+    labels = content_labels(scenes, named, folds=2, gaps=True)
+    assert "is True of 0 images" in labels["never"]
+    points = probe_points(
+        mechvrp.load("tiny-qwen2-vl"),
+        scenes,
+        labels,
+        layers=[3],
+        folds=2,
+        shuffles=2,
+        c_grid=(0.1, 1.0),
+        n_resamples=50,
+    )
+    for point in points:
+        assert bool(point.gap) == (point.value is None)
+        if point.what.endswith("never"):
+            assert point.gap == labels["never"]
+        elif point.measure == "AUROC":
+            assert 0 <= point.value.value <= 1
+
+
+def test_a_draw_of_the_control_that_fails_is_told(polls, monkeypatch):
+    """The value stays, and what became of its control is said."""
+    real = flow_knockouts.sweep
+
+    def failing(model, batch, variants, *args, **options):
+        found = real(model, batch, variants, *args, **options)
+        # One edge: for layer 1 and for all layers, the cut and three draws of its control.
+        errors = found["error"].values.astype(object)
+        errors[[2, 3]], errors[4] = "no logits", "nothing at all"
+        return found.assign(error=("variant", errors))
+
+    monkeypatch.setattr(flow_knockouts, "sweep", failing)
+    edges = {"image to last": ("last", "image")}
+    flow = image_flow(
+        mechvrp.load("tiny-qwen2-vl"), polls, methods=["knockout"], edges=edges, layers=[1], draws=3,
+        n_resamples=50,
+    )  # fmt: skip
+    frame = flow.to_frame()
+    drawn, whole = frame[frame["layer"].notna()], frame[frame["layer"].isna()]
+    assert drawn["value"].notna().all()
+    assert drawn[["control", "lead"]].isna().all(axis=None)
+    assert (drawn["control_gap"] == "2 of 3 draws of the control failed: no logits").all()
+    assert (drawn["gap"] == "").all()
+    assert (whole["gap"] == "nothing at all").all()
+    assert (whole["control_gap"] == "").all()
+    monkeypatch.undo()
+    again = image_flow(
+        mechvrp.load("tiny-qwen2-vl"), polls, methods=["knockout"], edges=edges, layers=[1], draws=3,
+        n_resamples=50,
+    )  # fmt: skip
+    assert {point.control_gap for point in again.points} == {""}
+    assert all(point.control for point in again.points)
+
+
 def test_models_beside_each_other(polls):
     flows = [
         image_flow(mechvrp.load(name), polls, methods=["patching"], draws=1)
@@ -448,12 +535,17 @@ def test_models_beside_each_other(polls):
     found = compare_image_flows(flows, what="last", n_resamples=300)
     assert found.integration["model"].tolist() == ["tiny-llava", "tiny-qwen2-vl"]
     (row,) = found.differences.to_dict("records")
-    # Qwen's last position learns through the question, a block later than LLaVA's.
-    assert row["difference"] > 0
+    # First minus second: Qwen's last position learns through the question, a block later than LLaVA's.
+    assert row["difference"] < 0
     assert row["low"] <= row["difference"] <= row["high"]
     assert row["paired"]
     crossings = found.integration["crossing"]
-    assert row["difference"] == pytest.approx(crossings[1] - crossings[0])
+    assert row["difference"] == pytest.approx(crossings[0] - crossings[1])
+    (turned,) = compare_image_flows(flows[::-1], what="last", n_resamples=300).differences.to_dict(
+        "records"
+    )
+    for name, other in (("difference", "difference"), ("low", "high"), ("high", "low")):
+        assert turned[name] == pytest.approx(-row[other])
     assert len(found.to_frame()) == sum(len(flow.points) for flow in flows)
     twin = compare_image_flows({"a": flows[0], "b": flows[0]}, n_resamples=100)
     (row,) = twin.differences.to_dict("records")

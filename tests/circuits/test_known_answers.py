@@ -125,8 +125,8 @@ def test_a_bottleneck_is_told_from_spread_information():
 def pairs():
     """Of digit scenes whose answer changes with a digit: some to find circuits on, others for proofs."""
     model = planted("concentrated").model
-    one = list({s.image_id: s for s in questions(48)}.values())
-    parts = (one[:7], one[7:])
+    one = list({s.image_id: s for s in questions(32)}.values())
+    parts = (one[:6], one[6:])
     return [counterfactual_pairs(model, part, same="skip") for part in parts]
 
 

@@ -296,3 +296,12 @@ def test_importing_the_data_package_loads_no_heavy_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_scene_drawn_twice_is_the_same_and_its_own_copy():
+    scene = draw_scene(np.random.default_rng(3))
+    first = render_pixels(scene)
+    kept = first.copy()
+    first[:] = 0
+    assert np.array_equal(render_pixels(scene), kept)
+    assert kept.any()

@@ -15,6 +15,7 @@ from mechvrp.models import fingerprint
 from mechvrp.reliability import Monitor
 from mechvrp.reliability.monitor_files import _digest
 from tests.support.runs import made_up
+from tests.support.shuffles import few_shuffles
 
 N = 72
 
@@ -37,16 +38,18 @@ def known(scenes):
 
 @pytest.fixture(scope="module")
 def run(model, tmp_path_factory):
-    return mechvrp.run_study(
-        model,
-        "scenes",
-        out=tmp_path_factory.mktemp("study") / "run",
-        n=N,
-        samples=2,
-        ks=(0, 2),
-        n_resamples=100,
-        progress=False,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        few_shuffles(patch)
+        return mechvrp.run_study(
+            model,
+            "scenes",
+            out=tmp_path_factory.mktemp("study") / "run",
+            n=N,
+            samples=2,
+            ks=(0, 2),
+            n_resamples=100,
+            progress=False,
+        )
 
 
 @pytest.fixture(scope="module")

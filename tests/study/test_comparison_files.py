@@ -16,6 +16,7 @@ from mechvrp.errors import RunFolderError
 from mechvrp.statistics import point_biserial_interval
 from mechvrp.study.compare_tables import latex_text
 from mechvrp.study.comparing import RunComparison, compare_runs
+from tests.support.shuffles import few_shuffles
 from tests.support.studies import (
     causal_row,
     causal_section,
@@ -167,9 +168,18 @@ def real(tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("real") / "run"
     models = [mechvrp.load(name) for name in ("tiny-llava", "tiny-qwen2-vl")]
-    mechvrp.run_study(
-        models, "scenes", n=60, samples=4, n_resamples=100, out=folder, progress=False
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        few_shuffles(patch)
+        mechvrp.run_study(
+            models,
+            "scenes",
+            n=48,
+            samples=3,
+            ks=(0, 2),
+            n_resamples=100,
+            out=folder,
+            progress=False,
+        )
     return folder
 
 
@@ -189,4 +199,4 @@ def test_a_real_study_end_to_end(real, tmp_path):
     page = (tmp_path / "out" / "compare.html").read_text()
     assert "tiny-llava" in page
     assert "http://" not in re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
-    assert figure_of(found.accuracy, "tiny-llava", "all")["n"] == 60
+    assert figure_of(found.accuracy, "tiny-llava", "all")["n"] == 48

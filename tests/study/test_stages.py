@@ -11,6 +11,7 @@ import mechvrp
 from mechvrp.errors import DataError, InputError, RunFolderError
 from mechvrp.study import plan_study
 from mechvrp.study.reading_pieces import bounded
+from tests.support.shuffles import few_shuffles
 
 OPTIONS = {
     "ks": (0, 2, 48),
@@ -19,6 +20,11 @@ OPTIONS = {
     "batch_size": 16,
     "progress": False,
 }
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    few_shuffles(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -31,8 +31,12 @@ KINDS: dict[str, dict[str, Any]] = {
 PLANTING = 32
 
 
-@cache
 def model(name: str = "tiny-llava") -> mechvrp.VLM:
+    return _loaded(name)
+
+
+@cache
+def _loaded(name: str) -> mechvrp.VLM:
     return mechvrp.load(name)
 
 
@@ -46,11 +50,16 @@ def questions(n: int, *, planting: bool = False) -> tuple[Sample, ...]:
     return tuple(found[:n])
 
 
-@cache
 def planted(
     kind: str = "concentrated", name: str = "tiny-llava", *, layer: int = 2, seed: int = 0
 ) -> Planted:
     """A model with a circuit of one of ``KINDS``; its images are not among ``questions``."""
+    # All by position: `cache` takes a default and the same value given for two calls.
+    return _made(kind, name, layer, seed)
+
+
+@cache
+def _made(kind: str, name: str, layer: int, seed: int) -> Planted:
     samples = questions(2 * PLANTING, planting=True)
     return plant_circuit(model(name), samples, layer=layer, seed=seed, **KINDS[kind])
 

@@ -1,0 +1,37 @@
+"""Numbers and names that settings of runs and of resampling can have, checked before anything runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mechvrp.errors import InputError
+from mechvrp.models.tokens import integers
+
+__all__ = ["check_reading", "check_settings", "whole"]
+
+#: Of a 95 % percentile interval: fewer resamples have no 2.5th percentile.
+_LEAST_RESAMPLES = 20
+_LEAST = {"n_resamples": _LEAST_RESAMPLES, "seed": 0, "batch_size": 1}
+
+
+def whole(name: str, given: Any, least: int) -> int:
+    """One whole number of at least ``least`` (raises ``InputError``)."""
+    numbers = integers(name, given)
+    if len(numbers) != 1 or numbers[0] < least:
+        raise InputError(f"{name}={given!r}; expected one whole number of at least {least}")
+    return numbers[0]
+
+
+def check_settings(**given: Any) -> dict[str, int]:
+    """``n_resamples``, ``seed`` and ``batch_size`` as whole numbers that can be used.
+
+    Raises:
+        InputError: one that cannot: fractions, a negative seed, fewer than 20 resamples, no batch.
+    """
+    return {name: whole(name, value, _LEAST[name]) for name, value in given.items()}
+
+
+def check_reading(reading: object) -> None:
+    """Raise ``InputError`` unless yes/no answers can be read so."""
+    if not isinstance(reading, str) or reading not in ("official", "strict"):
+        raise InputError(f"reading is 'official' or 'strict'; got {reading!r}")
