@@ -76,7 +76,7 @@ def main(
         "Attention rows": lambda: attention.rows(shapes["llava"]),
         "Observation pass": lambda: observing.rows(shapes["llava"]),
         "Monitor": lambda: monitoring.rows(shapes["llava"]),
-        "Ablation curves": lambda: ablating.rows(shapes["llava"]),
+        "Ablation curves": lambda: ablating.rows(shapes["llava"], many=64 if quick else 1000),
         "Attribution patching on the embedded models": attribution.rows,
         "Planted circuits in the embedded models": planting.rows,
     }

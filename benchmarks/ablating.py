@@ -20,8 +20,10 @@ _DRAWS = 10
 _TIMED = 3  # sets that the loop is timed on
 
 
-def rows(shape: models.Shape, *, examples: int = 4, scenes: int = 256) -> list[Row]:
-    """A model of some size at the last and at all positions, and the embedded one on many scenes."""
+def rows(
+    shape: models.Shape, *, examples: int = 4, scenes: int = 256, many: int = 1000
+) -> list[Row]:
+    """A model of some size and the embedded one, at the last and at all positions; the latter on 1,000."""
     model = models.answering(shape)
     samples = [
         Sample(s.image, s.question, "w7", s.image_id) for s in models.samples(shape, examples, 1)
@@ -45,7 +47,34 @@ def rows(shape: models.Shape, *, examples: int = 4, scenes: int = 256) -> list[R
     tiny = mechvrp.load("tiny-llava")
     polls = list(mechvrp.data.load("scenes", limit=scenes))
     found.append(_row(tiny, polls, "last", f"tiny-llava, {scenes} examples", _KS, {}))
-    return found
+    few = polls[: min(32, scenes)]
+    less = {"draws": 2, "sets": ("least",), "n_resamples": 200}
+    found.append(_row(tiny, few, "all", f"tiny-llava, {len(few)} examples", _KS, less))
+    return [*found, _whole(tiny, many)]
+
+
+def _whole(model: mechvrp.VLM, examples: int) -> Row:
+    """A curve as it is asked for, with every set of units and all of its analysis."""
+    samples = list(mechvrp.data.load("scenes", limit=examples))
+    ranking = _ranking(model)
+    seconds, made = timed(
+        lambda: mechvrp.ablation_curve(model, samples, ranking, _KS, draws=_DRAWS, batch_size=128)
+    )
+    return Row(
+        f"ablation curve, {len(_KS)} values of k, {_DRAWS} random draws, {examples:,} examples",
+        seconds,
+        "s",
+        most=45,
+        detail=f"tiny-llava, neurons of layer {model.n_layers // 2} at the last position, all sets "
+        f"({made.settings['sets_run']} different ones), answers' lengths, intervals and tests included",
+    )
+
+
+def _ranking(model: mechvrp.VLM) -> Ranking:
+    """Neurons of a middle layer in a random order."""
+    generator = torch.Generator().manual_seed(7)
+    scores = torch.randn(model.d_mlp, generator=generator).numpy()
+    return Ranking((f"blocks.{model.n_layers // 2}.mlp.hook_post",), scores)
 
 
 def _row(
@@ -58,10 +87,7 @@ def _row(
 ) -> Row:
     """A curve of neurons of a middle layer, compared with the loop on some of its sets and timed."""
     layer, last = model.n_layers // 2, positions == "last"
-    generator = torch.Generator().manual_seed(7)
-    ranking = Ranking(
-        (f"blocks.{layer}.mlp.hook_post",), torch.randn(model.d_mlp, generator=generator).numpy()
-    )
+    ranking = _ranking(model)
     options = {"draws": _DRAWS, **options}
     size = min(len(samples), 128)
     chunks = [samples[i : i + size] for i in range(0, len(samples), size)]

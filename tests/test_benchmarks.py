@@ -44,12 +44,15 @@ def test_the_observation_pass_and_the_monitor_are_measured():
 
 def test_ablation_curves_are_compared_with_the_loop():
     """``rows`` itself asserts that the loop gives the curve's margins."""
-    last, everywhere, embedded = ablating.rows(
-        models.SHAPES["llava"].smaller(), examples=2, scenes=12
+    last, everywhere, embedded, embedded_everywhere, whole = ablating.rows(
+        models.SHAPES["llava"].smaller(), examples=2, scenes=12, many=16
     )
     assert last.least == embedded.least == 20
     assert 0.9 < everywhere.least < 8  # sets
-    assert all(row.value > 0 for row in (last, everywhere, embedded))
+    assert 0.9 < embedded_everywhere.least < 5
+    assert whole.most == 45
+    assert whole.unit == "s"
+    assert all(row.value > 0 for row in (last, everywhere, embedded, embedded_everywhere, whole))
 
 
 def test_a_row_knows_whether_it_reached_its_goal():

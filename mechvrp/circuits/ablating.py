@@ -102,7 +102,7 @@ def ablation_curve(
         probe_images: ids of the images it was fitted on.
         chance: accuracy of chance for the bottleneck index, of all tasks or by the samples' task; by default
             the commonest right answer's share, of yes/no questions at least 0.5 (`chance_levels`).
-        answer_tokens: tokens of each clean answer, where they are known; else two tokens are generated.
+        answer_tokens: tokens of each clean answer, where they are known; else a second token is generated.
         reading: how yes/no answers are read (``mechvrp.data.score``). Under the official reading of POPE
             whatever is not a no counts as a yes, so a broken answer can be right.
         seed: of draws, donors and resampling.

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mechvrp.circuits.first_token import AnswerReader, sweep_answers
+from mechvrp.circuits.answer_lengths import AnswerLengths, SomeLongerError, generates_the_likeliest
+from mechvrp.circuits.first_token import AnswerReader, Scored, sweep_answers
 from mechvrp.circuits.probe_scores import ProbeReading
 from mechvrp.circuits.ranking import Ranking
 from mechvrp.circuits.unit_stand_ins import StandIn
-from mechvrp.errors import InputError, NumericalError, UnavailableError
+from mechvrp.errors import NumericalError, UnavailableError
 from mechvrp.tracing.caching import in_batches
 
 if TYPE_CHECKING:
@@ -65,14 +66,14 @@ def run_sets(
         sets: by name, rows of the ranking ``[draw][k]``.
         standing: what stands in the place of units, and where.
         probe: read along, if given.
-        answer_tokens: tokens of each clean answer; None: two tokens are generated to see.
+        answer_tokens: tokens of each clean answer; None: a second token is generated to see.
         reading: of yes/no answers.
         batch_size, progress: of the run.
 
     Raises:
         UnavailableError: no clean answer is one token long.
         NumericalError: a set gave no answer: NaN or infinite logits.
-        InputError: the edits cannot be made (the message is the engine's).
+        InputError: the edits cannot be made (the message is the engine's), or no token ends answers.
     """
     if model.tokenizer is None:
         raise UnavailableError(f"{model.name} has no tokenizer, so its answers can't be read")
@@ -92,6 +93,16 @@ def run_sets(
     more: dict[str, Any] = {"margin": "logit_diff"}
     if probe is not None and not probe.own:
         more["probe"] = probe.measure()
+    lengths = AnswerLengths(model) if answer_tokens is None else None
+    # The sweep's clean run goes on to a second token, unless generation takes others than the likeliest, or
+    # values must not be asked for of samples that are left out: they may have no donor.
+    shared = standing.mode != "resample" and generates_the_likeliest(model)
+
+    def sweep_of(batch: Batch, lengths: AnswerLengths | None = None) -> tuple[Any, Scored]:
+        values = standing.values(model, batch)
+        edits = [ranking.edits(chosen, values, positions=standing.positions) for chosen in rows]
+        return values, sweep_answers(model, batch, edits, read, more=more, on_clean=lengths)
+
     kept: list[int] = []
     clean: dict[str, list[np.ndarray]] = {}
     found: dict[str, list[np.ndarray]] = {}
@@ -99,13 +110,21 @@ def run_sets(
     for chunk in in_batches(samples, batch_size, progress, "ablating"):
         here = np.arange(done, done + len(chunk))
         done += len(chunk)
-        first = batch = None
-        if answer_tokens is None:
+        batch = scored = None
+        if lengths is None:
+            assert answer_tokens is not None
+            one = np.array([answer_tokens[int(i)] == 1 for i in here])
+        else:
             batch = model.encode(chunk)
             batch.tokens.resolve(standing.positions)  # out of range: an error before the model runs
-            first, one = _first_of_one(model, batch)
-        else:
-            one = np.array([answer_tokens[int(i)] == 1 for i in here])
+            try:
+                if shared:
+                    values, scored = sweep_of(batch, lengths)
+                else:
+                    lengths.generate(batch)
+            except SomeLongerError:
+                pass  # the others are swept without them
+            one = lengths.one
         long += int((~one).sum())
         if not one.any():
             continue
@@ -113,14 +132,13 @@ def run_sets(
         if batch is None or not one.all():
             batch = model.encode([sample for sample, good in zip(chunk, one, strict=True) if good])
             batch.tokens.resolve(standing.positions)
-        values = standing.values(model, batch)
-        edits = [ranking.edits(chosen, values, positions=standing.positions) for chosen in rows]
-        scored = sweep_answers(model, batch, edits, read, more=more)
+        if scored is None:
+            values, scored = sweep_of(batch)
         if failed := [error for error in scored.errors if error]:
-            raise NumericalError(f"{len(failed)} of {len(edits)} sets failed: {failed[0]}")
+            raise NumericalError(f"{len(failed)} of {len(rows)} sets failed: {failed[0]}")
         assert scored.tokens is not None
         # Rounding: a prompt in another batch can have another best token where two are all but equal.
-        same = np.ones(len(batch), bool) if first is None else scored.tokens == first[one]
+        same = np.ones(len(batch), bool) if lengths is None else scored.tokens == lengths.first[one]
         differ += int((~same).sum())
         kept += here[one][same].tolist()
         measured = {"accuracy": (scored.answers == 1, scored.clean), **scored.more}
@@ -147,17 +165,3 @@ def run_sets(
         differ=differ,
         variants=len(rows),
     )
-
-
-def _first_of_one(model: VLM, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-    """The first generated token of each sample, and whether the answer ends behind it."""
-    ids = model.generate_ids(batch, max_new_tokens=2).cpu().numpy()
-    ends = model.model.generation_config.eos_token_id
-    if ends is None:
-        raise InputError(
-            f"{model.name} has no end-of-answer token, so the length of its answers is unknown: give "
-            "answer_tokens="
-        )
-    ended = np.isin(ids, ends)
-    one = ~ended[:, 0] & (ended[:, 1] if ids.shape[1] > 1 else False)
-    return ids[:, 0], one

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +16,7 @@ from mechvrp.patching.sweeping import MEMORY, sweep
 if TYPE_CHECKING:
     from mechvrp.data import Sample
     from mechvrp.models import VLM, Batch
+    from mechvrp.patching.execution import Runner
 
 __all__ = ["FAILED", "AnswerReader", "Scored", "sweep_answers"]
 
@@ -91,11 +92,12 @@ def sweep_answers(
     attention: bool = False,
     more: Mapping[str, Any] | None = None,
     memory: int = MEMORY,
+    on_clean: Callable[[Runner], None] | None = None,
 ) -> Scored:
     """Right or wrong under each variant, and what a failed one's error was.
 
     Args:
-        model, batch, variants, memory: as ``mechvrp.sweep``; the batch is of samples.
+        model, batch, variants, memory, on_clean: as ``mechvrp.sweep``; the batch is of samples.
         read: scores the first tokens.
         attention: also give the last position's attention (``sweep``'s measure of that name).
         more: other measures of ``sweep``, by name.
@@ -115,7 +117,9 @@ def sweep_answers(
         warnings.filterwarnings(
             "ignore", message=r".*variants have no values", category=UserWarning
         )
-        found = sweep(model, batch, variants, measures, memory=memory, progress=False)
+        found = sweep(
+            model, batch, variants, measures, memory=memory, progress=False, on_clean=on_clean
+        )
     errors = tuple(str(error) for error in found["error"].values)
     good = np.array([not error for error in errors])
     answers = np.full((len(errors), len(batch)), FAILED, dtype=np.int8)

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechvrp.models import Batch
+from mechvrp.patching.continuing import logits_behind
 from mechvrp.patching.interventions import Intervention
+from mechvrp.patching.last_query import LastAttended, LastQuery
 from mechvrp.patching.layout import Given, Joined, LastOnly, Layout, PackedEdit
 from mechvrp.patching.planning import Group, Plan, Start, start_of
 from mechvrp.patching.shared_prefix import (
@@ -52,6 +54,7 @@ class Runner:
         model, batch, plan: what is run.
         base: interventions in front of the decoder that every run has, the clean pass included.
         watch: whether the last position's attention (mean over heads) is read along.
+        keep: whether the clean run's keys and values are kept for ``logits_behind`` in any case.
         logits: logits of the last position without any variant's edits, [example, d_vocab], float32.
         attention: the last position's attention in that run, mean over heads, where it is watched.
     """
@@ -61,6 +64,7 @@ class Runner:
     plan: Plan
     base: tuple[Intervention, ...] = ()
     watch: bool = False
+    keep: bool = False
     logits: Float[Tensor, "example d_vocab"] = field(init=False)
     attention: Float[Tensor, "example layer pos"] | None = field(init=False, default=None)
 
@@ -86,7 +90,7 @@ class Runner:
             if group.mode in ("resume", *_SHARING):
                 for site, first in self._needed(group):
                     kept[site] = min(kept.get(site, first), first)
-        cached = any(
+        cached = self.keep or any(
             start.entry < self.model.n_layers
             for group in self.plan.groups
             if group.mode in _SHARING
@@ -112,6 +116,10 @@ class Runner:
         if cached:
             self._cache = cache
 
+    def logits_behind(self, tokens: Int[Tensor, " example"]) -> Float[Tensor, "example d_vocab"]:
+        """Clean logits behind the prompt and one more token; with ``keep``."""
+        return logits_behind(self.model, self.batch, self._cache, tokens)
+
     def _watched(self, layers: Iterable[int]) -> list[Site]:
         return [Site("pattern", layer) for layer in layers] if self.watch else []
 
@@ -119,11 +127,7 @@ class Runner:
         """What some variants of a group give, float32."""
         length = self.batch.tokens.length
         starts = tuple(start_of(group.mode, v, self.model.n_layers, length) for v in variants)
-        cut = Site("resid_mid", self.model.n_layers - 1)
-        if not access.has_resid_mid(self.model, self.model.n_layers - 1):
-            cut = Site("resid_post", self.model.n_layers - 1)
-        if group.mode == "resume" and starts[0].entry >= self.model.n_layers:
-            cut = Site("logits")  # skipped blocks give whole sequences
+        cut = self._cut(group, starts[0])
         layout = Layout(group.mode, starts, len(self.batch), length, cut)
         if group.mode == "full":
             # From the beginning, so what every run has is made once more.
@@ -135,6 +139,32 @@ class Runner:
         if group.mode == "resume":
             return self._rows(layout, edits, starts[0])
         return self._behind(layout, edits)
+
+    def _cut(self, group: Group, first: Start) -> Site:
+        """From where on only the last position is run: behind the last attention, or in it.
+
+        In it where rows are whole sequences (or their ends), and nothing looks at the other queries.
+        """
+        last = self.model.n_layers - 1
+        if group.mode == "resume" and first.entry > last:
+            return Site("logits")  # skipped blocks give whole sequences
+        if not access.has_resid_mid(self.model, last):
+            return Site("resid_post", last)
+        attends = first.entry < 0 or first.site.order < Site("q", last).order
+        if group.queries or not attends:
+            return Site("resid_mid", last)
+        self.model.instrument(last)  # before the block has started
+        return Site("z", last)
+
+    def _last_only(self, layout: Layout) -> list[Any]:
+        """What drops, at and behind the cut, all positions but the last."""
+        found: list[Any] = [LastOnly(layout.cut, layout)]
+        if layout.cut.component == "z":
+            layer = layout.cut.layer
+            found += [LastQuery(Site("q", layer)), LastAttended(Site("pattern", layer))]
+            # The residual stream that the last position's attention is added to.
+            found.append(LastOnly(Site("resid_mid", layer), layout))
+        return found
 
     def _packed(self, variants: Sequence[Variant], layout: Layout) -> list[PackedEdit]:
         by_site: dict[Site, list[tuple[int, Intervention]]] = {}
@@ -169,7 +199,7 @@ class Runner:
     def _rows(self, layout: Layout, edits: list[PackedEdit], start: Start | None) -> Ran:
         """Whole sequences, a row for each variant and example; from a block on, or from the first."""
         n = layout.variants
-        beginning: list[Any] = [LastOnly(layout.cut, layout)]
+        beginning = self._last_only(layout)
         inputs = {k: _repeat(k, v, n) for k, v in self.batch.inputs.items()}
         options: dict[str, Any] = {"logits_to_keep": 1, "use_cache": False}
         entry = start.entry if start is not None else 0
@@ -204,12 +234,12 @@ class Runner:
         """What skipped blocks give to whole sequences, and edits that begin the first block."""
         n, depth = layout.variants, self.model.n_layers
         if start.mlp_first < 0:
-            last = [] if layout.cut.component == "logits" else [LastOnly(layout.cut, layout)]
+            last = [] if layout.cut.component == "logits" else self._last_only(layout)
             return self._state(start.site, 0).repeat(n, 1, 1), last
         end = Site("resid_post", start.entry)
         after = self._state(end, 0).repeat(n, 1, 1)
         middle = Given(start.site, self._state(start.site, start.mlp_first).repeat(n, 1, 1))
-        edits: list[Any] = [middle, LastOnly(layout.cut, layout)]
+        edits: list[Any] = [middle, *self._last_only(layout)]
         if start.mlp_first > 0 and start.entry < depth - 1:
             edits.append(Joined(end, after[:, : start.mlp_first], dim=1, in_front=True))
         return after, edits
@@ -218,7 +248,8 @@ class Runner:
         """Only positions from the first edited one on, over the clean run's keys and values."""
         first, branches = layout.starts[0], layout.mode == "branches"
         entry, depth = first.entry, self.model.n_layers
-        begun = {start.site: self._begun(layout, start.site) for start in layout.starts}
+        sites = dict.fromkeys(start.site for start in layout.starts)
+        begun = {site: self._begun(layout, site) for site in sites}
         state = begun.pop(first.site)
         beginning: list[Any] = [
             Narrowed(Site("resid_pre", layer), layout)
@@ -230,7 +261,7 @@ class Runner:
         else:
             state, edits = self._split(edits, entry, state)
         if first.site.order < layout.cut.order:
-            beginning.append(LastOnly(layout.cut, layout))
+            beginning += self._last_only(layout)
         beginning += [Joined(site, value, 1 if branches else 0) for site, value in begun.items()]
         inputs = shared_inputs(self.model, self.batch, layout)
         options: dict[str, Any] = {"use_cache": True}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -50,7 +52,7 @@ class Layout:
     def variants(self) -> int:
         return len(self.starts)
 
-    @property
+    @cached_property
     def rooms(self) -> list[int]:
         """How many positions each variant runs."""
         return [self.length - start.first for start in self.starts]
@@ -59,7 +61,7 @@ class Layout:
         """How many variants have begun when a site of the decoder is computed."""
         if self.mode in ("resume", "full"):
             return self.variants
-        return sum(start.site.order <= site.order for start in self.starts)
+        return bisect_right(self._orders, site.order)
 
     def index(self, slot: int, chosen: Selected, total: int, site: Site) -> Tensor:
         """Where the chosen tokens of the variant in ``slot`` are, among ``total`` flat tokens."""
@@ -68,9 +70,25 @@ class Layout:
         room = self._room_at(site, slot)
         position = chosen.position - (self.length - room)
         if self.mode == "branches":
-            rooms = [self._room_at(site, other) for other in range(self.present(site))]
-            return chosen.sample * sum(rooms) + sum(rooms[:slot]) + position
+            ends = self._ends(site)
+            return chosen.sample * ends[-1] + ends[slot] + position
         return (slot * self.examples + chosen.sample) * room + position
+
+    @cached_property
+    def _orders(self) -> list[tuple[int, int, int]]:
+        """Of the sites that variants begin with, ascending, as variants are."""
+        return [start.site.order for start in self.starts]
+
+    @cached_property
+    def _known_ends(self) -> dict[Site, list[int]]:
+        return {}
+
+    def _ends(self, site: Site) -> list[int]:
+        """Where in a row of branches each variant that has begun ends, behind a 0; worked out once."""
+        if site not in self._known_ends:
+            rooms = (self._room_at(site, slot) for slot in range(self.present(site)))
+            self._known_ends[site] = [0, *accumulate(rooms)]
+        return self._known_ends[site]
 
     @property
     def prefix(self) -> int:
@@ -173,11 +191,14 @@ class PackedEdit(Fitting):
                 if not len(chosen):
                     continue
             at = self.layout.index(slot, chosen, len(tokens), self.site).to(value.device)
-            if len(at) == len(tokens) and bool((at.diff() == 1).all()):  # all, in their order
+            # One behind the other, as all of a row's are.
+            run = len(at) > 0 and bool((at.diff() == 1).all())
+            if run and len(at) == len(tokens):
                 tokens, own = self._edited(tokens, slot, edit, chosen, model), True
-            else:
-                tokens, own = (tokens if own else tokens.clone()), True
-                tokens[at] = self._edited(tokens[at], slot, edit, chosen, model)
+                continue
+            tokens, own = (tokens if own else tokens.clone()), True
+            where = slice(int(at[0]), int(at[-1]) + 1) if run else at
+            tokens[where] = self._edited(tokens[where], slot, edit, chosen, model)
         return unflat(self.site, tokens, value)
 
     def _edited(

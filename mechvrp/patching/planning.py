@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from mechvrp.patching.variants import Variant
@@ -40,7 +41,7 @@ class Start:
     first: int
     mlp_first: int = -1
 
-    @property
+    @cached_property
     def site(self) -> Site:
         """Whose clean value the run is begun with."""
         if self.mlp_first >= 0:
@@ -60,12 +61,14 @@ class Group:
         variants: indices into the sweep's variants, those that begin first in front.
         starts: where each begins.
         width: variants a pass.
+        queries: whether all positions' queries are run in the last block, not the last one's alone.
     """
 
     mode: Mode
     variants: tuple[int, ...]
     starts: tuple[Start, ...]
     width: int
+    queries: bool = True
 
     @property
     def passes(self) -> int:
@@ -81,6 +84,7 @@ class Plan:
         n_layers, length, examples: of the model and the batch.
         n_variants: how many there are, failed ones included.
         attention_share: share of a block's weights that its attention has.
+        query_share: share of them that make queries and write what these attended to.
         why_not: why the clean run's cache cannot be shared, "" if it can.
     """
 
@@ -90,6 +94,7 @@ class Plan:
     examples: int
     n_variants: int
     attention_share: float = 1.0
+    query_share: float = 0.0
     why_not: str = ""
 
     @property
@@ -102,7 +107,8 @@ class Plan:
         """Tokens times decoder layers that will be computed, the clean pass included.
 
         In the last block of every run but the clean one, positions other than the last go through the
-        attention only, and count as its share of the block's weights.
+        attention only (in rows, and where nothing looks at their queries, through its keys and values
+        only), and count as its share of the block's weights.
         """
         total = float(self.n_layers * self.length * self.examples)
         return total + sum(self.cost(group, group.variants) for group in self.groups)
@@ -115,17 +121,25 @@ class Plan:
         total = 0.0
         for variant in variants:
             layers = range(max(starts[variant].entry, 0), self.n_layers)
-            total += self.examples * sum(self._block(starts[variant], layer) for layer in layers)
+            total += self.examples * sum(
+                self._block(starts[variant], layer, group.queries) for layer in layers
+            )
         return total
 
-    def _block(self, start: Start, layer: int) -> float:
+    def _block(self, start: Start, layer: int, queries: bool) -> float:
         """Positions that go through a block, in units of its weights."""
         attention = mlp = self.length - start.first
         if start.mlp_first >= 0 and layer == start.entry:
             attention, mlp = 0, self.length - start.mlp_first
+        asked = attention
         if layer == self.n_layers - 1:
             mlp = 1
-        return attention * self.attention_share + mlp * (1 - self.attention_share)
+            asked = attention if queries else min(attention, 1)
+        return (
+            attention * (self.attention_share - self.query_share)
+            + asked * self.query_share
+            + mlp * (1 - self.attention_share)
+        )
 
     @property
     def naive_token_layers(self) -> int:
@@ -181,14 +195,20 @@ def can_split(model: VLM, batch: Batch) -> str:
     return ""
 
 
-def make_plan(model: VLM, batch: Batch, variants: Sequence[Variant], *, memory: int) -> Plan:
+def make_plan(
+    model: VLM, batch: Batch, variants: Sequence[Variant], *, memory: int, watch: bool = False
+) -> Plan:
     """Group variants by the cheapest exact way to run them.
 
     Args:
         memory: bytes that the activations of one pass may take, roughly.
+        watch: whether the last position's attention is read along, in every block.
     """
     why_not = can_split(model, batch)
     length, examples = batch.tokens.length, len(batch)
+    last = model.n_layers - 1
+    single = access.has_resid_mid(model, last) and access.has_single_queries(model, last)
+    whole = watch or not single
     grouped: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     starts: dict[int, Start] = {}
     for index, variant in enumerate(variants):
@@ -203,9 +223,10 @@ def make_plan(model: VLM, batch: Batch, variants: Sequence[Variant], *, memory: 
         elif mode == "suffix":
             key = (start.first,)
         # Edited weights are formed for all variants of a pass, so they keep to themselves.
-        grouped[(mode, variant.rows, *key)].append(index)
+        queries = mode == "branches" or whole or variant.queries
+        grouped[(mode, queries, variant.rows, *key)].append(index)
     groups = []
-    for (mode, *_), members in grouped.items():
+    for (mode, queries, *_), members in grouped.items():
         members.sort(key=lambda i: starts[i].site.order if mode in ("branches", "suffix") else i)
         begun = tuple(starts[i] for i in members)
         # The MLP's neurons are a token's largest activations, a few of them alive at once; a row's
@@ -226,10 +247,10 @@ def make_plan(model: VLM, batch: Batch, variants: Sequence[Variant], *, memory: 
         if mode == "branches":
             width = min(width, max(length, _ROW) // room)
         width = max(1, min(len(members), width))
-        groups.append(Group(mode, tuple(members), begun, int(width)))
+        groups.append(Group(mode, tuple(members), begun, int(width), queries))
     groups.sort(key=lambda g: min(start.entry for start in g.starts))
-    share = _attention_share(model)
-    return Plan(tuple(groups), model.n_layers, length, examples, len(variants), share, why_not)
+    shares = _shares(model, single)
+    return Plan(tuple(groups), model.n_layers, length, examples, len(variants), *shares, why_not)
 
 
 def _mode(variant: Variant, depth: int, length: int, why_not: str) -> Mode:
@@ -257,12 +278,17 @@ def start_of(mode: Mode, variant: Variant, depth: int, length: int) -> Start:
     return Start(variant.entry, first, variant.first if variant.mlp_only else -1)
 
 
-def _attention_share(model: VLM) -> float:
+def _shares(model: VLM, single: bool) -> tuple[float, float]:
+    """Of a block's weights those of its attention, and of these those of queries and of the output."""
     if not access.has_resid_mid(model, model.n_layers - 1):
-        return 1.0  # the two cannot be run apart
+        return 1.0, 0.0  # the two cannot be run apart
 
     def weights(path: str) -> int:
         return sum(p.numel() for p in model.model.get_submodule(path).parameters())
 
     first = f"{model.modules.layers}.0"
-    return weights(f"{first}.{model.modules.attn}") / weights(first)
+    whole = weights(first)
+    asked = 0
+    if single:
+        asked = weights(f"{first}.{model.modules.q}") + weights(f"{first}.{model.modules.o}")
+    return weights(f"{first}.{model.modules.attn}") / whole, asked / whole

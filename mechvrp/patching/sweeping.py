@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -56,6 +56,7 @@ def sweep(
     reading: Literal["official", "strict"] = "strict",
     memory: int = MEMORY,
     progress: bool = True,
+    on_clean: Callable[[Runner], None] | None = None,
 ) -> xarray.Dataset:
     """Run every variant on every example and measure its last-position logits.
 
@@ -83,6 +84,7 @@ def sweep(
         memory: bytes that the activations of a pass may take, roughly; packs are halved where memory
             runs out all the same.
         progress: show a bar.
+        on_clean: called with the clean run before any variant's; what it raises ends the sweep.
 
     Returns:
         A variable per measure, [variant, example] (``logits``: and vocab; ``attention``: and layer and
@@ -105,10 +107,10 @@ def sweep(
                 f"{edit.describe()}: what every run has must lie in front of the decoder; put edits of "
                 "the decoder into the variants"
             )
-    made = make_plan(model, batch, known, memory=memory)
+    maps = [name for name, one in measures.items() if one == "attention"]
+    made = make_plan(model, batch, known, memory=memory, watch=bool(maps))
     if all(variant.error for variant in known):
         raise InputError(f"no variant can be run: {known[0].name!r}: {known[0].error}")
-    maps = [name for name, one in measures.items() if one == "attention"]
     if maps:
         access.check_available(model, Site("pattern", 0))
     of_logits, of_trace = split_measures({k: v for k, v in measures.items() if k not in maps})
@@ -117,8 +119,15 @@ def sweep(
     clean: dict[str, np.ndarray] = {}
     with PeakMemory(model.device) as peak:
         runner = Runner(
-            model, batch, made if running else replace(made, groups=()), common, bool(maps)
+            model,
+            batch,
+            made if running else replace(made, groups=()),
+            common,
+            watch=bool(maps),
+            keep=on_clean is not None,
         )
+        if on_clean is not None:
+            on_clean(runner)
         measuring = Measuring(model, batch, of_logits, runner.logits, target, foil, reading)
         results = _Results(known, len(batch), measuring, maps)
         if running:

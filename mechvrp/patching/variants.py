@@ -35,6 +35,7 @@ class Variant:
         first: the first position of the padded sequence at which it can differ from the clean run.
         rows: whether it edits whole rows of attention weights.
         mlp_only: whether the block ``entry`` computes what it computed up to the end of its attention.
+        queries: whether it edits queries of the last block, or what they attend to.
         error: why it cannot be run, "" if it can.
     """
 
@@ -44,6 +45,7 @@ class Variant:
     first: int = 0
     rows: bool = False
     mlp_only: bool = False
+    queries: bool = False
     error: str = ""
 
     @property
@@ -62,7 +64,8 @@ def as_variants(model: VLM, batch: Batch, given: Variants) -> list[Variant]:
             f"a sweep takes a list of variants (or variants by name); got {given!r} alone: put it in a list"
         )
     named = given.items() if isinstance(given, Mapping) else enumerate(given)
-    found = [_variant(model, batch, _label(name), flatten(edits)) for name, edits in named]
+    firsts: dict[str, int] = {}  # of positions by name, which many variants share
+    found = [_variant(model, batch, _label(name), flatten(edits), firsts) for name, edits in named]
     if not found:
         raise InputError("a sweep needs at least one variant")
     return found
@@ -79,7 +82,19 @@ def choose(edit: Intervention, model: VLM, batch: Batch) -> Selected:
     return select(edit.site.check(model), edit.positions, torch.empty(0), model, batch)
 
 
-def _variant(model: VLM, batch: Batch, name: Any, edits: tuple[Intervention, ...]) -> Variant:
+def _first(edit: Intervention, model: VLM, batch: Batch, known: dict[str, int]) -> int:
+    """The first position that an edit of the decoder touches."""
+    name = edit.positions
+    if not isinstance(name, str):
+        return min(choose(edit, model, batch).position.tolist(), default=batch.tokens.length)
+    if name not in known:
+        known[name] = min(choose(edit, model, batch).position.tolist(), default=batch.tokens.length)
+    return known[name]
+
+
+def _variant(
+    model: VLM, batch: Batch, name: Any, edits: tuple[Intervention, ...], firsts: dict[str, int]
+) -> Variant:
     try:
         for edit in edits:
             access.check_available(model, edit.site.check(model))
@@ -89,8 +104,7 @@ def _variant(model: VLM, batch: Batch, name: Any, edits: tuple[Intervention, ...
         entry = min(entries, default=model.n_layers)
         first = batch.tokens.length
         if entry >= 0:
-            for edit in ordered:
-                first = min([first, *choose(edit, model, batch).position.tolist()])
+            first = min([first, *(_first(edit, model, batch, firsts) for edit in ordered)])
         rows = any(edit.site.component == "pattern" for edit in ordered)
         middle = Site("resid_mid", min(max(entry, 0), model.n_layers - 1)).order
         mlp_only = (
@@ -98,7 +112,12 @@ def _variant(model: VLM, batch: Batch, name: Any, edits: tuple[Intervention, ...
             and 0 <= entry < model.n_layers
             and access.has_resid_mid(model, entry)
         )
-        return Variant(name, ordered, entry, 0 if entry < 0 else first, rows, mlp_only)
+        queries = any(
+            edit.site.component in ("q", "pattern")
+            and edit.site.check(model).layer == model.n_layers - 1
+            for edit in ordered
+        )
+        return Variant(name, ordered, entry, 0 if entry < 0 else first, rows, mlp_only, queries)
     except MechVRPError as error:
         return Variant(name, edits, error=f"{type(error).__name__}: {error}")
 

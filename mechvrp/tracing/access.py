@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
 
 __all__ = [
+    "attention_of",
     "attention_rows",
     "check_available",
     "check_value",
     "expected_shape",
     "has_resid_mid",
+    "has_single_queries",
     "is_made",
+    "module_of",
     "read",
     "write",
 ]
@@ -119,14 +122,33 @@ def has_resid_mid(model: VLM, layer: int) -> bool:
     return not getattr(config, "use_parallel_residual", False)
 
 
+def has_single_queries(model: VLM, layer: int) -> bool:
+    """Whether a block's attention can be run for some queries alone: they are made by a module of their own.
+
+    What attends under other implementations than SDPA and eager takes other masks.
+    """
+    try:
+        names = list(_block(model, Site("q", layer), model.modules.attn).source.names)
+        for part in (model.modules.q, model.modules.o):
+            _block(model, Site("q", layer), part)
+    except AttributeError:
+        return False
+    return "attention_interface_1" in names and model.attn_implementation in ("eager", "sdpa")
+
+
 def is_made(model: VLM, site: Site) -> bool:
     """Whether a site's value is made for the reader, so that edits in place must be written back."""
     return site.component == "pattern" and model.attn_implementation != "eager"
 
 
-def _attention(model: VLM, site: Site) -> Any:
+def attention_of(model: VLM, site: Site) -> Any:
     """The call of the layer's attention function."""
     return _block(model, site, model.modules.attn).source.attention_interface_1
+
+
+def module_of(model: VLM, site: Site) -> Any:
+    """The module that makes a layer's ``q``, ``k`` or ``v``."""
+    return _block(model, site, getattr(model.modules, site.component))
 
 
 def attention_rows(model: VLM, site: Site, sample: Tensor, position: Tensor) -> Tensor:
@@ -135,18 +157,18 @@ def attention_rows(model: VLM, site: Site, sample: Tensor, position: Tensor) -> 
     _arrive(model, site)
     if model.attn_implementation == "eager":
         return read(model, site)[sample.to(model.device), :, position.to(model.device)]
-    return inputs_of(_attention(model, site), site).rows(sample, position)
+    return inputs_of(attention_of(model, site), site).rows(sample, position)
 
 
 def _read_pattern(model: VLM, site: Site) -> Tensor:
     """The attention weights as they are applied to the values (after softmax and dropout)."""
     if model.attn_implementation == "eager":
-        return _attention(model, site).source.nn_functional_dropout_0.output
-    return inputs_of(_attention(model, site), site).weights()
+        return attention_of(model, site).source.nn_functional_dropout_0.output
+    return inputs_of(attention_of(model, site), site).weights()
 
 
 def _write_pattern(model: VLM, site: Site, value: Tensor) -> None:
-    attention = _attention(model, site)
+    attention = attention_of(model, site)
     if model.attn_implementation == "eager":
         attention.source.nn_functional_dropout_0.output = value
     else:
@@ -184,7 +206,7 @@ def read(model: VLM, site: Site) -> Tensor:
         case "resid_pre":
             return _block(model, site).input
         case "q" | "k" | "v":
-            return _heads(model, _block(model, site, getattr(m, site.component)).output)
+            return _heads(model, module_of(model, site).output)
         case "pattern":
             return _read_pattern(model, site)
         case "z":
@@ -230,7 +252,7 @@ def write(model: VLM, site: Site, value: Tensor) -> None:
         case "resid_pre":
             _block(model, site).input = value
         case "q" | "k" | "v":
-            _block(model, site, getattr(m, site.component)).output = value.flatten(-2)
+            module_of(model, site).output = value.flatten(-2)
         case "pattern":
             _write_pattern(model, site, value)
         case "z":

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
     from mechvrp.models.tokens import Positions
 
-__all__ = ["Edit", "Trace", "trace"]
+__all__ = ["Edit", "Step", "Trace", "trace"]
 
 _running = threading.local()
 
@@ -40,6 +40,19 @@ class Edit(Protocol):
 
     def __call__(self, value: Tensor, model: VLM, batch: Batch) -> Tensor:
         """The edited value (out of place)."""
+
+
+class Step:
+    """What ``Trace.apply`` takes too: reads and writes around its site by itself, unlike an ``Edit``."""
+
+    site: Site
+
+    def check(self, model: VLM, batch: Batch) -> None:
+        """Nothing: it fits by construction."""
+
+    def step(self, model: VLM) -> None:
+        """Read and write through the envoy, in the order of computation."""
+        raise NotImplementedError
 
 
 class _Layers:
@@ -93,7 +106,7 @@ class Trace(InterleavingTracer):
         self.vlm = model
         self.batch = batch
         self.grad = grad
-        self._pending: list[Edit] = []
+        self._pending: list[Edit | Step] = []
         self._reached: Site | None = None
         # A value that was made for the block, and its version as the model has it (-1: not its own).
         self._lent: tuple[Site, Tensor] | None = None
@@ -164,7 +177,7 @@ class Trace(InterleavingTracer):
         """
         edits = list(_unnested(given))
         for edit in edits:
-            if not hasattr(edit, "site") or not callable(edit):
+            if not hasattr(edit, "site") or not (callable(edit) or isinstance(edit, Step)):
                 raise InputError(
                     f"apply takes interventions such as mechvrp.zero(...); got {edit!r}"
                 )
@@ -201,7 +214,10 @@ class Trace(InterleavingTracer):
             edit = self._pending.pop(0)
             self._settle(site)
             self._reached = site
-            self.put(site, edit(self._read(site), self.vlm, self.batch))
+            if isinstance(edit, Step):
+                edit.step(self.vlm)
+            else:
+                self.put(site, edit(self._read(site), self.vlm, self.batch))
 
     def _read(self, site: Site) -> Tensor:
         if self._lent is not None and self._lent[0] == site:

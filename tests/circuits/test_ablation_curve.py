@@ -380,7 +380,7 @@ def test_what_does_not_fit_is_refused_before_any_forward(model, scenes, monkeypa
 
 
 def test_positions_out_of_range_are_refused_before_the_model_runs(model, yes_no, monkeypatch):
-    monkeypatch.setattr(type(model), "generate_ids", lambda *a, **k: pytest.fail("it ran"))
+    monkeypatch.setattr(type(model.model), "forward", lambda *a, **k: pytest.fail("it ran"))
     with pytest.raises(SiteError, match="9999"):
         mechvrp.ablation_curve(
             model, yes_no, ranked(model, "blocks.2.hook_resid_post"), (5,), positions=9999, **FEW

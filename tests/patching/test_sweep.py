@@ -280,7 +280,8 @@ def test_the_plans_account_is_what_is_computed(name, monkeypatch):
     variants = [mechvrp.zero("neurons", layer=layer, positions="last") for layer in range(3)]
     variants += [mechvrp.zero("resid_post", layer=0, positions="question"), []]
     made = plan(model, batch, variants)
-    counted = {"self_attn.q_proj": [], "mlp.down_proj": []}  # inside: what is skipped is not called
+    # Inside: what is skipped is not called. Keys and values are of all, queries of the last where they can be.
+    counted = {"self_attn.k_proj": [], "self_attn.o_proj": [], "mlp.down_proj": []}
     blocks = model.model.model.language_model.layers
     handles = [
         block.get_submodule(part).register_forward_hook(
@@ -296,13 +297,96 @@ def test_the_plans_account_is_what_is_computed(name, monkeypatch):
             handle.remove()
     attention = sum(p.numel() for p in blocks[0].self_attn.parameters())
     share = attention / sum(p.numel() for p in blocks[0].parameters())
-    attended, transformed = (sum(tokens) for tokens in counted.values())
-    total = share * attended + (1 - share) * transformed
+    asking = [blocks[0].self_attn.q_proj, blocks[0].self_attn.o_proj]
+    asked = sum(p.numel() for part in asking for p in part.parameters()) * share / attention
+    attended, written, transformed = (sum(tokens) for tokens in counted.values())
+    total = (share - asked) * attended + asked * written + (1 - share) * transformed
     assert total == pytest.approx(made.token_layers)
-    assert made.token_layers == found.attrs["token_layers"]
+    assert made.token_layers == pytest.approx(found.attrs["token_layers"])
     assert transformed != attended  # the last block, and blocks run from their MLP on
     assert found.attrs["forward_calls"] == made.forwards
     assert made.naive_token_layers == 5 * 3 * batch.tokens.length * 3
+
+
+@pytest.mark.parametrize("attn", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", ["llava-clip", "paligemma", "qwen2-vl"])
+def test_the_last_block_asks_for_the_last_position_only(name, attn):
+    """Rows of whole sequences, or of their ends: one query each, unless an edit looks at the others."""
+    model = loaded(name, attn)
+    batch = model.encode(tiny.samples(), instruction="")
+    last = model.n_layers - 1
+    variants = [
+        mechvrp.zero("neurons", layer=0, positions="all", units=[1, 2]),
+        mechvrp.zero("v", layer=last, positions="image"),
+        mechvrp.scale("k", 0.3, layer=last, positions="all"),
+        mechvrp.zero("z", layer=last, positions="all", heads=[0]),
+        [mechvrp.zero("embed", positions="question"), mechvrp.zero("attn_out", layer=last)],
+    ]
+    looking = [
+        mechvrp.scale("q", 0.5, layer=last, positions="all"),
+        mechvrp.zero("pattern", layer=last, positions="image"),
+    ]
+    block = model.model.model.language_model.layers[last]
+    for edits in (variants, looking):
+        seen = []
+        handle = block.self_attn.o_proj.register_forward_hook(
+            lambda m, a, out, seen=seen: seen.append(out.shape[1])
+        )
+        try:
+            found = sweep(model, batch, edits, "logits", progress=False)
+        finally:
+            handle.remove()
+        for ours, edit in zip(found.logits.values, edits, strict=True):
+            close(torch.from_numpy(ours), naive(model, batch, edit))
+        assert (set(seen[1:]) == {1}) == (edits is variants)  # behind the clean run
+    watched = sweep(model, batch, variants, ["logits", "attention"], progress=False)
+    close(torch.from_numpy(watched.logits.values[0]), naive(model, batch, variants[0]))
+
+
+def test_all_queries_are_run_where_one_alone_cannot_be(monkeypatch):
+    """Other attention implementations take other masks; a fused projection has no queries of its own."""
+    model = loaded("llava-clip", "sdpa")
+    batch = model.encode(tiny.samples(), instruction="")
+    edits = [mechvrp.zero("neurons", layer=0, positions="all")]
+    single = plan(model, batch, edits)
+    assert [group.queries for group in single.groups] == [False]
+    monkeypatch.setattr(type(model), "attn_implementation", "flash_attention_2")
+    assert [group.queries for group in plan(model, batch, edits).groups] == [True]
+    monkeypatch.undo()
+    monkeypatch.setattr("mechvrp.tracing.access.has_single_queries", lambda *_: False)
+    fused = plan(model, batch, edits)
+    assert fused.token_layers > single.token_layers
+    found = sweep(model, batch, edits, "logits", progress=False)
+    close(torch.from_numpy(found.logits.values[0]), naive(model, batch, edits[0]))
+
+
+@pytest.mark.parametrize("name", ["llava-clip", "paligemma", "qwen2-vl"])
+@pytest.mark.parametrize("measure", ["logits", "attention"])
+def test_the_clean_run_goes_on_as_generation_does(name, measure):
+    """Logits of the second token are generate's; variants behind it are as if nothing had been asked."""
+    model = loaded(name, "sdpa")
+    batch = model.encode(tiny.samples(), instruction="")
+    assert not batch.tokens.attention_mask.all()  # padding on the left
+    made = model.generate_output(
+        batch,
+        max_new_tokens=2,
+        min_new_tokens=2,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    seen = []
+
+    def look(clean):
+        close(clean.logits, made.logits[0])
+        for _ in range(2):  # its keys and values stay as they were
+            seen.append(clean.logits_behind(made.sequences[:, -2]))
+
+    edits = [mechvrp.zero("resid_post", layer=1, positions=p) for p in ("last", "all")]
+    found = sweep(model, batch, edits, measure, progress=False, on_clean=look)[measure].values
+    close(seen[0], made.logits[1])
+    assert torch.equal(seen[0], seen[1])
+    expected = sweep(model, batch, edits, measure, progress=False)[measure].values
+    close(torch.from_numpy(found), torch.from_numpy(expected))
 
 
 @pytest.mark.parametrize("name", ["llava-clip", "paligemma", "qwen2-vl"])
