@@ -11,7 +11,7 @@ MODELS := tiny-llava tiny-paligemma tiny-qwen2-vl
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test test-all lint format vrp bench clean
+.PHONY: help demo test test-all lint format vrp circuits bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,6 +51,9 @@ vrp: $(STAMP) ## the whole VRP study of the embedded models, compared (132 minut
 	  $(BIN)/mechvrp study --config docs/vrp/$$split.yaml --model $$model --out $(VRP)/$$split-$$model || exit 1; \
 	done; done
 	$(BIN)/mechvrp compare $(foreach split,$(SPLITS),$(addprefix $(VRP)/$(split)-,$(MODELS))) --out $(VRP)/compared
+
+circuits: $(STAMP) ## the circuits of existence answers in the embedded models: found, proven, compared (20 minutes of processor time)
+	OMP_NUM_THREADS=1 $(BIN)/python docs/circuits/study.py --out runs/circuits
 
 bench: $(STAMP) ## benchmarks; the table is benchmarks/RESULTS.md
 	MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184 $(BIN)/python -m benchmarks

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import json
 import re
+import sys
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -28,6 +33,9 @@ def test_the_readme_s_python_runs(tmp_path, monkeypatch):
     assert scope["logits"].shape == (8, batch.tokens.length, model.d_vocab)
     assert scope["patched"].shape == (8, model.d_vocab)
     assert scope["acts"].n_examples == 60
+    assert scope["proof"].n == len(scope["pairs"]) > 1
+    assert not scope["proof"].seen
+    assert scope["curve"].draws == 9
     assert scope["found"].answer in ("yes", "no")
     assert 0 < scope["found"].reliability < 1
     assert scope["found"].abstain
@@ -74,3 +82,94 @@ def test_the_hallucination_is_traced_to_a_digit(tmp_path, capsys):
     for step in ("Causal trace", "Attention:", "Blanking the", "Neurons at", "Zeroing the"):
         assert step in told, step
         assert step in text, step
+
+
+@pytest.fixture
+def circuit_docs(monkeypatch):
+    """The scripts of docs/circuits, importable by name."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs/circuits"))
+    names = ("study", "one_model", "across", "telling", "keeping")
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield importlib.import_module
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.slow
+def test_the_case_study_of_circuits_writes_its_folder(circuit_docs, tmp_path, capsys):
+    study = circuit_docs("study")
+    sizes = replace(
+        study.QUICK, find=3, prove=4, scenes=12, draws=3, retest_draws=2, curve_draws=1, ranked=100,
+        asked=60, ablated=12, steps=(0.5,), flow=12, resamples=50,
+    )  # fmt: skip
+    (one,) = study.run(study.checkpoints_of(["tiny-llava"]), sizes, out=tmp_path)
+    told = capsys.readouterr().out
+    held = json.loads((tmp_path / "results.json").read_text())["checkpoints"]["tiny-llava"]
+    assert len(held["told"]) > 10
+    for text in held["told"]:
+        assert text in told
+    # What is not there is a gap, told in words; so few scenes are too few for the flow's probe alone.
+    assert set(one.gaps) == {"image flow, by a probe"}
+    assert one.gaps["image flow, by a probe"] in told
+    assert set(one.shares) == {
+        "existence", "hallucinated", "existence circuit on hallucinated answers",
+        "hallucinated circuit on existence answers",
+    }  # fmt: skip
+    assert set(one.curves) == {"MLP neurons", "residual dimensions"}
+    page = (tmp_path / "page.html").read_text()
+    assert "A gap:" in page
+    assert page.count("Plotly.newPlot") >= len(one.plots) >= 7
+    assert (tmp_path / "tiny-llava/circuit-hallucinated.json").exists()
+
+    study.run(study.checkpoints_of(["tiny-llava"]), sizes, out=tmp_path)
+    assert "kept from before" in capsys.readouterr().out
+    assert (tmp_path / "page.html").read_text().count("Plotly.newPlot") >= len(one.plots)
+
+
+def test_the_figures_that_the_case_study_of_circuits_quotes_are_those_of_its_run(circuit_docs):
+    telling, folder = circuit_docs("telling"), ROOT / "docs/circuits"
+    text = (folder / "README.md").read_text().replace("\u2212", "-")
+    results = json.loads((folder / "results.json").read_text())
+    differences = pd.read_csv(folder / "differences.csv")
+    # The table of all figures is the run's, cell by cell.
+    assert telling.markdown(results) in text
+    # Every number with an interval in the text is one of the run's figures or differences.
+    rows = [row for one in results["checkpoints"].values() for row in one["figures"]]
+    known = {telling.told(row) for row in rows}
+    known |= {telling.told(row, sign=True) for row in differences.to_dict("records")}
+    for path in folder.glob("*/*.csv"):
+        table = pd.read_csv(path)
+        if {"value", "low", "high"} <= set(table) and "figure" in table:
+            known |= {telling.told(row) for row in table.to_dict("records")}
+        elif {"value", "value_low", "value_high"} <= set(table):
+            ends = table.rename(columns={"value_low": "low", "value_high": "high"})
+            known |= {
+                telling.told(row | {"figure": row["what"]}) for row in ends.to_dict("records")
+            }
+    # ..., and so is every p and q.
+    tests = [row["p"] for row in rows if row["p"] is not None]
+    tests += differences["p"].tolist() + differences["q"].tolist()
+    quoted = re.findall(r"[-+]?[\d.]+(?: %| pp)? \[[^\]]*\d\]", text)
+    assert len(quoted) > 20
+    assert set(quoted) <= known, sorted(set(quoted) - known)
+    for value in re.findall(r"[pq] = ([\d.]*\d)", text):
+        assert any(value == f"{one:.3f}" for one in tests), value
+    for name, value in re.findall(
+        r"\b(seed|find|prove|scenes|draws|asked|ablated|ranked|flow) (\d+)", text
+    ):
+        wanted = results["seed"] if name == "seed" else results["sizes"][name]
+        assert int(value) == wanted, name
+
+
+def test_the_circuits_that_the_case_study_keeps_are_of_these_checkpoints():
+    from mechvrp.circuits import Circuit
+
+    folder = ROOT / "docs/circuits"
+    checkpoints = json.loads((folder / "results.json").read_text())["checkpoints"]
+    for name, one in checkpoints.items():
+        paths = sorted((folder / name).glob("circuit-*.json"))
+        assert len(paths) >= 2
+        for path in paths:
+            circuit = Circuit.load(path)
+            assert (circuit.model, circuit.fingerprint) == (name, one["fingerprint"])
