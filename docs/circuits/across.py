@@ -57,8 +57,8 @@ def differences(found: list[Found], *, seed: int, resamples: int) -> tuple[pd.Da
         for d in compared_flows.differences.to_dict("records"):
             if d["gap"]:
                 gaps.append(f"{name}, {d['first']} and {d['second']}: {d['gap']}")
-            else:  # theirs is second minus first
-                ends = (-d["difference"], -d["high"], -d["low"])
+            else:
+                ends = (d["difference"], d["low"], d["high"])
                 rows.append(_row(name, d["first"], d["second"], *ends))
     frame = pd.DataFrame(
         rows, columns=["figure", "first", "second", "difference", "low", "high", "p"]
