@@ -108,13 +108,14 @@ def rows(
             for noise, values in zip(noises, levels, strict=True):
                 found.append(
                     Row(
-                        f"planted circuit found, {name}, by {method}, noise {noise:g}",
+                        f"planted circuit found, {name}, by {method}",
                         float(np.mean(values)),
                         "",
                         least=1.0 if noise == 0 and method not in NOT_ALL else None,
                         detail=f"precision at k = {NEURONS} of {model.d_mlp} neurons of layer {LAYER}, mean of "
-                        f"{seeds} plants ({min(values):.2f} to {max(values):.2f}), "
-                        f"{used[method]} examples",
+                        f"{seeds} plants, {used[method]} examples; lowest and highest plant by noise: "
+                        + ", ".join(f"{min(v):.2f} to {max(v):.2f}" for v in levels),
+                        column=f"noise {noise:g}",
                     )
                 )
     return found

@@ -247,8 +247,54 @@ def test_only_a_complete_folder_of_these_settings_is_kept(docs, tmp_path):
     assert keeping.is_kept(tmp_path / "m", "a", made_of)
     assert not keeping.is_kept(tmp_path / "m", "b", made_of)
     assert not keeping.is_kept(tmp_path / "m", "a", made_of | {"seed": 1})
-    (tmp_path / "m/found.json").write_text('{"version": 1, "name"')
-    assert not keeping.is_kept(tmp_path / "m", "a", made_of)
+    for damaged in ('{"version": 1, "name"', "[1]", "null"):
+        (tmp_path / "m/found.json").write_text(damaged)
+        assert not keeping.is_kept(tmp_path / "m", "a", made_of)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("circuit-existence.json", "{}"),
+        ("plot-a-plot.json", "{"),
+        ("heads.csv", None),
+        ("found.json", None),
+    ],
+)
+def test_a_folder_with_a_damaged_file_is_studied_again_and_says_so(
+    docs, tmp_path, monkeypatch, capsys, file, text
+):
+    study = docs.study
+
+    def studied(name, source, family, sizes, seed, say):
+        one = made(docs, name, family, study.fingerprint(study.mechvrp.load(source)), depth=0.4)
+        one.made = {"sizes": study.asdict(sizes), "seed": seed}
+        one.circuits["existence"] = Circuit(
+            (CircuitNode("mlp_out", 0),), settings={"faithfulness": 0.9, "pairs": 2}
+        )
+        one.tables["heads"] = pd.DataFrame({"layer": [0, 1]})
+        one.plots["a plot"] = go.Figure(go.Scatter(x=[1], y=[2]))
+        return one
+
+    monkeypatch.setattr(study, "study_model", studied)
+    monkeypatch.setattr(study.mechvrp, "load", cache(study.mechvrp.load))
+    checkpoints = study.checkpoints_of(["tiny-llava"])
+    study.run(checkpoints, study.QUICK, out=tmp_path)
+    kept = tmp_path / "tiny-llava" / file
+    if text is not None:
+        kept.write_text(text)
+    elif file == "found.json":  # whole JSON, of these settings, and yet not what was written
+        held = json.loads(kept.read_text())
+        kept.write_text(json.dumps({k: v for k, v in held.items() if k != "shares"}))
+    else:
+        kept.unlink()
+    capsys.readouterr()
+    study.run(checkpoints, study.QUICK, out=tmp_path)
+    told = capsys.readouterr().out
+    assert "is damaged" in told
+    assert "studied again" in told
+    study.run(checkpoints, study.QUICK, out=tmp_path)
+    assert "kept from before" in capsys.readouterr().out
 
 
 def test_checkpoints_are_named_once_and_their_folders_there(docs, tmp_path):

@@ -88,8 +88,19 @@ def is_kept(folder: Path, fingerprint: str, made: dict[str, Any]) -> bool:
         held = json.loads((folder / "found.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
+    if not isinstance(held, dict):
+        return False
     wanted = {"version": VERSION, "fingerprint": fingerprint, "made": json.loads(json.dumps(made))}
     return all(held.get(name) == value for name, value in wanted.items())
+
+
+def damage(folder: Path) -> str:
+    """Why what `keep` wrote cannot be read; "" if it can."""
+    try:
+        read(folder)
+    except (MechVRPError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def keep(found: Found, folder: Path) -> None:

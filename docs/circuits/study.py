@@ -140,9 +140,12 @@ def study_one(checkpoint: Checkpoint, sizes: Sizes, seed: int, out: Path) -> Non
         raise SystemExit(f"{source} is a {model.family.name} model, and was given as {family}")
     made = {"sizes": asdict(sizes), "seed": seed}
     if keeping.is_kept(out / name, fingerprint(model), made):
-        _say(f"{name}: kept from before in {out / name}")
-    else:
-        keeping.keep(study_model(name, source, family, sizes, seed, _say), out / name)
+        why = keeping.damage(out / name)
+        if not why:
+            _say(f"{name}: kept from before in {out / name}")
+            return
+        _say(f"{name}: what was kept in {out / name} is damaged ({why}); studied again")
+    keeping.keep(study_model(name, source, family, sizes, seed, _say), out / name)
 
 
 def _say(text: str) -> None:

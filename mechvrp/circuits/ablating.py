@@ -25,7 +25,7 @@ from mechvrp.circuits.matching import MatchedSets, matched_sets, unit_norms
 from mechvrp.circuits.probe_scores import probe_reading
 from mechvrp.circuits.ranking import Ranking
 from mechvrp.circuits.sample_checks import check_samples
-from mechvrp.circuits.setting_checks import check_reading, check_settings, whole
+from mechvrp.circuits.setting_checks import check_model, check_reading, check_settings, whole
 from mechvrp.circuits.unit_stand_ins import CurveMode, StandIn, stand_in
 from mechvrp.data import Sample
 from mechvrp.errors import InputError
@@ -124,6 +124,7 @@ def ablation_curve(
         >>> curve = mechvrp.ablation_curve(model, heldout, ranking, draws=199)    # doctest: +SKIP
         >>> curve.bottleneck["random"], curve.smallest_k()                         # doctest: +SKIP
     """
+    check_model(model)
     samples = check_samples(dataset)
     if not isinstance(ranking, Ranking):
         raise InputError(

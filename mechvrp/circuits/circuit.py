@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mechvrp.circuits.node_edits import Ablated, node_edits
 from mechvrp.circuits.nodes import LOGITS, CircuitEdge, CircuitNode, circuit_nodes, parse_nodes
+from mechvrp.circuits.setting_checks import check_model
 from mechvrp.circuits.stand_ins import CircuitMode, StandIns
 from mechvrp.errors import InputError
 from mechvrp.models import fingerprint
@@ -104,6 +105,7 @@ class Circuit:
             InputError: another family, number of layers or heads, or other weights.
             SiteError: a node that the model does not have.
         """
+        check_model(model)
         if self.family and self.family != model.family.name:
             raise InputError(
                 f"the circuit is of a {self.family} model ({self.model}), and {model.name} is a "
@@ -199,8 +201,14 @@ class Circuit:
         """What two circuits of one family share, by the names of nodes.
 
         Raises:
-            InputError: they are of different families or sizes, where a name is not the same node.
+            InputError: they are of different families or sizes, where a name is not the same node; or the
+                other is no circuit.
         """
+        if not isinstance(other, Circuit):
+            raise InputError(
+                f"a circuit is compared with another mechvrp.circuits.Circuit; got {other!r:.60} "
+                f"({type(other).__name__})"
+            )
         for name in ("family", "n_layers", "n_heads"):
             ours, theirs = getattr(self, name), getattr(other, name)
             if ours and theirs and ours != theirs:
@@ -237,9 +245,11 @@ class Circuit:
         """Write it as JSON, in one step: no half-written file is left.
 
         Raises:
-            InputError: the folder does not exist.
+            InputError: the folder does not exist, or the path is one.
         """
         target = Path(path)
+        if target.is_dir():
+            raise InputError(f"{target} is a folder; give the path of a file in it")
         if not target.parent.is_dir():
             raise InputError(
                 f"{target.parent} is not a folder; make it before saving {target.name} there"

@@ -14,6 +14,7 @@ from mechvrp.circuits.bottleneck import index_resamples, index_value
 from mechvrp.circuits.crossed import Crossed
 from mechvrp.circuits.curve_outcomes import CurveOutcomes
 from mechvrp.circuits.curve_results import AblationCurve
+from mechvrp.circuits.setting_checks import check_settings
 from mechvrp.errors import InputError
 from mechvrp.statistics import Estimate, benjamini_hochberg
 
@@ -129,13 +130,24 @@ def compare_curves(
 
     Raises:
         InputError: fewer than two curves, one without outcomes (of `analyse_ablation` alone), or one
-            without the control.
+            without the control; a seed or a number of resamples that cannot be used.
     """
+    if not isinstance(curves, Mapping):
+        raise InputError(
+            f"curves are given by name, {{'tiny-llava': curve, ...}}; got {type(curves).__name__}"
+        )
+    checked = check_settings(seed=seed, n_resamples=n_resamples)
+    seed, n_resamples = checked["seed"], checked["n_resamples"]
     if len(curves) < 2:
         raise InputError(f"a comparison is of two curves or more; got {len(curves)}")
     outcomes: dict[str, CurveOutcomes] = {}
     notes = []
     for name, curve in curves.items():
+        if not isinstance(curve, AblationCurve):
+            raise InputError(
+                f"{name!r} is {curve!r:.60} ({type(curve).__name__}); expected a curve of "
+                "mechvrp.ablation_curve"
+            )
         if curve.outcomes is None or not curve.units:
             raise InputError(
                 f"the curve {name!r} holds no outcomes of its examples; make it with mechvrp.ablation_curve"

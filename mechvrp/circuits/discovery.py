@@ -11,6 +11,7 @@ from mechvrp.circuits.edges import EdgeScores, edge_attribution
 from mechvrp.circuits.nodes import LOGITS, CircuitNode
 from mechvrp.circuits.pruning import Pruned, meets, prune, shortest_prefix
 from mechvrp.circuits.refining import Refined, refine_neurons
+from mechvrp.circuits.setting_checks import check_model
 from mechvrp.circuits.stand_ins import CircuitMode
 from mechvrp.errors import InputError
 from mechvrp.patching.sweeping import MEMORY
@@ -136,6 +137,7 @@ def discover_circuit(
             everything does not lower the measure by more than chance; or the target is not met
             within the budget.
     """
+    check_model(model)
     if method != "edge attribution":
         raise InputError(f"method is 'edge attribution'; got {method!r}")
     if not 0 < target < 1:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mechvrp.circuits.integration_results import FlowMethod, ImageFlow
+from mechvrp.circuits.setting_checks import check_settings
 from mechvrp.errors import InputError, NumericalError, UnavailableError
 
 __all__ = ["FlowComparison", "compare_image_flows"]
@@ -71,8 +72,16 @@ def compare_image_flows(
         n_resamples, seed: of the bootstrap.
 
     Raises:
-        InputError: fewer than two flows, or two of one name.
+        InputError: fewer than two flows, two of one name, or settings that cannot be used.
     """
+    given = list(flows.values()) if isinstance(flows, Mapping) else flows
+    if not isinstance(given, Sequence) or not all(isinstance(one, ImageFlow) for one in given):
+        raise InputError(
+            "expected two flows or more of mechvrp.circuits.image_flow, in a list or by name; got "
+            f"{flows!r:.60}"
+        )
+    checked = check_settings(seed=seed, n_resamples=n_resamples)
+    seed, n_resamples = checked["seed"], checked["n_resamples"]
     named = dict(flows) if isinstance(flows, Mapping) else {flow.model: flow for flow in flows}
     if len(named) != len(flows):
         raise InputError(
@@ -92,8 +101,8 @@ def compare_image_flows(
         for end in ("low", "high"):
             at = getattr(found, end)
             row[f"depth_{end}"] = None if at is None else (at + 1) / flow.n_layers
-        for name in ("crossing", "crossing_low", "crossing_high"):
-            row[name] = getattr(found, name)
+        for part in ("crossing", "crossing_low", "crossing_high"):
+            row[part] = getattr(found, part)
         row |= {"missing": found.missing, "n": found.n, "n_groups": found.n_groups}
         rows.append(row | {"gap": found.gap})
     columns = [

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mechvrp.circuits.pairs import Pairs, counterfactual_pairs
+from mechvrp.circuits.sample_checks import check_samples
+from mechvrp.circuits.setting_checks import check_model, check_settings, whole
 from mechvrp.data import Sample
 from mechvrp.data.digits import DIGIT_WORDS
 from mechvrp.data.scene_counterfactual import one_digit_replaced
@@ -86,15 +88,18 @@ def hallucinated_pairs(
         progress: show bars.
 
     Raises:
-        InputError: no poll for a digit that is not there, or ``tries`` below 1.
+        InputError: no poll for a digit that is not there, ``tries`` below 1, or settings that cannot be used.
         DataError: a sample that is no digit scene.
     """
-    if tries < 1 or batch_size < 1:
-        raise InputError(f"tries and batch_size are positive; got {tries} and {batch_size}")
-    polls = [s for s in samples if s.task == "existence" and s.answer == "no"]
+    check_model(model)
+    tries = whole("tries", tries, 1)
+    checked = check_settings(seed=seed, batch_size=batch_size)
+    seed, batch_size = checked["seed"], checked["batch_size"]
+    given = check_samples(samples)
+    polls = [s for s in given if s.task == "existence" and s.answer == "no"]
     if not polls:
         raise InputError(
-            f"none of {len(list(samples))} samples is an existence poll whose right answer is no"
+            f"none of {len(given)} samples is an existence poll whose right answer is no"
         )
     _, said = _answers(model, polls, batch_size, progress, "asking")
     wrong = [poll for poll, word in zip(polls, said, strict=True) if word == "yes"]

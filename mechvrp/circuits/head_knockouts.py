@@ -22,7 +22,7 @@ from mechvrp.circuits.head_knockout_results import (
 )
 from mechvrp.circuits.ranking import Ranking
 from mechvrp.circuits.sample_checks import of_two_images
-from mechvrp.circuits.setting_checks import check_reading, check_settings, whole
+from mechvrp.circuits.setting_checks import check_model, check_reading, check_settings, whole
 from mechvrp.errors import InputError, NumericalError
 from mechvrp.models.tokens import integers
 from mechvrp.patching.answer_pairs import own_pair
@@ -93,6 +93,7 @@ def knock_out_heads(
     """
     if not isinstance(ranking, Ranking) or ranking.kind != "head":
         raise InputError(f"knock_out_heads takes a ranking of heads; got {ranking!r:.80}")
+    check_model(model)
     given = of_two_images(samples)
     checked = check_settings(seed=seed, n_resamples=n_resamples, batch_size=batch_size)
     draws = whole("draws", draws, 1)

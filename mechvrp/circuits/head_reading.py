@@ -22,7 +22,7 @@ from torch import Tensor
 from mechvrp.circuits.direct_logits import DirectLogits, Written, attribute_logits
 from mechvrp.circuits.head_results import HeadReading
 from mechvrp.circuits.sample_checks import of_two_images
-from mechvrp.circuits.setting_checks import check_settings
+from mechvrp.circuits.setting_checks import check_model, check_settings
 from mechvrp.errors import InputError, NumericalError, ShapeError, UnavailableError
 from mechvrp.models import fingerprint, queried_region
 from mechvrp.patching.answer_pairs import own_pair, right_pair
@@ -78,6 +78,7 @@ def read_heads(
         raise InputError(
             f"over is 'image' or 'region', of is 'own' or 'right'; got {over!r} and {of!r}"
         )
+    check_model(model)
     given = of_two_images(samples)
     checked = check_settings(seed=seed, n_resamples=n_resamples, batch_size=batch_size)
     if region is not None and not callable(region):

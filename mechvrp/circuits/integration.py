@@ -22,7 +22,7 @@ from mechvrp.circuits.image_probe import Content, content_labels, probe_points
 from mechvrp.circuits.integration_results import FlowMethod, FlowPoint, ImageFlow
 from mechvrp.circuits.patched_shares import PATCHED, PatchedShares, patched_shares
 from mechvrp.circuits.sample_checks import of_two_images
-from mechvrp.circuits.setting_checks import check_reading, check_settings, whole
+from mechvrp.circuits.setting_checks import check_model, check_reading, check_settings, whole
 from mechvrp.data import Sample
 from mechvrp.data.scene_counterfactual import counterfactual_pair
 from mechvrp.errors import DataError, InputError, NumericalError
@@ -99,6 +99,7 @@ def image_flow(
             not have, samples of one image, or settings that cannot be used: before anything runs. Pairs that
             do not align.
     """
+    check_model(model)
     given = of_two_images(samples)
     asked: tuple[Any, ...] = get_args(FlowMethod)
     if methods is not None:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mechvrp.circuits.patched_shares import IntegrationLayer, PatchedShares
+from mechvrp.circuits.setting_checks import check_settings
 from mechvrp.errors import InputError, UnavailableError
 from mechvrp.statistics import Estimate
 
@@ -94,9 +95,13 @@ class ImageFlow:
             n_resamples: of images; by default as ``image_flow`` was asked for.
 
         Raises:
+            InputError: such positions were not patched, or settings that cannot be used.
             UnavailableError: nothing was patched, or there is no change to have a share of.
             NumericalError: with these resamples that change is not told from 0.
         """
+        if n_resamples is None:
+            n_resamples = int(self.settings.get("n_resamples", 2000))
+        n_resamples = check_settings(n_resamples=n_resamples)["n_resamples"]
         if self.shares is None:
             why = next((p.gap for p in self.points if p.method == "patching" and p.gap), "")
             raise UnavailableError(
@@ -108,7 +113,7 @@ class ImageFlow:
             threshold=threshold,
             n_layers=self.n_layers,
             seed=int(self.settings.get("seed", 0)),
-            n_resamples=n_resamples or int(self.settings.get("n_resamples", 2000)),
+            n_resamples=n_resamples,
         )
 
     def to_frame(self) -> pd.DataFrame:

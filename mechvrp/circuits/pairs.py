@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from mechvrp.circuits.sample_checks import check_samples
+from mechvrp.circuits.setting_checks import check_model, check_settings
 from mechvrp.data import Sample
 from mechvrp.data.scene_counterfactual import counterfactual_pair
 from mechvrp.errors import InputError
@@ -127,10 +129,11 @@ def counterfactual_pairs(
     for name, value in (("target", target), ("foil", foil)):
         if value not in ("own", "right"):
             raise InputError(f"{name} is 'own' or 'right'; got {value!r}")
-    if same not in ("raise", "skip") or batch_size < 1:
-        raise InputError(
-            f"same is 'raise' or 'skip', batch_size positive; got {same!r}, {batch_size}"
-        )
+    if same not in ("raise", "skip"):
+        raise InputError(f"same is 'raise' or 'skip'; got {same!r}")
+    check_model(model)
+    checked = check_settings(seed=seed, batch_size=batch_size)
+    seed, batch_size = checked["seed"], checked["batch_size"]
     chunks = _chunks(model, clean, counterfactual, seed, batch_size)
     names = _image_ids([first for first, _ in chunks], groups)
     parts: list[PairBatch] = []
@@ -199,13 +202,11 @@ def _chunks(
         if not (isinstance(clean, Batch) and isinstance(counterfactual, Batch)):
             raise InputError("give both sides of the pairs as batches, or both as samples")
         return [(clean, counterfactual)]
-    clean = list(clean)
-    if not clean or not all(isinstance(sample, Sample) for sample in clean):
-        raise InputError("pairs are made of samples, at least one, or of two encoded batches")
+    clean = check_samples(clean)
     others = (
         [counterfactual_pair(sample, seed) for sample in clean]
         if counterfactual is None
-        else list(counterfactual)
+        else check_samples(counterfactual)
     )
     if len(others) != len(clean):
         raise InputError(f"{len(clean)} clean samples and {len(others)} counterfactuals: no pairs")

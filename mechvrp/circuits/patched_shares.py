@@ -168,8 +168,11 @@ class PatchedShares:
             Layers, infinite where none is above; depths, NaN where there is none (see `IntegrationLayer`).
         """
         moved = self.checked(what)
-        if not 0 <= threshold < 1:
-            raise InputError(f"threshold={threshold}; a share of the change is within 0 to 1")
+        number = isinstance(threshold, int | float | np.number) and not isinstance(threshold, bool)
+        if not number or not 0 <= threshold < 1:
+            raise InputError(
+                f"threshold={threshold!r}; expected a share of the change within 0 to 1, below 1"
+            )
         shares = (weights @ moved.T) / (weights @ self.span)[:, None]
         # Ascending, whatever order the layers were asked for in.
         order = np.argsort(self.layers)

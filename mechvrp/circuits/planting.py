@@ -25,6 +25,8 @@ from mechvrp.circuits.plant_weights import (
 )
 from mechvrp.circuits.planted import Planted
 from mechvrp.circuits.reserving import copied, mlp_parts, quietest, reserve
+from mechvrp.circuits.sample_checks import check_samples
+from mechvrp.circuits.setting_checks import check_model, check_settings
 from mechvrp.data import Sample
 from mechvrp.errors import InputError, NumericalError, UnavailableError
 from mechvrp.patching.measures import ways_to_begin
@@ -102,6 +104,9 @@ def plant_circuit(
         NumericalError: nothing of the decision can be read from this layer, or the plant does not work in the
             model's precision.
     """
+    check_model(model)
+    checked = check_settings(seed=seed, batch_size=batch_size)
+    seed, batch_size = checked["seed"], checked["batch_size"]
     at = Site("neurons", layer).check(model)
     assert at.layer is not None
     mlp_parts(model, at.layer)
@@ -113,7 +118,7 @@ def plant_circuit(
         raise InputError(f"noise={noise}; expected 0 or more")
     if noise and len(chosen) + len(loud) == model.d_mlp:
         raise InputError("no neuron is left to make noise: plant fewer")
-    samples = list(samples)
+    samples = check_samples(samples)
     if len(samples) < FEWEST:
         raise InputError(f"{len(samples)} samples; the decision is read from at least {FEWEST}")
 

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mechvrp.circuits.circuit import Circuit
 from mechvrp.circuits.circuit_runs import CircuitRuns, shares
 from mechvrp.circuits.discovery import Discovery
 from mechvrp.circuits.nodes import CircuitNode, parse_nodes
 from mechvrp.circuits.proof_results import AgainstRandom, CircuitProof, NodeRemoval
 from mechvrp.circuits.pruning import sizes_up_to
 from mechvrp.circuits.random_circuits import Match, how_many, pool_key, random_circuits
+from mechvrp.circuits.setting_checks import check_settings, whole
 from mechvrp.circuits.stand_ins import CircuitMode
 from mechvrp.errors import InputError
+from mechvrp.models.tokens import integers
 from mechvrp.patching.sweeping import MEMORY
 from mechvrp.statistics import Estimate, group_bootstrap_all
 
 if TYPE_CHECKING:
-    from mechvrp.circuits.circuit import Circuit
     from mechvrp.circuits.pairs import Pairs
     from mechvrp.models import VLM
 
@@ -106,11 +108,17 @@ def prove_circuit(
             measure by more than chance.
         NumericalError: a run gave NaN or infinite logits.
     """
+    if not isinstance(circuit, Circuit):
+        raise InputError(
+            f"expected a mechvrp.circuits.Circuit (Circuit.of(model, nodes) makes one); got {circuit!r:.60} "
+            f"({type(circuit).__name__})"
+        )
     circuit.check(model, same_weights=same_weights)
-    numbers = {"draws": draws, "removal_draws": removal_draws, "curve_draws": curve_draws}
-    for name, number in numbers.items():
-        if number < 1:
-            raise InputError(f"{name}={number}; expected at least 1")
+    draws = whole("draws", draws, 1)
+    removal_draws = whole("removal_draws", removal_draws, 1)
+    curve_draws = whole("curve_draws", curve_draws, 1)
+    checked = check_settings(seed=seed, n_resamples=n_resamples)
+    seed, n_resamples = checked["seed"], checked["n_resamples"]
     ranked = _ranked(model, order.order if isinstance(order, Discovery) else order)
     steps = _sizes(sizes, len(ranked))
     possible = how_many(model, circuit.nodes, match)
@@ -173,6 +181,8 @@ def _seen(circuit: Circuit, order: Any, pairs: Pairs) -> int:
 
 
 def _ranked(model: VLM, order: Sequence[CircuitNode | str]) -> tuple[CircuitNode, ...]:
+    if isinstance(order, str) or not isinstance(order, Iterable):
+        raise InputError(f"order is a Discovery, or nodes one after the other; got {order!r:.60}")
     found = tuple(CircuitNode.parse(node) for node in order)
     parse_nodes(found)  # none twice
     for node in found:
@@ -183,7 +193,7 @@ def _ranked(model: VLM, order: Sequence[CircuitNode | str]) -> tuple[CircuitNode
 def _sizes(sizes: Sequence[int] | None, n: int) -> list[int]:
     if sizes is None:
         return sizes_up_to(n) if n else []
-    found = list(sizes)
+    found = list(integers("sizes", sizes))
     if found != sorted(set(found)) or not all(1 <= size <= n for size in found):
         raise InputError(f"sizes must ascend within 1 to {n}, the nodes of the order; got {found}")
     return found

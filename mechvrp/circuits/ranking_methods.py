@@ -25,6 +25,8 @@ from mechvrp.circuits.rank_methods import (
 )
 from mechvrp.circuits.rank_methods.intervals import INTERVAL, fold_interval
 from mechvrp.circuits.ranking import Ranking
+from mechvrp.circuits.sample_checks import check_samples
+from mechvrp.circuits.setting_checks import check_model, check_settings
 from mechvrp.circuits.units import kind_of
 from mechvrp.data.sample import Sample
 from mechvrp.data.splits import group_folds
@@ -123,14 +125,12 @@ def rank_units(
         NumericalError: activations, gradients or scores that are NaN or infinite.
         UnavailableError: the right answer is unknown where it is needed, or no norm reads the site.
     """
+    check_model(model)
     chosen = _method(method, options)
     where = _sites(model, sites, layers)
-    given = tuple(samples)
-    if not given:
-        raise InputError("no samples to make a ranking from")
-    for sample in given:
-        if not isinstance(sample, Sample):
-            raise InputError(f"samples are mechvrp.data.Sample; got {type(sample).__name__}")
+    given = tuple(check_samples(samples))
+    checked = check_settings(seed=seed, batch_size=batch_size)
+    seed, batch_size = checked["seed"], checked["batch_size"]
     truth = None if labels is None else _truth(labels, len(given))
     if folds is None and chosen.fitted:
         raise InputError(

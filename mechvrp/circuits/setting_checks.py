@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from mechvrp.errors import InputError
+from mechvrp.models import VLM
 from mechvrp.models.tokens import integers
 
-__all__ = ["check_reading", "check_settings", "whole"]
+__all__ = ["check_model", "check_reading", "check_settings", "whole"]
 
 #: Of a 95 % percentile interval: fewer resamples have no 2.5th percentile.
 _LEAST_RESAMPLES = 20
@@ -29,6 +30,14 @@ def check_settings(**given: Any) -> dict[str, int]:
         InputError: one that cannot: fractions, a negative seed, fewer than 20 resamples, no batch.
     """
     return {name: whole(name, value, _LEAST[name]) for name, value in given.items()}
+
+
+def check_model(model: object) -> None:
+    """Raise ``InputError`` unless it is a model, and not its name or the Hugging Face module."""
+    if not isinstance(model, VLM):
+        raise InputError(
+            f"expected a model from mechvrp.load(...); got {model!r:.60} ({type(model).__name__})"
+        )
 
 
 def check_reading(reading: object) -> None:

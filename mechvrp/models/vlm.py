@@ -29,6 +29,7 @@ GREEDY: dict[str, Any] = {
     "do_sample": False,
     "num_beams": 1,
     "repetition_penalty": 1.0,
+    "return_dict_in_generate": False,
     "no_repeat_ngram_size": 0,
     "temperature": None,
     "top_p": None,
