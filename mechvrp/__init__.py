@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mechvrp import circuits as circuits
     from mechvrp import data as data
     from mechvrp import errors as errors
+    from mechvrp import explorer as explorer
     from mechvrp import models as models
     from mechvrp import patching as patching
     from mechvrp import plots as plots
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from mechvrp.circuits import rank_units as rank_units
     from mechvrp.data import Dataset as Dataset
     from mechvrp.data import Sample as Sample
+    from mechvrp.explorer import explore as explore
     from mechvrp.models import VLM as VLM
     from mechvrp.models import Batch as Batch
     from mechvrp.models import load as load
@@ -51,6 +53,7 @@ _MODULES = (
     "circuits",
     "data",
     "errors",
+    "explorer",
     "models",
     "patching",
     "plots",
@@ -71,6 +74,7 @@ _NAMES = {
     "ablation_curve": "circuits",
     "cache": "tracing",
     "compare_runs": "study",
+    "explore": "explorer",
     "knockout": "patching",
     "load": "models",
     "mean": "patching",

@@ -289,7 +289,8 @@ def _calibrations(table: pd.DataFrame, seed: int) -> dict[str, Any]:
         for name in ("ece_width_if_calibrated", "ece_mass_if_calibrated"):
             rows[str(task)][name] = getattr(found, name)
         if task == "all":
-            rows["all"]["table"] = found.table.to_dict(orient="records")
+            bins = found.table[["low", "high", "confidence", "accuracy", "n"]]
+            rows["all"]["table"] = bins.to_dict(orient="records")
     return rows
 
 

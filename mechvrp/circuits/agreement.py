@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import stats
@@ -124,6 +124,12 @@ class RankingAgreement:
             row |= {f"overlap_{k}": share for k, share in zip(found.ks, found.overlap, strict=True)}
             rows.append(row)
         return pd.DataFrame(rows)
+
+    def plot(self, measure: str = "rbo", k: int | None = None) -> Any:
+        """`matrix` as a plotly figure (`mechvrp.plots.agreement_matrix`)."""
+        from mechvrp.plots import agreement_matrix
+
+        return agreement_matrix(self, measure=measure, k=k)
 
 
 def ranking_agreement(

@@ -284,6 +284,12 @@ class Ranking:
 
         return read_ranking(path)
 
+    def plot(self, *, top: int | None = None) -> Any:
+        """Scores of the top units as a plotly figure (`mechvrp.plots.unit_scores`); by default of 20."""
+        from mechvrp.plots import unit_scores
+
+        return unit_scores(self, top=min(20, len(self.scores)) if top is None else top)
+
     def to_frame(self) -> pd.DataFrame:
         """One row per unit, most important first: rank, unit, score, sign, low, high, site, layer, kind.
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["causal_trace", "patch_effects", "window_around"]
 
+_PER_CELL = ("indirect", "indirect_low", "indirect_high", "normalised")
 _RESTORED = ("resid_post", "attn_out", "mlp_out")
 
 
@@ -133,12 +134,19 @@ def causal_trace(
     return _effects(restored, clean, corrupted, groups, chosen, places, attrs, n_resamples, seed)
 
 
-def patch_effects(traced: xarray.Dataset) -> xarray.DataArray:
+def patch_effects(traced: xarray.Dataset, *, of: str = "indirect") -> xarray.DataArray:
     """A trace's indirect effects of single image patches, [layer, row, col].
 
+    Args:
+        traced: from `causal_trace`.
+        of: ``"indirect"``, an end of its interval (``"indirect_low"``, ``"indirect_high"``), or
+            ``"normalised"``.
+
     Raises:
-        InputError: the trace's cells do not cover the image's grid, one patch each.
+        InputError: the trace's cells do not cover the image's grid, one patch each; or no such effect.
     """
+    if of not in _PER_CELL:
+        raise InputError(f"of is one of {', '.join(_PER_CELL)}; got {of!r}")
     image = traced.sel(position=(traced["row"] >= 0).values)
     rows, cols = traced.attrs["grid"]
     cells = set(zip(image["row"].values.tolist(), image["col"].values.tolist(), strict=True))
@@ -148,7 +156,7 @@ def patch_effects(traced: xarray.Dataset) -> xarray.DataArray:
             "leave 'positions' out of causal_trace to trace every patch"
         )
     return (
-        image["indirect"]
+        image[of]
         .assign_coords(row=("position", image["row"].values), col=("position", image["col"].values))
         .set_index(position=["row", "col"])
         .unstack("position")

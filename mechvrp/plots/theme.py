@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import html
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
+from numpy.typing import ArrayLike
 
 __all__ = [
     "COLOURS",
     "TEMPLATE",
     "base_figure",
+    "count",
     "faint",
     "interval_bars",
     "label",
     "look",
+    "percent_level",
     "plain_count",
+    "ribbon",
 ]
 
 # Okabe and Ito's palette, told apart with every common colour blindness; grey for references.
@@ -29,6 +34,10 @@ COLOURS: dict[str, str] = {
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")
 
+# Text of a grey that both white (4.5 to 1) and nearly black (#111: 4.2 to 1) pages set off; pages that know
+# which they are (the report) set their own colour.
+_TEXT = "#767676"
+
 # Backgrounds are transparent and the grid is half-transparent grey, for light and dark pages.
 _AXIS = {
     "showline": False,
@@ -37,12 +46,16 @@ _AXIS = {
     "ticks": "outside",
     "tickcolor": "rgba(128,128,128,0.5)",
     "automargin": True,
-    "title": {"standoff": 12},
+    "title": {"standoff": 12, "font": {"size": 13}},
 }
 TEMPLATE = go.layout.Template(
     layout={
         "colorway": list(COLOURS.values()),
-        "font": {"family": "system-ui, Segoe UI, Helvetica, Arial, sans-serif", "size": 14},
+        "font": {
+            "family": "system-ui, Segoe UI, Helvetica, Arial, sans-serif",
+            "size": 14,
+            "color": _TEXT,
+        },
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "xaxis": _AXIS,
@@ -77,6 +90,43 @@ def interval_bars(frame: pd.DataFrame, value: str, low: str, high: str) -> dict[
 def label(text: object) -> str:
     """Text from data as plotly text: its pseudo-HTML (links, tags) is not interpreted."""
     return html.escape(str(text), quote=False)
+
+
+def count(n: int, images: int | None = None) -> str:
+    """``n = 157 examples of 53 images``; without images where it is not known how many there are."""
+    examples = f"n = {n} example{'' if n == 1 else 's'}"
+    return (
+        examples if images is None else f"{examples} of {images} image{'' if images == 1 else 's'}"
+    )
+
+
+def percent_level(level: float) -> str:
+    """``95 %``"""
+    return f"{100 * level:g} %"
+
+
+def ribbon(
+    figure: go.Figure,
+    x: ArrayLike,
+    low: ArrayLike,
+    high: ArrayLike,
+    *,
+    colour: str,
+    name: str,
+    **place: Any,
+) -> None:
+    """Add a band between two ends, in a faint colour; ``place``: of the traces, e.g. ``row`` and ``col``."""
+    edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "legendgroup": name}
+    figure.add_scatter(x=x, y=low, showlegend=False, **edge, **place)
+    figure.add_scatter(
+        x=x,
+        y=high,
+        fill="tonexty",
+        fillcolor=faint(colour, 0.25),
+        name=name,
+        **edge,
+        **place,
+    )
 
 
 def look(index: int) -> tuple[str, str]:

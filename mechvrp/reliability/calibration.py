@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from mechvrp.errors import InputError, NumericalError
-from mechvrp.statistics import Estimate, group_bootstrap
+from mechvrp.statistics import Estimate, accuracy_interval, group_bootstrap
+from mechvrp.statistics.checks import group_codes
 
 __all__ = [
     "Binning",
@@ -39,7 +40,9 @@ class Calibration:
         ece_width_if_calibrated, ece_mass_if_calibrated: the 95th percentile of what either ECE would
             be if every answer were right with exactly its confidence. An ECE is above 0 even then,
             and so is its bootstrap interval: miscalibration is shown by an ECE above this.
-        table: the reliability diagram's data over bins of equal width (`reliability_table`).
+        table: the reliability diagram's data over bins of equal width (`reliability_table`), with the
+            ends ``accuracy_low`` and ``accuracy_high`` of an interval that resamples the images of the bin
+            (NaN where it holds one image), and ``images``, how many those are.
     """
 
     ece_width: Estimate
@@ -49,6 +52,12 @@ class Calibration:
     ece_width_if_calibrated: float
     ece_mass_if_calibrated: float
     table: pd.DataFrame
+
+    def plot(self) -> Any:
+        """The reliability diagram as a plotly figure (`mechvrp.plots.reliability_diagram`)."""
+        from mechvrp.plots import reliability_diagram
+
+        return reliability_diagram(self)
 
 
 def expected_calibration_error(
@@ -132,8 +141,32 @@ def measure_calibration(
         gap=interval(mean, values - truth),
         ece_width_if_calibrated=_if_calibrated(values, bin_codes(values, bins, "width"), settings),
         ece_mass_if_calibrated=_if_calibrated(values, bin_codes(values, bins, "mass"), settings),
-        table=reliability_table(values, truth, bins=bins),
+        table=_with_intervals(values, truth, groups, bins, settings),
     )
+
+
+def _with_intervals(
+    values: NDArray[np.float64],
+    truth: NDArray[np.float64],
+    groups: ArrayLike | None,
+    bins: int,
+    settings: dict[str, Any],
+) -> pd.DataFrame:
+    """`reliability_table` with an interval of each bin's accuracy."""
+    labels, _ = group_codes(groups, len(values))
+    codes = bin_codes(values, bins, "width")
+    ends = []
+    for code in np.unique(codes):
+        inside = codes == code
+        images = len(np.unique(labels[inside]))
+        if images < 2:
+            ends.append((np.nan, np.nan, images))
+            continue
+        found = accuracy_interval(truth[inside], labels[inside], **settings)
+        ends.append((found.low, found.high, images))
+    low, high, counts = zip(*ends, strict=True)
+    table = reliability_table(values, truth, bins=bins)
+    return table.assign(accuracy_low=low, accuracy_high=high, images=counts)
 
 
 def _ece(

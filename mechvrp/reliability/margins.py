@@ -94,6 +94,12 @@ class Margins:
         """m behind the last block minus m before the first."""
         return self.post[-1] - self.entry
 
+    def plot(self, **options: Any) -> Any:
+        """Margins by depth as a plotly figure; ``options`` of `mechvrp.plots.logit_lens`."""
+        from mechvrp.plots import logit_lens
+
+        return logit_lens(self, **options)
+
 
 def logit_margins(
     model: VLM,

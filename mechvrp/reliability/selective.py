@@ -39,6 +39,12 @@ class SelectiveRisk:
     curve: pd.DataFrame
     table: pd.DataFrame
 
+    def plot(self) -> Any:
+        """Risk over coverage as a plotly figure (`mechvrp.plots.risk_coverage`)."""
+        from mechvrp.plots import risk_coverage
+
+        return risk_coverage(self)
+
 
 def risk_coverage_curve(scores: ArrayLike, correct: ArrayLike) -> pd.DataFrame:
     """The risk-coverage curve: a row for each distinct score, from the highest down.

@@ -36,6 +36,8 @@ from mechvrp.statistics.roc import auroc as auroc
 from mechvrp.statistics.roc import auroc_interval as auroc_interval
 from mechvrp.statistics.roc import within_task_auroc as within_task_auroc
 from mechvrp.statistics.roc import within_task_auroc_interval as within_task_auroc_interval
+from mechvrp.statistics.roc_bands import RocBand as RocBand
+from mechvrp.statistics.roc_bands import roc_band as roc_band
 from mechvrp.statistics.stratified import stratified_auroc as stratified_auroc
 from mechvrp.statistics.stratified import stratified_point_biserial as stratified_point_biserial
 
@@ -49,6 +51,7 @@ __all__ = [
     "PairedChange",
     "PooledEstimate",
     "RankDifference",
+    "RocBand",
     "accuracy_interval",
     "auroc",
     "auroc_interval",
@@ -69,6 +72,7 @@ __all__ = [
     "point_biserial_interval",
     "pooled_estimate",
     "rank_difference_test",
+    "roc_band",
     "stratified_auroc",
     "stratified_point_biserial",
     "two_sided_permutation_p",

@@ -1,0 +1,127 @@
+"""``Draft``: a circuit in the making, node by node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mechvrp.circuits import Circuit, CircuitNode, Ranking
+from mechvrp.circuits.nodes import parse_nodes
+from mechvrp.errors import InputError
+from mechvrp.explorer.places import literal
+
+if TYPE_CHECKING:
+    from mechvrp.models import VLM
+
+__all__ = ["Draft"]
+
+
+class Draft:
+    """Nodes of a circuit in the order in which they were added, and its name.
+
+    Args:
+        model: whose nodes they are.
+    """
+
+    def __init__(self, model: VLM) -> None:
+        self.model = model
+        self.name = ""
+        self._nodes: tuple[CircuitNode, ...] = ()
+
+    @property
+    def nodes(self) -> tuple[CircuitNode, ...]:
+        """In the order in which they were added."""
+        return self._nodes
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def add(self, nodes: str | CircuitNode | Iterable[str | CircuitNode]) -> None:
+        """Add nodes behind the others: all of them, or none and an error.
+
+        Raises:
+            InputError: one is in the circuit already, by itself or as a part of another.
+            SiteError: a node that the model does not have.
+        """
+        if isinstance(nodes, (str, CircuitNode)):
+            nodes = [nodes]
+        new = tuple(CircuitNode.parse(node) for node in nodes)
+        for node in new:
+            node.check(self.model)
+        parse_nodes([*self._nodes, *new])
+        self._nodes = (*self._nodes, *new)
+
+    def add_top(self, ranking: Ranking, k: int) -> None:
+        """Add the top k units of a ranking of heads, neurons or residual dimensions, at the last position.
+
+        Raises:
+            InputError: a ranking of other weights, or of units that are no nodes of a circuit.
+        """
+        from mechvrp.tracing import Site
+
+        ranking.check(self.model)
+        sites = [Site.parse(site) for site in ranking.sites]
+        rows = ranking.top(k)
+        self.add(
+            CircuitNode(
+                sites[place].component, sites[place].layer or 0, int(ranking.units[row]), "last"
+            )
+            for row, place in zip(rows, ranking.places[rows], strict=True)
+        )
+
+    def remove(self, node: str | CircuitNode) -> None:
+        """Take a node out.
+
+        Raises:
+            InputError: it is not in the circuit.
+        """
+        gone = CircuitNode.parse(node)
+        if gone not in self._nodes:
+            raise InputError(f"{gone} is not in the circuit")
+        self._nodes = tuple(one for one in self._nodes if one != gone)
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self._nodes, self.name = (), ""
+
+    def circuit(self) -> Circuit:
+        """The circuit so far; its settings keep its name and the order of its nodes.
+
+        Raises:
+            InputError: it has no nodes.
+        """
+        if not self._nodes:
+            raise InputError("the circuit has no nodes yet; add some first")
+        return Circuit.of(
+            self.model, self._nodes, name=self.name, order=[str(node) for node in self._nodes]
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON, which ``mechvrp.circuits.Circuit.load`` reads too."""
+        self.circuit().save(path)
+
+    def load(self, path: str | Path) -> None:
+        """Take a saved circuit in the place of this one; on an error this one stays.
+
+        Raises:
+            InputError: no circuit, or one that does not fit the model.
+        """
+        held = Circuit.load(path)
+        held.check(self.model)
+        order = held.settings.get("order")
+        nodes = held.nodes
+        if isinstance(order, list) and sorted(order) == sorted(map(str, held.nodes)):
+            nodes = tuple(CircuitNode.parse(name) for name in order)
+        self._nodes = nodes
+        self.name = str(held.settings.get("name") or "")
+
+    def code(self) -> str:
+        """Python that makes the list ``nodes`` and ``circuit``."""
+        names = "".join(f"    {literal(str(node))},\n" for node in self._nodes)
+        name = f", name={literal(self.name)}" if self.name else ""
+        return (
+            "from mechvrp.circuits import Circuit\n\n"
+            f"nodes = [\n{names}]\n"
+            f"circuit = Circuit.of(model, nodes{name}, order=nodes)"
+        )

@@ -1,0 +1,86 @@
+"""Figures as pictures, without a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import plotly.graph_objects as go
+
+from mechvrp.errors import InputError, UnavailableError
+
+__all__ = ["save_figure"]
+
+_FORMATS = ("png", "svg", "pdf", "jpeg", "webp")
+_INSTALL = "install it with: pip install 'mechvrp[images]'"
+
+
+def save_figure(
+    figure: go.Figure,
+    path: str | Path,
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    scale: float = 2.0,
+    background: str | None = "white",
+) -> Path:
+    """Write a figure as a picture; the format is the file's ending (png, svg, pdf, jpeg, webp).
+
+    kaleido draws it in a Chrome or Chromium of this machine (found on the path; ``BROWSER_PATH`` names
+    another), with the plotly.js that plotly brings along. ``figure.write_image`` does so too, but asks a
+    server for MathJax first; here nothing is asked for.
+
+    Args:
+        figure: what to draw; it is not changed.
+        path: where to; its folder must exist.
+        width, height: in pixels, by default the figure's own, or 900 and 500.
+        scale: pixels of the picture for each of these.
+        background: a colour behind the figure, which is transparent itself; None leaves it so.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: an unknown format, no such folder, or sizes that are not positive.
+        UnavailableError: kaleido or a browser is missing; the message says how to get it.
+    """
+    target = Path(path)
+    form = target.suffix.lower().lstrip(".").replace("jpg", "jpeg")
+    if form not in _FORMATS:
+        raise InputError(f"{target.name}: a picture ends in .{', .'.join(_FORMATS)}")
+    if not target.parent.is_dir():
+        raise InputError(f"no folder {target.parent}; make it first")
+    sizes = {
+        "width": width or figure.layout.width or 900,
+        "height": height or figure.layout.height or 500,
+        "scale": scale,
+    }
+    if any(not size > 0 for size in sizes.values()):
+        raise InputError(f"width, height and scale must be above 0; got {sizes}")
+    drawn = go.Figure(figure)
+    if background is not None:
+        drawn.update_layout(paper_bgcolor=background)
+    target.write_bytes(_drawn(drawn, {"format": form, **sizes}))
+    return target
+
+
+def _drawn(figure: go.Figure, options: dict[str, object]) -> bytes:
+    try:
+        import kaleido
+        from choreographer.errors import BrowserDepsError
+        from kaleido.errors import BrowserFailedError, ChromeNotFoundError
+    except ImportError as error:
+        raise UnavailableError(
+            f"pictures are drawn by kaleido 1.x, which is missing; {_INSTALL}"
+        ) from error
+    try:
+        found = kaleido.calc_fig_sync(figure.to_dict(), opts=options, kopts={"mathjax": False})
+    except ChromeNotFoundError as error:
+        raise UnavailableError(
+            "kaleido draws in Chrome or Chromium, and found none: install one (Debian: apt install chromium; "
+            "elsewhere: plotly_get_chrome), or name it in BROWSER_PATH"
+        ) from error
+    except (BrowserFailedError, BrowserDepsError) as error:
+        raise UnavailableError(
+            f"the browser that kaleido found did not start: {error.args[0]}"
+        ) from error
+    return bytes(found)

@@ -1,0 +1,118 @@
+"""A circuit's ablation curve: what it counts, how it grows, that it can be cancelled and reproduced."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import mechvrp
+from mechvrp.circuits import CircuitNode
+from mechvrp.errors import InputError, UnavailableError
+from mechvrp.explorer import Cancelled, Job, circuit_curves
+from mechvrp.explorer.growing import default_sizes, random_orders
+
+NODES = [
+    "blocks.2.mlp.hook_post[unit 7]@last",
+    "blocks.1.attn.hook_z[head 1]",
+    "blocks.3.hook_mlp_out@last",
+]
+
+
+def test_sizes():
+    assert default_sizes(1) == (0, 1)
+    assert default_sizes(5)[-1] == 5
+    sizes = default_sizes(200)
+    assert sizes[0] == 0
+    assert sizes[-1] == 200
+    assert len(sizes) <= 11
+    with pytest.raises(InputError):
+        default_sizes(0)
+
+
+def test_random_nodes_are_of_the_kind_they_stand_for(explorer):
+    nodes = [CircuitNode.parse(name) for name in NODES]
+    orders = random_orders(explorer.model, nodes, 6, seed=3)
+    assert len(orders) == 6
+    for order in orders:
+        for node, random in zip(nodes, order, strict=True):
+            assert (random.component, random.positions) == (node.component, node.positions)
+        assert order[0].layer == nodes[0].layer
+        assert len(set(order)) == len(order)
+    assert orders == random_orders(explorer.model, nodes, 6, seed=3)
+    assert orders[:2] == random_orders(explorer.model, nodes, 2, seed=3)
+
+
+def test_accuracy_is_counted_by_hand(explorer, scenes):
+    model = explorer.model
+    samples = scenes[:10]
+    *_, curve = circuit_curves(model, samples, NODES, draws=2, batch_size=6)
+    edits = [
+        mechvrp.zero("neurons", layer=2, positions="last", units=7),
+        mechvrp.zero("z", layer=1, heads=1),
+        mechvrp.zero("mlp_out", layer=3, positions="last"),
+    ]
+    answers = model.generate(model.encode(samples), max_new_tokens=4)
+    assert all(len(answer.split()) == 1 for answer in answers)
+    for point in curve.points:
+        right = []
+        for sample in samples:
+            with mechvrp.trace(model, model.encode(sample)) as t:
+                t.apply(edits[: point.k])
+                logits = t.logits[0, -1].save()
+            text = model.tokenizer.decode([int(logits.argmax())]).strip()
+            right.append(mechvrp.data.is_correct(sample, text, reading="strict"))
+        assert point.accuracy.value == pytest.approx(np.mean(right))
+    assert curve.points[0].random_change.value == 0
+
+
+def test_it_grows_and_is_reproduced(any_explorer, run_code):
+    any_explorer.circuit.add(NODES)
+    grown = []
+    view = any_explorer.curve(20, draws=3, batch_size=8, on_curve=grown.append)
+    sizes = [one.curve.clean_accuracy.n for one in grown]
+    assert sizes == sorted(sizes)
+    assert len(sizes) >= 2
+    assert grown[-1].curve is view.curve
+    ran = run_code(any_explorer.model, view.code)
+    mine, theirs = view.curve.to_frame(), ran["curve"].to_frame()
+    assert mine.equals(theirs)
+
+
+def test_images_that_were_looked_at_are_left_out(explorer, scenes):
+    explorer.clean()
+    seen = scenes[0].image_id
+    indices = explorer.curve_examples(30)
+    assert len(indices) == 30
+    assert all(scenes[i].image_id != seen for i in indices)
+    explorer.looked |= {sample.image_id for sample in scenes}
+    with pytest.raises(InputError, match="fewer than two images"):
+        explorer.curve_examples(30)
+
+
+def test_cancelling_leaves_the_circuit_and_what_was_shown(explorer):
+    explorer.circuit.add(NODES)
+    grown = []
+    job = Job()
+
+    def after_the_first(view):
+        grown.append(view)
+        job.cancel()
+
+    with pytest.raises(Cancelled):
+        explorer.curve(40, draws=2, batch_size=8, job=job, on_curve=after_the_first)
+    assert len(grown) == 1
+    assert [str(node) for node in explorer.circuit.nodes] == NODES
+    view = explorer.curve(16, draws=2, batch_size=8)
+    assert view.curve.clean_accuracy.n == 16
+
+
+def test_what_cannot_be_drawn_is_refused(explorer, scenes):
+    with pytest.raises(InputError, match="no nodes yet"):
+        explorer.curve()
+    for wrong in ([1, 0], [0, 9], []):
+        with pytest.raises(InputError, match="ks must ascend"):
+            next(circuit_curves(explorer.model, scenes[:8], NODES, ks=wrong))
+    with pytest.raises(InputError, match="given twice"):
+        next(circuit_curves(explorer.model, scenes[:8], [NODES[0], NODES[0]]))
+    with pytest.raises(UnavailableError, match="fewer than two images"):
+        list(circuit_curves(explorer.model, scenes[:1], NODES, draws=1))
