@@ -219,7 +219,7 @@ class Runner:
     ) -> Ran:
         """Whole sequences, a row for each variant and example; from a block on, or from the first."""
         n = layout.variants
-        beginning = self._last_only(layout)
+        beginning, state = self._last_only(layout), None
         # Placeholders of images stay as they are where the blocks they enter are skipped.
         inputs = repeated(self.batch, n, pixels=start is None)
         options: dict[str, Any] = {"logits_to_keep": 1, "use_cache": False}
@@ -230,23 +230,44 @@ class Runner:
         rows = Batch(inputs, self.batch.tokens)
         begins = entry + (start is not None and start.mlp_first >= 0)
         watched = self._watched(range(begins, self.model.n_layers))
-        seen: dict[int, Tensor] = {}
+        logits, seen = self._traced(
+            layout, rows, options, start, state, [*beginning, *edits], watched
+        )
+        return self._ran(layout, logits[:, -1].unflatten(0, (n, layout.examples)), seen)
+
+    def _traced(
+        self,
+        layout: Layout,
+        rows: Batch,
+        options: dict[str, Any],
+        start: Start | None,
+        state: Tensor | None,
+        edits: list[Any],
+        watched: list[Site],
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Logits of one pass, float32, and the watched rows of attention, by layer.
+
+        Args:
+            start: where the pass begins; None: at the beginning.
+            state: what stands there.
+        """
         blocks: Any = self.model.envoy.get(self.model.modules.layers)
-        attention = self._attention
+        attention, seen = self._attention, {}
+        entry = start.entry if start is not None else 0
         with Trace(self.model, rows, options=options) as t:
             for layer in range(entry):
                 blocks[layer].skip(state)
             if start is not None and entry == 0:
-                blocks[0].input = state  # with what every run has in front of the decoder
+                blocks[0].input = state  # image tokens: their embeddings are not their ids'
             if start is not None and start.mlp_first >= 0:
                 attention(entry).skip((state, None))
-            t.apply(*beginning, *edits)
+            t.apply(*edits)
             for site in watched:
                 seen[site.layer or 0] = t.query_rows(
                     site.layer or 0, *layout.last_queries(site)
                 ).save()
             logits = t.logits.save()
-        return self._ran(layout, logits[:, -1].float().unflatten(0, (n, layout.examples)), seen)
+        return logits.float(), seen
 
     def _resumed(
         self, layout: Layout, start: Start, entered: dict[int, Tensor]
@@ -289,24 +310,11 @@ class Runner:
             options["past_key_values"] = PrefixCache(
                 self._cache, layout.prefix, layout.length, entry
             )
-        blocks: Any = self.model.envoy.get(self.model.modules.layers)
-        attention = self._attention
         watched = [s for s in self._watched(range(entry, depth)) if layout.present(s)]
-        seen: dict[int, Tensor] = {}
-        with Trace(self.model, Batch(inputs, self.batch.tokens), options=options) as t:
-            for layer in range(entry):
-                blocks[layer].skip(state)
-            if entry == 0:
-                blocks[0].input = state  # image tokens: their embeddings are not their ids'
-            if first.mlp_first >= 0:
-                attention(entry).skip((state, None))
-            t.apply(*beginning, *edits)
-            for site in watched:
-                seen[site.layer or 0] = t.query_rows(
-                    site.layer or 0, *layout.last_queries(site)
-                ).save()
-            logits = t.logits.save()
-        logits = logits.float()
+        rows = Batch(inputs, self.batch.tokens)
+        logits, seen = self._traced(
+            layout, rows, options, first, state, [*beginning, *edits], watched
+        )
         if branches:
             return self._ran(layout, logits.transpose(0, 1), seen)
         logits = logits[:, -1].unflatten(0, (layout.variants, layout.examples))

@@ -174,6 +174,7 @@ class Plan:
             f"{self.forwards} forward calls, {self.token_layers:,.0f} token-layers "
             f"({share:.1f}x fewer than one forward a variant), the images encoded "
             f"{'once' if self.tower_runs == 1 else f'{self.tower_runs} times'}"
+            f"{f', not {self.n_variants} times' * (self.tower_runs < self.n_variants)}"
         ]
         for group in self.groups:
             n = len(group.variants)
