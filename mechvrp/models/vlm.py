@@ -245,7 +245,8 @@ class VLM:
         the checkpoint's generation config ends them, its ``stop_strings`` included.
 
         Raises:
-            UnavailableError: stop strings, or an answer to decode, and no tokenizer.
+            UnavailableError: stop strings, or an answer to decode, and no tokenizer; or a generation config
+                that asks for more answers than beams.
         """
         ids = self.generate_ids(batch, max_new_tokens=max_new_tokens, **options)
         if self.tokenizer is None:
@@ -265,7 +266,16 @@ class VLM:
         """What transformers' ``generate`` returns, prompts included; as ``generate``."""
         # generate counts positions from the mask itself, by the rules of the architecture.
         inputs = {k: v for k, v in batch.inputs.items() if k != "position_ids"}
-        stops = options.get("stop_strings", self.model.generation_config.stop_strings)
+        config = self.model.generation_config
+        answers, beams = config.num_return_sequences or 1, config.num_beams or 1
+        if answers > beams and not (beams == 1 and config.do_sample):
+            # transformers checks the checkpoint's settings before it looks at ours.
+            raise UnavailableError(
+                f"the generation config of {self.name} asks for {answers} answers of {beams} beam(s) "
+                "(num_return_sequences, num_beams), which transformers refuses: set "
+                "model.model.generation_config.num_return_sequences = 1"
+            )
+        stops = options.get("stop_strings", config.stop_strings)
         if stops and "tokenizer" not in options:
             if self.tokenizer is None:
                 raise UnavailableError(

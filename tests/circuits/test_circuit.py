@@ -391,7 +391,7 @@ def test_edits_that_run_the_model_are_made_before_a_trace(small, mode):
         with mechvrp.trace(model, batch) as t:
             t.apply(circuit.edits(model, batch, mode, reference=reference))
     before = circuit.edits(model, batch, mode, reference=reference)
-    kept = mechvrp.cache(model, reference, ["z", "mlp_out"], positions="all")
+    kept = mechvrp.cache(model, reference, ["z", "neurons", "mlp_out"], positions="all")
     with mechvrp.trace(model, batch) as t:  # what needs no run can be made here
         t.apply(circuit.edits(model, batch, "mean", reference=kept, pooled=True))
         logits = t.logits.save()
