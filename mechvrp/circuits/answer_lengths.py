@@ -41,7 +41,7 @@ class AnswerLengths:
         one: ``[example]``, whether the answer ends behind it.
 
     Raises:
-        InputError: the model has no end-of-answer token.
+        InputError: the model has no end-of-answer token, or ends answers at strings.
     """
 
     first: np.ndarray
@@ -54,6 +54,12 @@ class AnswerLengths:
             raise InputError(
                 f"{model.name} has no end-of-answer token, so the length of its answers is unknown: give "
                 "answer_tokens="
+            )
+        if stops := model.model.generation_config.stop_strings:
+            raise InputError(
+                f"{model.name} ends answers at {stops!r} (stop_strings of its generation config), not at a "
+                "token of its own, so whether one is a token long can't be told: give answer_tokens=, or "
+                "set model.model.generation_config.stop_strings = None"
             )
 
     def generate(self, batch: Batch) -> None:

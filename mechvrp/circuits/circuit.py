@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mechvrp.circuits.node_edits import Ablated, node_edits
 from mechvrp.circuits.nodes import LOGITS, CircuitEdge, CircuitNode, circuit_nodes, parse_nodes
-from mechvrp.circuits.setting_checks import check_model
+from mechvrp.circuits.setting_checks import check_model, check_weights
 from mechvrp.circuits.stand_ins import CircuitMode, StandIns
 from mechvrp.errors import InputError
 from mechvrp.models import fingerprint
@@ -120,16 +120,14 @@ class Circuit:
         for node in self.nodes:
             node.check(model)
         units = any(node.component in ("neurons", "resid_post") for node in self.nodes)
-        strict = units if same_weights is None else same_weights
-        if strict and self.fingerprint and self.fingerprint != fingerprint(model):
-            why = (
-                ": its neurons or dimensions are others there. Give same_weights=False for weights "
-                "trained on from the same ones"
-            )
-            raise InputError(
-                f"the circuit was found in {self.model} (fingerprint {self.fingerprint}), and this is "
-                f"{model.name} ({fingerprint(model)}){why if same_weights is None else ''}"
-            )
+        if units if same_weights is None else same_weights:
+            remedy = "find its own circuit"
+            if same_weights is None:
+                remedy = (
+                    "its neurons or dimensions are others there. Give same_weights=False for weights "
+                    "trained on from the same ones"
+                )
+            check_weights(model, self.fingerprint, f"the circuit was found in {self.model}", remedy)
 
     def edits(
         self,

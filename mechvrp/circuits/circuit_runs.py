@@ -10,9 +10,9 @@ import numpy as np
 from mechvrp.circuits.node_edits import Ablated, node_edits, node_sites
 from mechvrp.circuits.nodes import CircuitNode
 from mechvrp.circuits.pairs import Pairs
+from mechvrp.circuits.setting_checks import check_weights
 from mechvrp.circuits.stand_ins import CircuitMode, StandIns
 from mechvrp.errors import InputError, NumericalError
-from mechvrp.models import fingerprint
 from mechvrp.patching.measures import one_measure
 from mechvrp.patching.sweeping import MEMORY, sweep
 from mechvrp.statistics import Estimate, group_bootstrap_all
@@ -214,8 +214,9 @@ def check_pairs(model: VLM, pairs: Any) -> None:
         raise InputError(
             f"the pairs were encoded for {pairs.model}, and this is {model.name}: encode them with it"
         )
-    if pairs.fingerprint and pairs.fingerprint != fingerprint(model):
-        raise InputError(
-            f"the pairs were encoded and answered by other weights of {pairs.model} (fingerprint "
-            f"{pairs.fingerprint}) than these ({fingerprint(model)}): encode them with this model"
-        )
+    check_weights(
+        model,
+        pairs.fingerprint,
+        f"the pairs were encoded and answered by {pairs.model}",
+        "encode them with this model",
+    )

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from mechvrp.circuits.setting_checks import check_weights
 from mechvrp.circuits.units import UnitKind, edit_units, kind_of, units_at
 from mechvrp.errors import InputError, NumericalError, ShapeError
-from mechvrp.models import fingerprint
 from mechvrp.patching.interventions import Edits, flatten
 from mechvrp.tracing.sites import Site
 
@@ -243,11 +243,12 @@ class Ranking:
                 raise ShapeError(
                     f"{site} of {model.name} has {units_at(model, site)} units, the ranking {self.width}"
                 )
-        if self.fingerprint and self.fingerprint != fingerprint(model):
-            raise InputError(
-                f"the ranking is of {self.model or 'another model'} (fingerprint {self.fingerprint}), and "
-                f"this is {model.name} ({fingerprint(model)}): make it from this model's activations"
-            )
+        check_weights(
+            model,
+            self.fingerprint,
+            f"the ranking is of {self.model or 'another model'}",
+            "make it from this model's activations",
+        )
         shared = self.images & {sample.image_id for sample in samples}
         if shared and not force:
             raise InputError(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from mechvrp.errors import InputError
-from mechvrp.models import VLM
+from mechvrp.models import VLM, fingerprint
 from mechvrp.models.tokens import integers
 
-__all__ = ["check_model", "check_reading", "check_settings", "whole"]
+__all__ = ["check_model", "check_reading", "check_settings", "check_weights", "whole"]
 
 #: Of a 95 % percentile interval: fewer resamples have no 2.5th percentile.
 _LEAST_RESAMPLES = 20
@@ -37,6 +37,20 @@ def check_model(model: object) -> None:
     if not isinstance(model, VLM):
         raise InputError(
             f"expected a model from mechvrp.load(...); got {model!r:.60} ({type(model).__name__})"
+        )
+
+
+def check_weights(model: VLM, known: str, what: str, remedy: str) -> None:
+    """Raise ``InputError`` if what was made from a model is used with other weights.
+
+    Args:
+        known: fingerprint of the weights it was made from; "": unknown, and not checked.
+        what: "the ranking is of tiny-llava".
+        remedy: what to do.
+    """
+    if known and known != (here := fingerprint(model)):
+        raise InputError(
+            f"{what} (fingerprint {known}), and this is {model.name}, of other weights ({here}): {remedy}"
         )
 
 

@@ -22,6 +22,7 @@ from mechvrp.patching.selection import Selected
 from mechvrp.tracing.activations import Activations
 from mechvrp.tracing.caching import cache
 from mechvrp.tracing.sites import Site
+from mechvrp.tracing.tracer import is_running
 
 if TYPE_CHECKING:
     from mechvrp.models import VLM
@@ -150,6 +151,13 @@ class StandIns:
         missing = sorted(set(sites) - set(self._made), key=lambda site: site.order)
         if not missing:
             return
+        if is_running(self.model) and not (
+            self.mode == "zero" or isinstance(self.reference, Activations)
+        ):
+            raise InputError(
+                f"mode={self.mode!r} takes values from a run of {self.model.name}, of which a trace is "
+                "running: make the edits before the trace's block, and apply them in it"
+            )
         if self.mode == "zero":
             self._made |= {site: Zero(site) for site in missing}
         elif self.mode == "counterfactual":
@@ -196,10 +204,13 @@ def check_reference(reference: Any) -> None:
                 "all positions: cache it with positions='all'"
             )
         return
+    if isinstance(reference, Sequence) and not len(reference):
+        raise InputError(
+            "mode='mean' takes means over a reference, and this one is empty: give samples, or activations "
+            "from mechvrp.cache(..., positions='all')"
+        )
     if not (
-        isinstance(reference, Sequence)
-        and len(reference)
-        and all(isinstance(sample, Sample) for sample in reference)
+        isinstance(reference, Sequence) and all(isinstance(sample, Sample) for sample in reference)
     ):
         raise InputError(
             "mode='mean' takes a reference to take means over: samples, or activations from "

@@ -125,7 +125,12 @@ def stand_in(
         return StandIn(ranking, mode, at, None, seed)
     if not isinstance(over, Activations):
         samples = [over] if isinstance(over, Sample) else list(over)
-        if not samples or not all(isinstance(sample, Sample) for sample in samples):
+        if not samples:
+            raise InputError(
+                f"mode={mode!r} takes values from over, and it is empty: give samples, or activations from "
+                "mechvrp.cache"
+            )
+        if not all(isinstance(sample, Sample) for sample in samples):
             raise InputError("over must be samples, or activations from mechvrp.cache")
         over = cache(model, samples, list(ranking.sites), positions=at, batch_size=batch_size)
     if over.info["model"] != model.name:

@@ -24,10 +24,15 @@ __all__ = ["VLM"]
 MARK = "\ue000"
 
 #: What makes transformers' ``generate`` greedy whatever a checkpoint's generation config says:
-#: sampling, beams and penalties are off unless asked for.
+#: sampling, beams, drafts and penalties are off unless asked for.
 GREEDY: dict[str, Any] = {
     "do_sample": False,
     "num_beams": 1,
+    "num_beam_groups": 1,
+    "num_return_sequences": 1,
+    "prompt_lookup_num_tokens": None,
+    "assistant_early_exit": None,
+    "dola_layers": None,
     "repetition_penalty": 1.0,
     "return_dict_in_generate": False,
     "no_repeat_ngram_size": 0,
@@ -236,7 +241,12 @@ class VLM:
     def generate(self, batch: Batch, *, max_new_tokens: int = 16, **options: Any) -> list[str]:
         """Answer each sample: the generated text alone, without the prompt, stripped.
 
-        Greedy unless ``options`` (those of ``transformers``' ``generate``) say otherwise.
+        Greedy unless ``options`` (those of ``transformers``' ``generate``) say otherwise. Answers end where
+        the checkpoint's generation config ends them, its ``stop_strings`` included.
+
+        Raises:
+            UnavailableError: stop strings, or an answer to decode, and no tokenizer; or a generation config
+                that asks for more answers than beams.
         """
         ids = self.generate_ids(batch, max_new_tokens=max_new_tokens, **options)
         if self.tokenizer is None:
@@ -256,6 +266,23 @@ class VLM:
         """What transformers' ``generate`` returns, prompts included; as ``generate``."""
         # generate counts positions from the mask itself, by the rules of the architecture.
         inputs = {k: v for k, v in batch.inputs.items() if k != "position_ids"}
+        config = self.model.generation_config
+        answers, beams = config.num_return_sequences or 1, config.num_beams or 1
+        if answers > beams and not (beams == 1 and config.do_sample):
+            # transformers checks the checkpoint's settings before it looks at ours.
+            raise UnavailableError(
+                f"the generation config of {self.name} asks for {answers} answers of {beams} beam(s) "
+                "(num_return_sequences, num_beams), which transformers refuses: set "
+                "model.model.generation_config.num_return_sequences = 1"
+            )
+        stops = options.get("stop_strings", config.stop_strings)
+        if stops and "tokenizer" not in options:
+            if self.tokenizer is None:
+                raise UnavailableError(
+                    f"answers of {self.name} end at {stops!r} (stop_strings), which takes a tokenizer to "
+                    "find, and it was loaded without a processor: give tokenizer=, or stop_strings=None"
+                )
+            options = {**options, "tokenizer": self.tokenizer}
         with torch.no_grad():
             return self.model.generate(
                 **inputs, max_new_tokens=max_new_tokens, **{**GREEDY, **options}

@@ -7,7 +7,7 @@ made by the same code: its tokens are looked up once, and moved to where the mod
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -16,16 +16,17 @@ from torch import Tensor
 
 from mechvrp.models import Batch
 from mechvrp.patching.continuing import logits_behind
+from mechvrp.patching.entering import entering, repeated
 from mechvrp.patching.interventions import Intervention
 from mechvrp.patching.last_query import LastAttended, LastQuery
-from mechvrp.patching.layout import Given, Joined, LastOnly, Layout, PackedEdit
+from mechvrp.patching.layout import Given, Joined, LastOnly, Layout, PackedEdit, packed
 from mechvrp.patching.planning import Group, Plan, Start, start_of
 from mechvrp.patching.shared_prefix import (
     Narrowed,
     PrefixCache,
     shared_inputs,
 )
-from mechvrp.patching.variants import Variant
+from mechvrp.patching.variants import Variant, in_front
 from mechvrp.tracing import access
 from mechvrp.tracing.sites import Site
 from mechvrp.tracing.tracer import Trace
@@ -70,12 +71,13 @@ class Runner:
 
     def __post_init__(self) -> None:
         self._states: dict[Site, Tensor] = {}
+        self._features: Tensor | None = None
         self._cache: Any = None
         self._clean()
 
     def _needed(self, group: Group) -> list[tuple[Site, int]]:
         """What of the clean run a group is run on from, and from which position."""
-        found = [(s.site, max(s.mlp_first, s.first)) for s in group.starts]
+        found = [(s.site, max(s.mlp_first, s.first)) for s in group.starts if not s.anew]
         if group.mode == "resume":  # what stands before the first position whose MLP is run
             found += [(Site("resid_post", s.entry), 0) for s in group.starts if s.mlp_first >= 0]
         return found
@@ -98,12 +100,16 @@ class Runner:
         )
         options = {"logits_to_keep": 1, "use_cache": cached}
         wanted = {*kept, *self._watched(range(self.model.n_layers))}
+        if any(start.anew for group in self.plan.groups for start in group.starts):
+            wanted.add(Site("projected"))
         rows: dict[int, Tensor] = {}
         with Trace(self.model, self.batch, options=options) as t:
             t.apply(*self.base)
             for site in sorted(wanted, key=lambda s: s.order):
                 if site.component == "pattern":
                     rows[site.layer or 0] = t.attention_rows(site.layer or 0).float().mean(1).save()
+                elif site.component == "projected":
+                    self._features = t[site].clone().save()
                 else:
                     self._states[site] = t[site][:, kept[site] :].clone().save()
             logits = t.logits.save()
@@ -127,18 +133,34 @@ class Runner:
         """What some variants of a group give, float32."""
         length = self.batch.tokens.length
         starts = tuple(start_of(group.mode, v, self.model.n_layers, length) for v in variants)
+        if group.mode == "suffix":
+            starts = tuple(start.earlier(group.starts[0].first) for start in starts)
         cut = self._cut(group, starts[0])
         layout = Layout(group.mode, starts, len(self.batch), length, cut)
         if group.mode == "full":
             # From the beginning, so what every run has is made once more.
-            variants = [replace(v, edits=(*self.base, *v.edits)) for v in variants]
-            return self._rows(layout, self._packed(variants, layout), None)
-        edits = self._packed(variants, layout)
+            whole = [(*self.base, *v.edits) for v in variants]
+            return self._rows(layout, packed(whole, layout, self.model, self.batch), None, {})
+        entered = self._entered(variants)
+        rest = [[e for e in v.edits if not in_front(e)] for v in variants]
+        edits = packed(rest, layout, self.model, self.batch)
         if starts[0].mlp_first >= 0:  # its attention is skipped, by which the block has started
             self.model.instrument(starts[0].entry)
         if group.mode == "resume":
-            return self._rows(layout, edits, starts[0])
-        return self._behind(layout, edits)
+            return self._rows(layout, edits, starts[0], entered)
+        return self._behind(layout, edits, entered)
+
+    def _entered(self, variants: Sequence[Variant]) -> dict[int, Float[Tensor, "example pos d"]]:
+        """What the first block is given, of the variants in which that is edited, by slot."""
+        slots = [slot for slot, variant in enumerate(variants) if variant.anew]
+        if not slots:
+            return {}
+        assert self._features is not None
+        # They hold what every run has at and in front of the projector, embeddings do not.
+        common = [edit for edit in self.base if edit.site.kind.where == "embed"]
+        edits = [[*common, *filter(in_front, variants[slot].edits)] for slot in slots]
+        states = entering(self.model, self.batch, self._features, edits)
+        return dict(zip(slots, states, strict=True))
 
     def _cut(self, group: Group, first: Start) -> Site:
         """From where on only the last position is run: behind the last attention, or in it.
@@ -166,14 +188,6 @@ class Runner:
             found.append(LastOnly(Site("resid_mid", layer), layout))
         return found
 
-    def _packed(self, variants: Sequence[Variant], layout: Layout) -> list[PackedEdit]:
-        by_site: dict[Site, list[tuple[int, Intervention]]] = {}
-        for slot, variant in enumerate(variants):
-            for edit in variant.edits:
-                by_site.setdefault(edit.site.check(self.model), []).append((slot, edit))
-        ordered = sorted(by_site.items(), key=lambda item: item[0].order)
-        return [PackedEdit(site, tuple(parts), layout, self.batch) for site, parts in ordered]
-
     def _split(
         self, edits: list[PackedEdit], entry: int, state: Tensor
     ) -> tuple[Tensor, list[PackedEdit]]:
@@ -196,46 +210,73 @@ class Runner:
             found[: len(here), :, layer] = here
         return Ran(logits, found)
 
-    def _rows(self, layout: Layout, edits: list[PackedEdit], start: Start | None) -> Ran:
+    def _rows(
+        self,
+        layout: Layout,
+        edits: list[PackedEdit],
+        start: Start | None,
+        entered: dict[int, Tensor],
+    ) -> Ran:
         """Whole sequences, a row for each variant and example; from a block on, or from the first."""
         n = layout.variants
-        beginning = self._last_only(layout)
-        inputs = {k: _repeat(k, v, n) for k, v in self.batch.inputs.items()}
+        beginning, state = self._last_only(layout), None
+        # Placeholders of images stay as they are where the blocks they enter are skipped.
+        inputs = repeated(self.batch, n, pixels=start is None)
         options: dict[str, Any] = {"logits_to_keep": 1, "use_cache": False}
         entry = start.entry if start is not None else 0
         if start is not None:
-            inputs.pop(
-                "pixel_values"
-            )  # placeholders stay as they are: the blocks they enter are skipped
-            state, beginning = self._resumed(layout, start)
+            state, beginning = self._resumed(layout, start, entered)
             state, edits = self._split(edits, entry, state)
         rows = Batch(inputs, self.batch.tokens)
         begins = entry + (start is not None and start.mlp_first >= 0)
         watched = self._watched(range(begins, self.model.n_layers))
-        seen: dict[int, Tensor] = {}
+        logits, seen = self._traced(
+            layout, rows, options, start, state, [*beginning, *edits], watched
+        )
+        return self._ran(layout, logits[:, -1].unflatten(0, (n, layout.examples)), seen)
+
+    def _traced(
+        self,
+        layout: Layout,
+        rows: Batch,
+        options: dict[str, Any],
+        start: Start | None,
+        state: Tensor | None,
+        edits: list[Any],
+        watched: list[Site],
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Logits of one pass, float32, and the watched rows of attention, by layer.
+
+        Args:
+            start: where the pass begins; None: at the beginning.
+            state: what stands there.
+        """
         blocks: Any = self.model.envoy.get(self.model.modules.layers)
-        attention = self._attention
+        attention, seen = self._attention, {}
+        entry = start.entry if start is not None else 0
         with Trace(self.model, rows, options=options) as t:
             for layer in range(entry):
                 blocks[layer].skip(state)
             if start is not None and entry == 0:
-                blocks[0].input = state  # with what every run has in front of the decoder
+                blocks[0].input = state  # image tokens: their embeddings are not their ids'
             if start is not None and start.mlp_first >= 0:
                 attention(entry).skip((state, None))
-            t.apply(*beginning, *edits)
+            t.apply(*edits)
             for site in watched:
                 seen[site.layer or 0] = t.query_rows(
                     site.layer or 0, *layout.last_queries(site)
                 ).save()
             logits = t.logits.save()
-        return self._ran(layout, logits[:, -1].float().unflatten(0, (n, layout.examples)), seen)
+        return logits.float(), seen
 
-    def _resumed(self, layout: Layout, start: Start) -> tuple[Tensor, list[Any]]:
+    def _resumed(
+        self, layout: Layout, start: Start, entered: dict[int, Tensor]
+    ) -> tuple[Tensor, list[Any]]:
         """What skipped blocks give to whole sequences, and edits that begin the first block."""
         n, depth = layout.variants, self.model.n_layers
         if start.mlp_first < 0:
             last = [] if layout.cut.component == "logits" else self._last_only(layout)
-            return self._state(start.site, 0).repeat(n, 1, 1), last
+            return self._begun(layout, start.site, entered), last
         end = Site("resid_post", start.entry)
         after = self._state(end, 0).repeat(n, 1, 1)
         middle = Given(start.site, self._state(start.site, start.mlp_first).repeat(n, 1, 1))
@@ -244,12 +285,12 @@ class Runner:
             edits.append(Joined(end, after[:, : start.mlp_first], dim=1, in_front=True))
         return after, edits
 
-    def _behind(self, layout: Layout, edits: list[PackedEdit]) -> Ran:
+    def _behind(self, layout: Layout, edits: list[PackedEdit], entered: dict[int, Tensor]) -> Ran:
         """Only positions from the first edited one on, over the clean run's keys and values."""
         first, branches = layout.starts[0], layout.mode == "branches"
         entry, depth = first.entry, self.model.n_layers
         sites = dict.fromkeys(start.site for start in layout.starts)
-        begun = {site: self._begun(layout, site) for site in sites}
+        begun = {site: self._begun(layout, site, entered) for site in sites}
         state = begun.pop(first.site)
         beginning: list[Any] = [
             Narrowed(Site("resid_pre", layer), layout)
@@ -269,32 +310,26 @@ class Runner:
             options["past_key_values"] = PrefixCache(
                 self._cache, layout.prefix, layout.length, entry
             )
-        blocks: Any = self.model.envoy.get(self.model.modules.layers)
-        attention = self._attention
         watched = [s for s in self._watched(range(entry, depth)) if layout.present(s)]
-        seen: dict[int, Tensor] = {}
-        with Trace(self.model, Batch(inputs, self.batch.tokens), options=options) as t:
-            for layer in range(entry):
-                blocks[layer].skip(state)
-            if entry == 0:
-                blocks[0].input = state  # image tokens: their embeddings are not their ids'
-            if first.mlp_first >= 0:
-                attention(entry).skip((state, None))
-            t.apply(*beginning, *edits)
-            for site in watched:
-                seen[site.layer or 0] = t.query_rows(
-                    site.layer or 0, *layout.last_queries(site)
-                ).save()
-            logits = t.logits.save()
-        logits = logits.float()
+        rows = Batch(inputs, self.batch.tokens)
+        logits, seen = self._traced(
+            layout, rows, options, first, state, [*beginning, *edits], watched
+        )
         if branches:
             return self._ran(layout, logits.transpose(0, 1), seen)
         logits = logits[:, -1].unflatten(0, (layout.variants, layout.examples))
         return self._ran(layout, logits, seen)
 
-    def _begun(self, layout: Layout, site: Site) -> Tensor:
-        """Clean states of the variants that begin at a site, side by side as the mode has them."""
-        parts = [self._state(site, s.first) for s in layout.starts if s.site == site]
+    def _begun(self, layout: Layout, site: Site, entered: dict[int, Tensor]) -> Tensor:
+        """States of the variants that begin at a site, side by side as the mode has them.
+
+        They are the clean run's but where a variant begins with what is entered anew.
+        """
+        parts = [
+            entered[slot][:, s.first :] if slot in entered else self._state(site, s.first)
+            for slot, s in enumerate(layout.starts)
+            if s.site == site
+        ]
         if layout.only_last(site):
             parts = [part[:, -1:] for part in parts]
         return torch.cat(parts, dim=1 if layout.mode == "branches" else 0)
@@ -302,8 +337,3 @@ class Runner:
     def _attention(self, layer: int) -> Any:
         modules = self.model.modules
         return self.model.envoy.get(f"{modules.layers}.{layer}.{modules.attn}")
-
-
-def _repeat(name: str, value: Tensor, times: int) -> Tensor:
-    """An input of the batch for so many copies of it."""
-    return torch.cat([value] * times, dim=1 if name == "position_ids" and value.ndim == 3 else 0)

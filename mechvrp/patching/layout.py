@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -21,7 +22,7 @@ from mechvrp.tracing.sites import Site
 if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
 
-__all__ = ["Fitting", "Given", "Joined", "LastOnly", "Layout", "PackedEdit"]
+__all__ = ["Fitting", "Given", "Joined", "LastOnly", "Layout", "PackedEdit", "packed"]
 
 
 class Fitting:
@@ -209,6 +210,18 @@ class PackedEdit(Fitting):
         keys = self.layout.keys_of(slot, tokens)
         new = edit.tokens(keys, chosen, model, self.batch)
         return self.layout.with_keys(slot, tokens, new)
+
+
+def packed(
+    edits: Sequence[Iterable[Intervention]], layout: Layout, model: VLM, batch: Batch
+) -> list[PackedEdit]:
+    """The edits of each variant of a pass, by site, in the order of computation."""
+    by_site: dict[Site, list[tuple[int, Intervention]]] = {}
+    for slot, own in enumerate(edits):
+        for edit in own:
+            by_site.setdefault(edit.site.check(model), []).append((slot, edit))
+    ordered = sorted(by_site.items(), key=lambda item: item[0].order)
+    return [PackedEdit(site, tuple(parts), layout, batch) for site, parts in ordered]
 
 
 @dataclass(frozen=True, eq=False)

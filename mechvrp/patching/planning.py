@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,6 +24,8 @@ Mode = Literal["clean", "branches", "suffix", "resume", "full"]
 _BRANCH = 1 / 8
 #: Branches of a row: up to the sequence's length, or so many tokens.
 _ROW = 512
+#: Multiplications that a pass costs beside those of the model, roughly: some milliseconds of a core.
+_PASS = 10**8
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,25 @@ class Start:
         first: the first position that is run.
         mlp_first: the first position at which the entry block's MLP is run, where its attention is not
             run at all, being as it was in the clean run; -1 where the whole block is.
+        anew: whether the first block is given something else than in the clean run: embeddings or image
+            features are edited.
     """
 
     entry: int
     first: int
     mlp_first: int = -1
+    anew: bool = False
 
     @cached_property
     def site(self) -> Site:
-        """Whose clean value the run is begun with."""
+        """Whose value the run is begun with: the clean one, but where it is made anew."""
         if self.mlp_first >= 0:
             return Site("resid_mid", self.entry)
         return Site("resid_pre", 0) if self.entry == 0 else Site("resid_post", self.entry - 1)
+
+    def earlier(self, first: int) -> Start:
+        """The same from an earlier position on, where nothing differs from the clean run yet."""
+        return replace(self, first=first, mlp_first=first if self.mlp_first >= 0 else -1)
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,8 @@ class Group:
         mode: ``clean`` (nothing but the logits differs), ``branches`` (variants are parallel tokens
             behind a shared prefix), ``suffix`` (rows over the clean run's key/value cache),
             ``resume`` (rows of whole sequences from a block on) or ``full``. Of the second and the
-            third, variants of one pass join it where each one begins.
+            third, variants of one pass join it at the block where each one begins; of the third, at one
+            position, though some of them differ from a later one on only.
         variants: indices into the sweep's variants, those that begin first in front.
         starts: where each begins.
         width: variants a pass.
@@ -74,6 +84,10 @@ class Group:
     def passes(self) -> int:
         return 0 if self.mode == "clean" else -(-len(self.variants) // self.width)
 
+    def encodings(self, variants: int) -> int:
+        """How often the vision tower encodes the batch's images when some of the variants are run."""
+        return variants if self.mode == "full" else 0
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -86,6 +100,7 @@ class Plan:
         attention_share: share of a block's weights that its attention has.
         query_share: share of them that make queries and write what these attended to.
         why_not: why the clean run's cache cannot be shared, "" if it can.
+        why_tower: why edits behind the vision tower run it again all the same, "" if they do not.
     """
 
     groups: tuple[Group, ...]
@@ -96,11 +111,17 @@ class Plan:
     attention_share: float = 1.0
     query_share: float = 0.0
     why_not: str = ""
+    why_tower: str = ""
 
     @property
     def forwards(self) -> int:
-        """Calls of the model, the clean pass included."""
+        """Calls of the decoder, the clean pass included."""
         return 1 + sum(group.passes for group in self.groups)
+
+    @property
+    def tower_runs(self) -> int:
+        """How often the vision tower encodes the batch's images: once, and for variants that are run whole."""
+        return 1 + sum(group.encodings(len(group.variants)) for group in self.groups)
 
     @property
     def token_layers(self) -> float:
@@ -151,7 +172,9 @@ class Plan:
         lines = [
             f"{self.n_variants} variants on {self.examples} examples of {self.length} positions: "
             f"{self.forwards} forward calls, {self.token_layers:,.0f} token-layers "
-            f"({share:.1f}x fewer than one forward a variant)"
+            f"({share:.1f}x fewer than one forward a variant), the images encoded "
+            f"{'once' if self.tower_runs == 1 else f'{self.tower_runs} times'}"
+            f"{f', not {self.n_variants} times' * (self.tower_runs < self.n_variants)}"
         ]
         for group in self.groups:
             n = len(group.variants)
@@ -165,6 +188,8 @@ class Plan:
                     begin = f"blocks {blocks[0]} to {blocks[-1]}"
                 if all(start.mlp_first >= 0 for start in group.starts):
                     begin = f"the MLP of {begin}"
+                if anew := sum(start.anew for start in group.starts):
+                    begin = f"what enters {begin} ({anew} edit it behind the vision tower)"
                 rooms = sorted({self.length - start.first for start in group.starts})
                 tokens = f"{rooms[0]}" if len(rooms) == 1 else f"{rooms[0]} to {rooms[-1]}"
                 what += (
@@ -175,6 +200,8 @@ class Plan:
             lines.append(f"  {what}")
         if self.why_not:
             lines.append(f"  no branches or suffixes: {self.why_not}")
+        if self.why_tower and self.tower_runs > 1:
+            lines.append(f"  images encoded again: {self.why_tower}")
         return "\n".join(lines)
 
 
@@ -221,12 +248,20 @@ def make_plan(
         if mode == "branches":
             key = (2 ** (room - 1).bit_length(),)  # of about the same length
         elif mode == "suffix":
-            key = (start.first,)
+            key = ()  # see ``_together``
         # Edited weights are formed for all variants of a pass, so they keep to themselves.
         queries = mode == "branches" or whole or variant.queries
         grouped[(mode, queries, variant.rows, *key)].append(index)
+    per_position = examples * _weights(model, f"{model.modules.layers}.0")
+    parts = [
+        (mode, queries, part)
+        for (mode, queries, *_), found in grouped.items()
+        for part in (
+            _together(found, starts, per_position, model.n_layers) if mode == "suffix" else [found]
+        )
+    ]
     groups = []
-    for (mode, queries, *_), members in grouped.items():
+    for mode, queries, members in parts:
         members.sort(key=lambda i: starts[i].site.order if mode in ("branches", "suffix") else i)
         begun = tuple(starts[i] for i in members)
         # The MLP's neurons are a token's largest activations, a few of them alive at once; a row's
@@ -250,7 +285,43 @@ def make_plan(
         groups.append(Group(mode, tuple(members), begun, int(width), queries))
     groups.sort(key=lambda g: min(start.entry for start in g.starts))
     shares = _shares(model, single)
-    return Plan(tuple(groups), model.n_layers, length, examples, len(variants), *shares, why_not)
+    why_tower = ""
+    if not model.family.takes_features(model.model):
+        why_tower = f"{type(model.model).__name__} takes no image features in the place of pixels"
+    return Plan(
+        tuple(groups),
+        model.n_layers,
+        length,
+        examples,
+        len(variants),
+        *shares,
+        why_not,
+        why_tower,
+    )
+
+
+def _together(
+    members: list[int], starts: dict[int, Start], per_position: int, depth: int
+) -> list[list[int]]:
+    """Variants that run from one position on; ``starts`` is brought to it.
+
+    Those that begin a little later join the ones before where a pass of their own would cost more than the
+    positions in between: with small models, or few examples.
+    """
+    by_first: dict[int, list[int]] = defaultdict(list)
+    for index in members:
+        by_first[starts[index].first].append(index)
+    found: list[list[int]] = []
+    begun = 0
+    for first in sorted(by_first):
+        layers = sum(depth - starts[index].entry for index in by_first[first])
+        if not found or (first - begun) * layers * per_position > _PASS:
+            found.append([])
+            begun = first
+        found[-1] += by_first[first]
+        for index in by_first[first]:
+            starts[index] = starts[index].earlier(begun)
+    return found
 
 
 def _mode(variant: Variant, depth: int, length: int, why_not: str) -> Mode:
@@ -275,7 +346,7 @@ def start_of(mode: Mode, variant: Variant, depth: int, length: int) -> Start:
     if variant.entry >= depth:
         return Start(depth, 0 if mode == "resume" else length - 1)
     first = 0 if mode == "resume" else variant.first
-    return Start(variant.entry, first, variant.first if variant.mlp_only else -1)
+    return Start(variant.entry, first, variant.first if variant.mlp_only else -1, variant.anew)
 
 
 def _shares(model: VLM, single: bool) -> tuple[float, float]:
@@ -283,12 +354,14 @@ def _shares(model: VLM, single: bool) -> tuple[float, float]:
     if not access.has_resid_mid(model, model.n_layers - 1):
         return 1.0, 0.0  # the two cannot be run apart
 
-    def weights(path: str) -> int:
-        return sum(p.numel() for p in model.model.get_submodule(path).parameters())
-
     first = f"{model.modules.layers}.0"
-    whole = weights(first)
-    asked = 0
+    whole, asked = _weights(model, first), 0
     if single:
-        asked = weights(f"{first}.{model.modules.q}") + weights(f"{first}.{model.modules.o}")
-    return weights(f"{first}.{model.modules.attn}") / whole, asked / whole
+        asked = sum(
+            _weights(model, f"{first}.{part}") for part in (model.modules.q, model.modules.o)
+        )
+    return _weights(model, f"{first}.{model.modules.attn}") / whole, asked / whole
+
+
+def _weights(model: VLM, path: str) -> int:
+    return sum(p.numel() for p in model.model.get_submodule(path).parameters())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -229,7 +229,9 @@ def resample(
 
 def _cached(over: Any) -> Activations:
     if not isinstance(over, Activations):
+        empty = isinstance(over, Sized) and not len(over)
         raise InputError(
-            f"the reference must be activations from mechvrp.cache; got {type(over).__name__}"
+            f"the reference must be activations, got {'an empty ' * empty}{type(over).__name__}: give "
+            "mechvrp.cache(model, samples, site, positions=...) of the samples whose values are put in"
         )
     return over

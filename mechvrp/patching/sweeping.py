@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -91,8 +91,8 @@ def sweep(
         position in the padded sequence); ``base_*`` [example]: the same of the run without any variant's
         edits. Coordinates: ``description`` of each variant, ``error`` ("" or why it has no values),
         ``target`` token ids. ``attrs``: the plan, what was computed against what a forward a variant would
-        compute, forward calls, and ``peak_memory`` in bytes beyond what was held before (``PeakMemory``
-        says how it is measured).
+        compute, forward calls, ``tower_runs`` (how often the vision tower encoded the batch's images), and
+        ``peak_memory`` in bytes beyond what was held before (``PeakMemory`` says how it is measured).
 
     Raises:
         InputError: a measure, target or variant is unusable, or all variants failed.
@@ -115,7 +115,7 @@ def sweep(
         access.check_available(model, Site("pattern", 0))
     of_logits, of_trace = split_measures({k: v for k, v in measures.items() if k not in maps})
     running = bool(of_logits or maps)
-    calls, read, computed = 1, 0, 0.0
+    spent, read = _Spent(made.n_layers * made.length * made.examples), 0
     clean: dict[str, np.ndarray] = {}
     with PeakMemory(model.device) as peak:
         runner = Runner(
@@ -131,7 +131,7 @@ def sweep(
         measuring = Measuring(model, batch, of_logits, runner.logits, target, foil, reading)
         results = _Results(known, len(batch), measuring, maps)
         if running:
-            calls, computed = _run(runner, made, known, results, progress)
+            _run(runner, made, known, results, progress, spent)
         if of_trace:
             read = sum(not error for error in results.errors)
             found, clean = read_variants(
@@ -142,6 +142,7 @@ def sweep(
                 if error:  # a failed variant has no values at all
                     results.fail(index, error)
             read = len(of_trace) * (1 + read)
+            spent.whole(read)
     _tell(known, results)
     return _dataset(
         model,
@@ -153,11 +154,38 @@ def sweep(
         results,
         clean | {name: _clean(runner, 1).attention[0].cpu().numpy() for name in maps},  # type: ignore[index]
         common,
-        calls,
-        computed if running else 0.0,
-        read,
+        spent,
         peak.bytes,
     )
+
+
+@dataclass
+class _Spent:
+    """What a sweep has computed, its clean pass included.
+
+    Attributes:
+        forward: token-layers of one whole forward of the batch.
+    """
+
+    forward: int
+    calls: int = 1
+    token_layers: float = 0.0
+    tower_runs: int = 1
+
+    def __post_init__(self) -> None:
+        self.token_layers = float(self.forward)
+
+    def passed(self, made: Plan, group: Group, variants: Sequence[int], calls: int = 1) -> None:
+        """Some variants of a group have been run."""
+        self.calls += calls
+        self.token_layers += made.cost(group, variants)
+        self.tower_runs += group.encodings(len(variants))
+
+    def whole(self, forwards: int) -> None:
+        """So many whole forwards have been run."""
+        self.calls += forwards
+        self.token_layers += forwards * self.forward
+        self.tower_runs += forwards
 
 
 class _Results:
@@ -193,12 +221,16 @@ class _Results:
 
 
 def _run(
-    runner: Runner, made: Plan, variants: list[Variant], results: _Results, progress: bool
-) -> tuple[int, float]:
-    """Run all groups; returns forward calls and token-layers, the clean pass included."""
+    runner: Runner,
+    made: Plan,
+    variants: list[Variant],
+    results: _Results,
+    progress: bool,
+    spent: _Spent,
+) -> None:
+    """Run all groups."""
     from rich.progress import Progress
 
-    calls, computed = 1, replace(made, groups=()).token_layers
     total = sum(len(group.variants) for group in made.groups)
     with Progress(disable=not progress, transient=True) as bar:
         task = bar.add_task("sweeping", total=total)
@@ -212,8 +244,7 @@ def _run(
                     bar.advance(task, len(pack))
                     waiting = rest
                     continue
-                calls += 1
-                computed += made.cost(group, pack)
+                spent.passed(made, group, pack)
                 try:
                     ran = runner.run(group, [variants[i] for i in pack])
                     if len(pack) > 1 and not bool(torch.isfinite(ran.logits).all()):
@@ -230,11 +261,10 @@ def _run(
                     if len(pack) == 1:
                         results.fail(pack[0], f"{type(error).__name__}: {error}")
                     else:
-                        calls += _one_by_one(runner, group, pack, variants, results)
-                        computed += made.cost(group, pack)
+                        _one_by_one(runner, group, pack, variants, results)
+                        spent.passed(made, group, pack, calls=len(pack))
                 bar.advance(task, len(pack))
                 waiting = rest
-    return calls, computed
 
 
 def _clean(runner: Runner, times: int) -> Ran:
@@ -261,7 +291,7 @@ def _tell(variants: list[Variant], results: _Results) -> None:
 
 def _one_by_one(
     runner: Runner, group: Group, pack: list[int], variants: list[Variant], results: _Results
-) -> int:
+) -> None:
     for index in pack:
         try:
             results.put([index], runner.run(group, [variants[index]]))
@@ -269,7 +299,6 @@ def _one_by_one(
             if _out_of_memory(error):
                 raise
             results.fail(index, f"{type(error).__name__}: {error}")
-    return len(pack)
 
 
 def _out_of_memory(error: BaseException) -> bool:
@@ -289,9 +318,7 @@ def _dataset(
     results: _Results,
     clean: dict[str, np.ndarray],
     base: tuple[Intervention, ...],
-    calls: int,
-    computed: float,
-    read: int,
+    spent: _Spent,
     peak: int,
 ) -> xarray.Dataset:
     import xarray as xr
@@ -318,16 +345,16 @@ def _dataset(
     }
     if batch.samples is not None:
         coords["image_id"] = ("example", [s.image_id for s in batch.samples])
-    forward = made.n_layers * made.length * made.examples
     attrs = {
         "model": model.name,
         "dtype": str(model.dtype).removeprefix("torch."),
         "attention": model.attn_implementation,
         "base": "; ".join(edit.describe() for edit in base) or "clean",
         "plan": str(made),
-        "token_layers": (computed or forward) + read * forward,
+        "token_layers": spent.token_layers,
         "naive_token_layers": made.naive_token_layers,
-        "forward_calls": calls + read,
+        "forward_calls": spent.calls,
+        "tower_runs": spent.tower_runs,
         "peak_memory": peak,
     }
     return xr.Dataset(data, coords, attrs)

@@ -17,7 +17,7 @@ from mechvrp.tracing.sites import Site
 if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
 
-__all__ = ["Variant", "Variants", "as_variants", "choose"]
+__all__ = ["Variant", "Variants", "as_variants", "choose", "in_front"]
 
 #: What a sweep takes: interventions (one or several in order) for each variant, by name or not.
 Variants = Mapping[Any, Edits] | Sequence[Edits]
@@ -31,11 +31,13 @@ class Variant:
         name: its label in the result.
         edits: in the order of computation; those at one site in the order given.
         entry: the first block that has to be run again, ``n_layers`` if none has; -1: from the
-            beginning, since something in front of the decoder is edited.
+            beginning, since the vision tower is edited.
         first: the first position of the padded sequence at which it can differ from the clean run.
         rows: whether it edits whole rows of attention weights.
         mlp_only: whether the block ``entry`` computes what it computed up to the end of its attention.
         queries: whether it edits queries of the last block, or what they attend to.
+        anew: whether it edits what the first block is given: embeddings, or image features behind the
+            vision tower.
         error: why it cannot be run, "" if it can.
     """
 
@@ -46,6 +48,7 @@ class Variant:
     rows: bool = False
     mlp_only: bool = False
     queries: bool = False
+    anew: bool = False
     error: str = ""
 
     @property
@@ -64,7 +67,7 @@ def as_variants(model: VLM, batch: Batch, given: Variants) -> list[Variant]:
             f"a sweep takes a list of variants (or variants by name); got {given!r} alone: put it in a list"
         )
     named = given.items() if isinstance(given, Mapping) else enumerate(given)
-    firsts: dict[str, int] = {}  # of positions by name, which many variants share
+    firsts: dict[tuple[bool, str], int] = {}  # of positions by name, which many variants share
     found = [_variant(model, batch, _label(name), flatten(edits), firsts) for name, edits in named]
     if not found:
         raise InputError("a sweep needs at least one variant")
@@ -82,18 +85,23 @@ def choose(edit: Intervention, model: VLM, batch: Batch) -> Selected:
     return select(edit.site.check(model), edit.positions, torch.empty(0), model, batch)
 
 
-def _first(edit: Intervention, model: VLM, batch: Batch, known: dict[str, int]) -> int:
-    """The first position that an edit of the decoder touches."""
+def _first(edit: Intervention, model: VLM, batch: Batch, known: dict[tuple[bool, str], int]) -> int:
+    """The first position that an edit behind the vision tower touches."""
     name = edit.positions
     if not isinstance(name, str):
         return min(choose(edit, model, batch).position.tolist(), default=batch.tokens.length)
-    if name not in known:
-        known[name] = min(choose(edit, model, batch).position.tolist(), default=batch.tokens.length)
-    return known[name]
+    key = (edit.site.component == "projected", name)  # there "all" are all image tokens
+    if key not in known:
+        known[key] = min(choose(edit, model, batch).position.tolist(), default=batch.tokens.length)
+    return known[key]
 
 
 def _variant(
-    model: VLM, batch: Batch, name: Any, edits: tuple[Intervention, ...], firsts: dict[str, int]
+    model: VLM,
+    batch: Batch,
+    name: Any,
+    edits: tuple[Intervention, ...],
+    firsts: dict[tuple[bool, str], int],
 ) -> Variant:
     try:
         for edit in edits:
@@ -117,14 +125,23 @@ def _variant(
             and edit.site.check(model).layer == model.n_layers - 1
             for edit in ordered
         )
-        return Variant(name, ordered, entry, 0 if entry < 0 else first, rows, mlp_only, queries)
+        anew = entry == 0 and any(in_front(edit) for edit in ordered)
+        first = 0 if entry < 0 else first
+        return Variant(name, ordered, entry, first, rows, mlp_only, queries, anew)
     except MechVRPError as error:
         return Variant(name, edits, error=f"{type(error).__name__}: {error}")
 
 
+def in_front(edit: Intervention) -> bool:
+    """Whether an edit is of what the first block's input is made of, behind the vision tower."""
+    return edit.site.kind.where in ("embed", "projector")
+
+
 def _entry(site: Site, model: VLM) -> int:
-    if site.kind.where in ("embed", "vision", "projector"):
+    if site.kind.where == "vision":
         return -1
+    if site.kind.where in ("embed", "projector"):
+        return 0 if model.family.takes_features(model.model) else -1
     if site.component == "logits":
         return model.n_layers
     layer = site.layer or 0

@@ -34,7 +34,8 @@ def check_plain_decoding(model: VLM) -> None:
     """Refuse a checkpoint whose generation config asks for more than the model's own scores.
 
     Raises:
-        UnavailableError: it sets one of transformers' score processors that ``GREEDY`` leaves on.
+        UnavailableError: it sets one of transformers' score processors that ``GREEDY`` leaves on, or ends
+            answers at strings.
     """
     config = model.model.generation_config
     for name, inert in _CHANGING.items():
@@ -45,6 +46,12 @@ def check_plain_decoding(model: VLM) -> None:
                 "scores; here answers are read from the model's own. Set "
                 f"model.model.generation_config.{name} = None to do without it"
             )
+    if config.stop_strings:
+        raise UnavailableError(
+            f"the generation config of {model.name} ends answers at {config.stop_strings!r} (stop_strings); "
+            "here they end at its end-of-answer tokens. Set model.model.generation_config.stop_strings = "
+            "None to do without them"
+        )
 
 
 def prefill(model: VLM, batch: Batch) -> tuple[Float[Tensor, "example d_vocab"], Any]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
     from mechvrp.models.tokens import Positions
 
-__all__ = ["Edit", "Step", "Trace", "trace"]
+__all__ = ["Edit", "Step", "Trace", "is_running", "trace"]
 
 _running = threading.local()
 
@@ -280,7 +280,7 @@ class Trace(InterleavingTracer):
     def execute(self, code: CodeType) -> None:
         if self.envoy is None:
             raise InputError("a trace runs once; make another with mechvrp.trace")
-        if self.vlm.envoy.interleaver.interleaving:
+        if is_running(self.vlm):
             raise InputError(
                 f"a trace of {self.vlm.name} is already running: end it before another trace, cache or "
                 "sweep of the same model"
@@ -309,6 +309,11 @@ def _unnested(given: Sequence[Any]) -> Iterator[Any]:
 
 def _end() -> None:
     _running.stack[-1]._finish()
+
+
+def is_running(model: VLM) -> bool:
+    """Whether a trace of the model is running: then it cannot be run again."""
+    return bool(model.envoy.interleaver.interleaving)
 
 
 def trace(model: VLM, batch: Batch, *, grad: bool = False) -> Trace:

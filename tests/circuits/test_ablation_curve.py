@@ -350,6 +350,8 @@ def test_what_does_not_fit_is_refused_before_any_forward(model, scenes, monkeypa
             curve(samples=samples)
     with pytest.raises(InputError, match="expected samples"):
         curve(mode="mean", over=5)
+    with pytest.raises(InputError, match="over, and it is empty"):
+        curve(mode="mean", over=[])
     with pytest.raises(InputError, match="ranking must be"):
         curve([3, 1, 2])
     for labels in ({"tasks": 5}, {"split": 5}):

@@ -121,6 +121,11 @@ def test_a_config_that_changes_tokens_is_left_to_generation(monkeypatch):
     monkeypatch.setattr(model.model.generation_config, "eos_token_id", None)
     with pytest.raises(InputError, match="no end-of-answer token"):
         AnswerLengths(model)
+    monkeypatch.setattr(model.model.generation_config, "eos_token_id", 2)
+    monkeypatch.setattr(model.model.generation_config, "stop_strings", ["\n"])
+    assert not generates_the_likeliest(model)
+    with pytest.raises(InputError, match=r"stop_strings.*answer_tokens="):
+        AnswerLengths(model)
 
 
 def test_weights_are_as_they_were():

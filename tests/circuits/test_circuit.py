@@ -368,3 +368,34 @@ def test_comparison_counts_what_is_shared():
     assert Circuit(NODES).compare(Circuit(NODES)).edges_jaccard is None
     with pytest.raises(InputError, match="family"):
         circuit.compare(Circuit(NODES, family="paligemma"))
+
+
+def test_empty_references_are_called_empty(small):
+    model, pairs = small
+    circuit = Circuit.of(model, NODES)
+    with pytest.raises(InputError, match="this one is empty: give samples"):
+        circuit.edits(model, pairs.parts[0].clean, "mean", reference=[])
+    for make in (mechvrp.mean, mechvrp.resample):
+        with pytest.raises(InputError, match=r"got an empty list: give mechvrp\.cache"):
+            make("resid_post", [], layer=0)
+
+
+@pytest.mark.parametrize("mode", ["counterfactual", "mean"])
+def test_edits_that_run_the_model_are_made_before_a_trace(small, mode):
+    model, pairs = small
+    circuit, batch = Circuit.of(model, NODES), pairs.parts[0].clean
+    reference = pairs.parts[0].counterfactual
+    if mode == "mean":
+        reference = reference.samples
+    with pytest.raises(InputError, match="make the edits before the trace's block"):
+        with mechvrp.trace(model, batch) as t:
+            t.apply(circuit.edits(model, batch, mode, reference=reference))
+    before = circuit.edits(model, batch, mode, reference=reference)
+    kept = mechvrp.cache(model, reference, ["z", "neurons", "mlp_out"], positions="all")
+    with mechvrp.trace(model, batch) as t:  # what needs no run can be made here
+        t.apply(circuit.edits(model, batch, "mean", reference=kept, pooled=True))
+        logits = t.logits.save()
+    with mechvrp.trace(model, batch) as t:
+        t.apply(before)
+        other = t.logits.save()
+    assert logits.shape == other.shape

@@ -156,6 +156,53 @@ def test_greedy_is_greedy_whatever_the_checkpoint_says():
     )
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"num_return_sequences": 3, "do_sample": True},
+        {"num_return_sequences": 3, "num_beams": 4, "num_beam_groups": 2},
+        {"prompt_lookup_num_tokens": 4},
+        {"assistant_early_exit": 1},
+        {"dola_layers": "low"},
+    ],
+    ids=str,
+)
+def test_ways_of_generating_in_a_checkpoint_do_not_matter(said):
+    model = mechvrp.load(tiny.hf_model("llava-clip"), processor=tiny.processor("llava-clip"))
+    batch = model.encode(tiny.samples())
+    plain = model.generate_ids(batch, max_new_tokens=5)
+    model.model.generation_config.update(**said)
+    assert torch.equal(model.generate_ids(batch, max_new_tokens=5), plain)
+    sampled = model.generate_ids(batch, max_new_tokens=2, do_sample=True, num_return_sequences=2)
+    assert len(sampled) == 2 * len(batch)
+
+
+def test_stop_strings_of_a_checkpoint_end_answers():
+    model = mechvrp.load("tiny-llava")
+    batch = model.encode(mechvrp.data.load("scenes", task="existence", limit=1))
+    config = model.model.generation_config
+    config.suppress_tokens = [config.eos_token_id]  # so that it goes on
+    ids = model.generate_ids(batch, max_new_tokens=6)[0]
+    stop = model.tokenizer.decode(ids[:1]).strip()
+    config.stop_strings = [stop]
+    stopped = model.generate_ids(batch, max_new_tokens=6)[0]
+    assert (len(ids), len(stopped)) == (6, 1)
+    assert torch.equal(model.generate_ids(batch, max_new_tokens=6, stop_strings=None)[0], ids)
+    bare = mechvrp.load(model.model)
+    with pytest.raises(UnavailableError, match="stop_strings.*without a processor"):
+        bare.generate_ids(batch, max_new_tokens=6)
+
+
+def test_more_answers_than_beams_are_refused_with_what_to_do():
+    model = mechvrp.load(tiny.hf_model("llava-clip"), processor=tiny.processor("llava-clip"))
+    batch = model.encode(tiny.samples())
+    config = model.model.generation_config
+    for answers, beams in ((3, None), (3, 1), (3, 2)):
+        config.num_return_sequences, config.num_beams = answers, beams
+        with pytest.raises(UnavailableError, match="num_return_sequences = 1"):
+            model.generate_ids(batch, max_new_tokens=2)
+
+
 def test_position_keywords_partition_the_prompt(model):
     tokens = model.encode(tiny.samples()).tokens
     image, text, everything = (tokens.mask(k) for k in ("image", "text", "all"))

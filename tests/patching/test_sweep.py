@@ -126,7 +126,7 @@ MODES = {
     "branches": lambda: mechvrp.zero("neurons", layer=1, positions="last", units=[1, 2]),
     "suffix": lambda: mechvrp.zero("resid_pre", layer=1, positions="question"),
     "resume": lambda: mechvrp.zero("mlp_out", layer=1),
-    "full": lambda: mechvrp.zero("projected", positions=[(0, 0)]),
+    "full": lambda: mechvrp.scale("vision_resid_post", 0.5, layer=1),
 }
 
 
@@ -181,6 +181,7 @@ def test_variants_join_a_pass_where_they_begin(name, attn):
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mechvrp.patching.planning._BRANCH", 0.25)
+        patch.setattr("mechvrp.patching.planning._PASS", 0)
         made = plan(model, batch, variants)
         found = sweep(model, batch, variants, "logits", progress=False)
     modes = [group.mode for group in made.groups]
@@ -209,6 +210,7 @@ def weighted(draw_from):
         "other": last,
         "state": mechvrp.noise("resid_post", 1.0, layer=0, positions="last"),
         "patches": mechvrp.zero("projected", positions=[(0, 0)]),
+        "tower": mechvrp.scale("vision_resid_post", 0.5, layer=0),
         "values": mechvrp.zero("z", layer=1, positions="question"),
         "whole": mechvrp.zero("mlp_out", layer=1),
         "nothing": [],

@@ -288,6 +288,10 @@ def test_what_cannot_be_answered_is_refused_before_it_runs(embedded, monkeypatch
     monkeypatch.setattr(embedded.model.generation_config, "suppress_tokens", [5])
     with pytest.raises(UnavailableError, match="suppress_tokens"):
         observe_answers(embedded, batch)
+    monkeypatch.setattr(embedded.model.generation_config, "suppress_tokens", None)
+    monkeypatch.setattr(embedded.model.generation_config, "stop_strings", ["."])
+    with pytest.raises(UnavailableError, match="stop_strings"):
+        observe_answers(embedded, batch)
 
 
 def test_models_without_a_processor_and_batches_without_samples():

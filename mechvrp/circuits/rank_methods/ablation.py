@@ -28,7 +28,7 @@ class AblationEffect(RankingMethod):
     """Mean over examples of how much the measure falls when the unit alone takes its mean value.
 
     Exact, a variant of ``mechvrp.sweep`` for each unit: at the last position these are cheap; image features
-    lie in front of the decoder and cost a whole forward each. Above 0 the unit speaks for the answer.
+    cost the whole decoder from the first image token on, each. Above 0 the unit speaks for the answer.
     Units ablated one by one can hide one another: what two of them carry both, neither loses alone.
 
     Attributes:

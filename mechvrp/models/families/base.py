@@ -7,6 +7,7 @@ Everything else is read from the model's config and weights.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -77,6 +78,9 @@ class Family(ABC):
             them the model computes something else, often silently.
         projected_field: field of the projector's output that holds the image features, or ``""``
             where the output is the tensor itself.
+        features_as: how the model takes image features that are known already (``mm_encoder_outputs``):
+            ``"whole"``, in one tensor, or in ``"parts"``, which it joins; ``""``: not, or not as they come
+            from the projector.
     """
 
     name: ClassVar[str]
@@ -84,6 +88,7 @@ class Family(ABC):
     attention: ClassVar[Literal["causal", "prefix"]] = "causal"
     required_inputs: ClassVar[tuple[str, ...]] = ("pixel_values",)
     projected_field: ClassVar[str] = ""
+    features_as: ClassVar[Literal["", "whole", "parts"]] = ""
 
     def modules(self, model: nn.Module) -> Modules:
         """Where the modules of this model are."""
@@ -150,6 +155,22 @@ class Family(ABC):
     def image_token_id(self, model: Any) -> int:
         """The placeholder id that image features are written over."""
         return int(model.config.image_token_id)
+
+    def takes_features(self, model: Any) -> bool:
+        """Whether the model can be given image features instead of pixels."""
+        known = inspect.signature(type(model).forward).parameters
+        return bool(self.features_as) and "mm_encoder_outputs" in known
+
+    def encoded(self, features: Tensor) -> dict[str, Any]:
+        """What the model is given instead of ``pixel_values`` where it takes features.
+
+        Args:
+            features: image tokens of the whole batch as they leave the projector, [feature, d_model].
+        """
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        given: Any = features if self.features_as == "whole" else (features,)
+        return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=given)}}
 
     @abstractmethod
     def grids(self, model: Any, inputs: dict[str, Tensor]) -> list[Grid]:

@@ -31,6 +31,7 @@ TOWERS = ("clip_vision_model", "siglip_vision_model")
 class Llava(Family):
     name = "llava"
     model_types = ("llava",)
+    features_as = "parts"
 
     def modules(self, model: nn.Module) -> Modules:
         tower = model.config.vision_config.model_type  # type: ignore[union-attr]

@@ -19,6 +19,7 @@ __all__ = ["PaliGemma"]
 class PaliGemma(Family):
     name = "paligemma"
     model_types = ("paligemma",)
+    features_as = "whole"
     attention: Literal["causal", "prefix"] = "prefix"  # type: ignore[misc]
     # Without token_type_ids the mask is bidirectional or causal depending on the attention
     # implementation and on padding.

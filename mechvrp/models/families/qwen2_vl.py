@@ -29,6 +29,7 @@ class Qwen2VL(Family):
     required_inputs = ("pixel_values", "image_grid_thw", "mm_token_type_ids")
     # Qwen2.5-VL's merger works in window order; the tower's pooler_output is back in raster order.
     projected_field = "pooler_output"
+    features_as = "parts"
 
     def modules(self, model: nn.Module) -> Modules:
         visual = "model.visual"
