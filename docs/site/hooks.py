@@ -1,0 +1,236 @@
+"""What the documentation's site is made of beside the pages in this folder.
+
+Tutorials are the notebooks of ``notebooks/``; the reference is one page per folder of the package,
+from its ``__all__``; results are the pages and cards that are kept elsewhere in the repository. The
+navigation is made here too, so that a page that is added appears in it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from mkdocs.structure.files import File, Files
+from nbconvert import MarkdownExporter
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+
+#: Folders and modules of the package that have public names, from what is nearest to users on.
+FOLDERS = {
+    "models": "Models, families, batches and their token maps",
+    "data": "Samples, benchmarks, scoring, splits",
+    "tracing": "Sites, traces, caches",
+    "patching": "Interventions, the sweep engine, and the methods on it",
+    "circuits": "Probes, rankings, ablation curves, circuits, image flow",
+    "reliability": "Signals of reliability, calibration, the monitor",
+    "study": "Studies and their comparison",
+    "explorer": "The notebook explorer, and its session in plain Python",
+    "plots": "Figures",
+    "statistics": "Intervals and tests that resample images",
+    "store": "Run folders",
+    "cards": "Model cards",
+    "errors": "Errors",
+}
+
+#: Folders whose files are listed on a page of their own, since other pages link to the folder.
+LISTED = (
+    "docs/circuits/tiny-llava",
+    "docs/circuits/tiny-paligemma",
+    "docs/circuits/tiny-qwen2-vl",
+    "docs/vrp/compared/tables",
+)
+
+
+def title(path: Path) -> str:
+    """The first heading of a page."""
+    found = re.search(r"^# (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    if found is None:
+        raise ValueError(f"{path.relative_to(ROOT)} has no heading of the first level")
+    return found[1].strip()
+
+
+def public_names(folder: str) -> list[str]:
+    """What ``mechvrp.FOLDER`` offers."""
+    return list(import_module(f"mechvrp.{folder}").__all__)
+
+
+def reference_page(folder: str) -> str:
+    """The page of one folder: every public name, from its docstring."""
+    names = public_names(folder)
+    lines = [f"# mechvrp.{folder}", "", f"::: mechvrp.{folder}", "    options:"]
+    lines += ["      show_root_heading: false", "      show_root_toc_entry: false", "      members:"]
+    return "\n".join([*lines, *(f"        - {name}" for name in names), ""])
+
+
+def reference_index() -> str:
+    rows = [f"| [`mechvrp.{one}`]({one}.md) | {words} |" for one, words in FOLDERS.items()]
+    return "\n".join(
+        [
+            "# Reference",
+            "",
+            "Every public name, from its docstring. The commonest are also in `mechvrp` itself"
+            " (`mechvrp.load`, `mechvrp.trace`, `mechvrp.sweep`, ...).",
+            "",
+            "| | |",
+            "|---|---|",
+            *rows,
+            "| [The command line](cli.md) | `mechvrp study`, `compare`, `models`, `data` |",
+            "",
+        ]
+    )
+
+
+def cli_page() -> str:
+    """The commands with their options, as ``mechvrp COMMAND --help`` has them."""
+    import typer.main
+
+    from mechvrp.cli import app
+
+    root: Any = typer.main.get_command(app)
+    lines = ["# The command line", ""]
+    for name, command in sorted(root.commands.items()):
+        lines += [f"## mechvrp {name}", "", (command.help or "").strip(), ""]
+        rows = []
+        for one in command.params:
+            said = ", ".join(f"`{flag}`" for flag in (*one.opts, *one.secondary_opts))
+            said = f"`{one.name.upper()}`" if one.param_type_name == "argument" else said
+            rows.append(f"| {said} | {' '.join((getattr(one, 'help', None) or '').split())} |")
+        lines += ["| | |", "|---|---|", *rows, ""]
+    return "\n".join(lines)
+
+
+def listing(folder: Path) -> str:
+    """A page of links to a folder's files."""
+    files = sorted(path.name for path in folder.iterdir() if path.is_file())
+    return "\n".join([f"# {folder.name}", "", *(f"- [{name}]({name})" for name in files), ""])
+
+
+def notebooks() -> list[Path]:
+    return sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def tutorial(path: Path) -> str:
+    """A notebook as it was saved, as Markdown: cells, and below them what they showed."""
+    notebook = nbformat.read(path, as_version=4)
+    text, _ = MarkdownExporter(exclude_input_prompt=True).from_notebook_node(notebook)
+    return text
+
+
+def cards() -> list[Path]:
+    return sorted((ROOT / "mechvrp/models/zoo").glob("*/README.md"))
+
+
+def sources() -> dict[str, Path]:
+    """Pages whose text is elsewhere in the repository than in ``docs``, by their place in the site."""
+    return {
+        "changelog.md": ROOT / "CHANGELOG.md",
+        "contributing.md": ROOT / "CONTRIBUTING.md",
+        "results/benchmarks.md": ROOT / "benchmarks/RESULTS.md",
+        **{f"results/{card.parent.name}.md": card for card in cards()},
+        **{f"tutorials/{notebook.stem}.md": notebook for notebook in notebooks()},
+    }
+
+
+def made() -> dict[str, str]:
+    """The text of every page that is no file of ``docs``, by its place in the site."""
+    pages = {
+        place: tutorial(path) if path.suffix == ".ipynb" else path.read_text(encoding="utf-8")
+        for place, path in sources().items()
+    }
+    for folder in FOLDERS:
+        pages[f"reference/{folder}.md"] = reference_page(folder)
+    pages["reference/index.md"] = reference_index()
+    pages["reference/cli.md"] = cli_page()
+    for folder in LISTED:
+        pages[f"{Path(folder).relative_to('docs')}/index.md"] = listing(ROOT / folder)
+    return pages
+
+
+def relinked(text: str, place: str) -> str:
+    """Links that are relative to a file of the repository, made relative to the page's place in the site.
+
+    A link to a file that has no page (source code) becomes its text alone.
+
+    Args:
+        text: of the page.
+        place: where it is in the site.
+
+    Raises:
+        ValueError: a link to nothing.
+    """
+    places = {path: one for one, path in sources().items()}
+    places |= {ROOT / folder: f"{Path(folder).relative_to('docs')}/index.md" for folder in LISTED}
+    places |= {ROOT / "README.md": "index.md", ROOT / "notebooks": "tutorials/index.md"}
+    pages = {f"reference/{one}.md" for one in (*FOLDERS, "index", "cli")} | set(sources())
+    source = sources().get(place, DOCS / place)
+
+    def new(match: re.Match[str]) -> str:
+        words, target, anchor = match[1], match[2], match[3] or ""
+        if os.path.normpath(Path(place).parent / target) in pages:
+            return match[0]
+        path = (source.parent / target).resolve()
+        if path in places:
+            goal = places[path]
+        elif path.is_relative_to(DOCS) and path.is_file():
+            goal = path.relative_to(DOCS).as_posix()
+        elif path.is_relative_to(ROOT) and path.exists():
+            return words.strip("![]") if match[0].startswith("!") else words[1:-1]
+        else:
+            raise ValueError(f"{place}: the link to {target} leads nowhere")
+        return f"{words}({os.path.relpath(goal, Path(place).parent)}{anchor})"
+
+    return re.sub(r"(!?\[[^\]\n]*\])\((?!\w+:|#|/)([^)#\s]+)(#[^)\s]*)?\)", new, text)
+
+
+def _pages(folder: str) -> list[dict[str, str]]:
+    """The pages of a folder for the navigation, its ``index.md`` left out."""
+    paths = [path for path in sorted((DOCS / folder).glob("*.md")) if path.name != "index.md"]
+    return [{title(path): f"{folder}/{path.name}"} for path in paths]
+
+
+def navigation() -> list[Any]:
+    results = ["results/index.md"]
+    return [
+        {"Home": "index.md"},
+        {"Tutorials": ["tutorials/index.md", *(f"tutorials/{one.stem}.md" for one in notebooks())]},
+        {"How to": ["how-to/index.md", *_pages("how-to")]},
+        {"Concepts": ["concepts/index.md", *_pages("concepts")]},
+        {"Coming from": ["coming-from.md", "peers.md"]},
+        {
+            "Results": [
+                *results,
+                *({card.parent.name: f"results/{card.parent.name}.md"} for card in cards()),
+                {"Benchmarks": "results/benchmarks.md"},
+                {"The VRP study": "vrp/README.md"},
+                {"Circuits": "circuits/README.md"},
+            ]
+        },
+        {
+            "Reference": [
+                "reference/index.md",
+                *({f"mechvrp.{one}": f"reference/{one}.md"} for one in FOLDERS),
+                {"Command line": "reference/cli.md"},
+            ]
+        },
+        {"Project": ["contributing.md", "changelog.md"]},
+    ]
+
+
+def on_config(config: Any) -> Any:
+    config.nav = navigation()
+    return config
+
+
+def on_files(files: Files, config: Any) -> Files:
+    for place, text in made().items():
+        files.append(File.generated(config, place, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    return relinked(markdown, page.file.src_uri)
