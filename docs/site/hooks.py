@@ -46,11 +46,11 @@ LISTED = (
 )
 
 
-def title(path: Path) -> str:
+def title_of(text: str) -> str:
     """The first heading of a page."""
-    found = re.search(r"^# (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    found = re.search(r"^# (.+)$", text, re.MULTILINE)
     if found is None:
-        raise ValueError(f"{path.relative_to(ROOT)} has no heading of the first level")
+        raise ValueError(f"a page without a heading of the first level: {text[:60]!r}")
     return found[1].strip()
 
 
@@ -187,14 +187,85 @@ def relinked(text: str, place: str) -> str:
     return re.sub(r"(!?\[[^\]\n]*\])\((?!\w+:|#|/)([^)#\s]+)(#[^)\s]*)?\)", new, text)
 
 
+#: How-to guides in the order in which they are read; others follow by title.
+ORDER = ("cache", "patch", "sweep", "ablate", "circuit", "attention", "reliability", "study", "monitor", "figures")
+ORDER += ("own-model-and-data", "add-a-family", "large-models", "sites", "interventions", "exactness", "statistics")
+ORDER += ("ablation", "signals", "tiny-models")
+
+
+def _rank(path: Path) -> tuple[int, str]:
+    return (ORDER.index(path.stem) if path.stem in ORDER else len(ORDER), path.stem)
+
+
+def sites_table() -> str:
+    """Every component of a site, in the order of computation."""
+    from mechvrp.tracing import COMPONENTS
+
+    rows = [
+        f"| `{one.name}` | `{one.hook.format(layer='L')}` | [{', '.join(one.dims)}] |"
+        for one in COMPONENTS.values()
+    ]
+    return "\n".join(["| component | hook name | axes |", "|---|---|---|", *rows])
+
+
+def signals_table() -> str:
+    """Every signal of reliability that is known."""
+    from mechvrp.reliability import SIGNALS
+
+    expected = {True: "higher", False: "lower", None: ""}
+    rows = [
+        f"| `{one.name}` | {one.kind} | {one.description} | {expected[one.higher_means_right]} "
+        f"| {one.cost_forwards:g} | {'yes' if one.uses_label else ''} | {one.source} |"
+        for one in SIGNALS.values()
+    ]
+    head = "| signal | read from | what it is | expected | cost | uses the label | source |"
+    return "\n".join([head, "|---|---|---|---|---|---|---|", *rows])
+
+
+def benchmark_rows(words: str) -> str:
+    """Rows of the benchmarks that hold all the words (alternatives by ``|``), as they were measured."""
+    wanted = [one.strip() for one in words.split(",")]
+    lines = (ROOT / "benchmarks/RESULTS.md").read_text(encoding="utf-8").splitlines()
+    rows = [
+        line
+        for line in lines
+        if line.startswith("| ") and all(any(w in line for w in one.split("|")) for one in wanted)
+    ]
+    if not rows:
+        raise ValueError(f"no row of benchmarks/RESULTS.md holds {words!r}")
+    return "\n".join(["| what | measured | should be | detail |", "|---|---|---|---|", *rows])
+
+
+def page_list(folder: str) -> str:
+    """Links to the pages of a folder."""
+    if folder == "tutorials":
+        pages = [(title_of(tutorial(one)), f"{one.stem}.md") for one in notebooks()]
+    else:
+        pages = [(name, Path(path).name) for one in _pages(folder) for name, path in one.items()]
+    return "\n".join(f"- [{name}]({path})" for name, path in pages)
+
+
+#: What stands in the place of ``<!-- made: NAME WORDS -->``.
+MADE = {
+    "sites": lambda words: sites_table(),
+    "signals": lambda words: signals_table(),
+    "benchmarks": benchmark_rows,
+    "pages": page_list,
+}
+
+
+def filled(text: str) -> str:
+    """The text with what is made at build time in its place."""
+    return re.sub(r"<!-- made: (\w+) ?(.*?) ?-->", lambda found: MADE[found[1]](found[2]), text)
+
+
 def _pages(folder: str) -> list[dict[str, str]]:
     """The pages of a folder for the navigation, its ``index.md`` left out."""
-    paths = [path for path in sorted((DOCS / folder).glob("*.md")) if path.name != "index.md"]
-    return [{title(path): f"{folder}/{path.name}"} for path in paths]
+    paths = [path for path in sorted((DOCS / folder).glob("*.md"), key=_rank) if path.stem != "index"]
+    return [{title_of(path.read_text(encoding="utf-8")): f"{folder}/{path.name}"} for path in paths]
 
 
 def navigation() -> list[Any]:
-    results = ["results/index.md"]
     return [
         {"Home": "index.md"},
         {"Tutorials": ["tutorials/index.md", *(f"tutorials/{one.stem}.md" for one in notebooks())]},
@@ -203,7 +274,7 @@ def navigation() -> list[Any]:
         {"Coming from": ["coming-from.md", "peers.md"]},
         {
             "Results": [
-                *results,
+                "results/index.md",
                 *({card.parent.name: f"results/{card.parent.name}.md"} for card in cards()),
                 {"Benchmarks": "results/benchmarks.md"},
                 {"The VRP study": "vrp/README.md"},
@@ -233,4 +304,4 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    return relinked(markdown, page.file.src_uri)
+    return relinked(filled(markdown), page.file.src_uri)

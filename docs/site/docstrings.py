@@ -1,4 +1,4 @@
-"""Docstrings name parameters that share a sentence together; the reference gives each its own line."""
+"""Docstrings as they are written here, made into what the reference's Google style and Markdown read."""
 
 from __future__ import annotations
 
@@ -38,9 +38,15 @@ def one_by_one(text: str) -> str:
     return "\n".join(lines)
 
 
-class GroupedNames(griffe.Extension):
-    """Applies ``one_by_one`` to every docstring."""
+def as_markdown(text: str) -> str:
+    """Roles such as ``:func:`load``` are names in code, and ``::`` in front of a block is a colon."""
+    text = re.sub(r":(?:func|class|meth|data|mod):`~?(?:[\w.]+\.)?(\w+)`", r"`\1`", text)
+    return re.sub(r"::$", ":", text, flags=re.MULTILINE)
+
+
+class Docstrings(griffe.Extension):
+    """Applies both to every docstring."""
 
     def on_object(self, *, obj: Any, **_: Any) -> None:
         if obj.docstring is not None:
-            obj.docstring.value = one_by_one(obj.docstring.value)
+            obj.docstring.value = as_markdown(one_by_one(obj.docstring.value))
