@@ -101,7 +101,9 @@ def test_a_page_s_commands_exist_with_their_options(path):
 
     root = typer.main.get_command(app)
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     for block in blocks(path):
         if block.language != "sh" or block.not_run is not None:
             continue
@@ -121,6 +123,8 @@ def test_a_page_s_commands_exist_with_their_options(path):
             elif words[0] == "python":
                 name = words[2] if words[1] == "-m" else words[1]
                 place = ROOT / (name.replace(".", "/") + ".py" if words[1] == "-m" else name)
-                assert place.exists() or (ROOT / name.replace(".", "/") / "__main__.py").exists(), said
+                assert place.exists() or (ROOT / name.replace(".", "/") / "__main__.py").exists(), (
+                    said
+                )
             else:
                 raise AssertionError(f"line {block.line}: what is {said}?")

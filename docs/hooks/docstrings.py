@@ -44,9 +44,15 @@ def as_markdown(text: str) -> str:
     return re.sub(r"::$", ":", text, flags=re.MULTILINE)
 
 
+#: Values longer than this (tables of the package) are not shown.
+_LONGEST = 700
+
+
 class Docstrings(griffe.Extension):
     """Applies both to every docstring."""
 
     def on_object(self, *, obj: Any, **_: Any) -> None:
+        if obj.is_attribute and len(str(obj.value)) > _LONGEST:
+            obj.value = None
         if obj.docstring is not None:
             obj.docstring.value = as_markdown(one_by_one(obj.docstring.value))

@@ -63,7 +63,11 @@ def reference_page(folder: str) -> str:
     """The page of one folder: every public name, from its docstring."""
     names = public_names(folder)
     lines = [f"# mechvrp.{folder}", "", f"::: mechvrp.{folder}", "    options:"]
-    lines += ["      show_root_heading: false", "      show_root_toc_entry: false", "      members:"]
+    lines += [
+        "      show_root_heading: false",
+        "      show_root_toc_entry: false",
+        "      members:",
+    ]
     return "\n".join([*lines, *(f"        - {name}" for name in names), ""])
 
 
@@ -188,8 +192,27 @@ def relinked(text: str, place: str) -> str:
 
 
 #: How-to guides in the order in which they are read; others follow by title.
-ORDER = ("cache", "patch", "sweep", "ablate", "circuit", "attention", "reliability", "study", "monitor", "figures")
-ORDER += ("own-model-and-data", "add-a-family", "large-models", "sites", "interventions", "exactness", "statistics")
+ORDER = (
+    "cache",
+    "patch",
+    "sweep",
+    "ablate",
+    "circuit",
+    "attention",
+    "reliability",
+    "study",
+    "monitor",
+    "figures",
+)
+ORDER += (
+    "own-model-and-data",
+    "add-a-family",
+    "large-models",
+    "sites",
+    "interventions",
+    "exactness",
+    "statistics",
+)
 ORDER += ("ablation", "signals", "tiny-models")
 
 
@@ -223,8 +246,8 @@ def signals_table() -> str:
 
 
 def benchmark_rows(words: str) -> str:
-    """Rows of the benchmarks that hold all the words (alternatives by ``|``), as they were measured."""
-    wanted = [one.strip() for one in words.split(",")]
+    """Rows of the benchmarks that hold all the words (separated by ``;``, alternatives by ``|``), as they were measured."""
+    wanted = [one.strip() for one in words.split(";")]
     lines = (ROOT / "benchmarks/RESULTS.md").read_text(encoding="utf-8").splitlines()
     rows = [
         line
@@ -261,7 +284,9 @@ def filled(text: str) -> str:
 
 def _pages(folder: str) -> list[dict[str, str]]:
     """The pages of a folder for the navigation, its ``index.md`` left out."""
-    paths = [path for path in sorted((DOCS / folder).glob("*.md"), key=_rank) if path.stem != "index"]
+    paths = [
+        path for path in sorted((DOCS / folder).glob("*.md"), key=_rank) if path.stem != "index"
+    ]
     return [{title_of(path.read_text(encoding="utf-8")): f"{folder}/{path.name}"} for path in paths]
 
 
