@@ -46,6 +46,14 @@ LISTED = (
 )
 
 
+#: A relative link or picture; or code, in which what looks like one is none.
+_LINK = re.compile(
+    r"(?P<code>^(?P<indent> *)```.*?^(?P=indent)```$|^(?: {4}|\t)[^\n]*$|`[^`\n]+`)"
+    r"|(?P<words>!?\[[^\]\n]*\])\((?!\w+:|#|/)(?P<target>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)",
+    re.MULTILINE | re.DOTALL,
+)
+
+
 def title_of(text: str) -> str:
     """The first heading of a page."""
     found = re.search(r"^# (.+)$", text, re.MULTILINE)
@@ -118,11 +126,13 @@ def notebooks() -> list[Path]:
     return sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
-def tutorial(path: Path) -> str:
-    """A notebook as it was saved, as Markdown: cells, and below them what they showed."""
+def tutorial(path: Path) -> tuple[str, dict[str, bytes]]:
+    """A notebook as it was saved: cells and what they showed, as Markdown, and its pictures by name."""
     notebook = nbformat.read(path, as_version=4)
-    text, _ = MarkdownExporter(exclude_input_prompt=True).from_notebook_node(notebook)
-    return text
+    text, resources = MarkdownExporter(exclude_input_prompt=True).from_notebook_node(
+        notebook, resources={"output_files_dir": f"{path.stem}_files"}
+    )
+    return text, resources.get("outputs", {})
 
 
 def cards() -> list[Path]:
@@ -143,7 +153,7 @@ def sources() -> dict[str, Path]:
 def made() -> dict[str, str]:
     """The text of every page that is no file of ``docs``, by its place in the site."""
     pages = {
-        place: tutorial(path) if path.suffix == ".ipynb" else path.read_text(encoding="utf-8")
+        place: tutorial(path)[0] if path.suffix == ".ipynb" else path.read_text(encoding="utf-8")
         for place, path in sources().items()
     }
     for folder in FOLDERS:
@@ -172,10 +182,11 @@ def relinked(text: str, place: str) -> str:
     places |= {ROOT / "README.md": "index.md", ROOT / "notebooks": "tutorials/index.md"}
     pages = {f"reference/{one}.md" for one in (*FOLDERS, "index", "cli")} | set(sources())
     source = sources().get(place, DOCS / place)
+    pictures = f"{source.stem}_files/"  # of a notebook
 
     def new(match: re.Match[str]) -> str:
-        words, target, anchor = match[1], match[2], match[3] or ""
-        if os.path.normpath(Path(place).parent / target) in pages:
+        words, target, anchor = match["words"], match["target"], match["anchor"] or ""
+        if os.path.normpath(Path(place).parent / target) in pages or target.startswith(pictures):
             return match[0]
         path = (source.parent / target).resolve()
         if path in places:
@@ -188,36 +199,24 @@ def relinked(text: str, place: str) -> str:
             raise ValueError(f"{place}: the link to {target} leads nowhere")
         return f"{words}({os.path.relpath(goal, Path(place).parent)}{anchor})"
 
-    return re.sub(r"(!?\[[^\]\n]*\])\((?!\w+:|#|/)([^)#\s]+)(#[^)\s]*)?\)", new, text)
+    return _LINK.sub(lambda match: match[0] if match["code"] else new(match), text)
 
 
-#: How-to guides in the order in which they are read; others follow by title.
-ORDER = (
-    "cache",
-    "patch",
-    "sweep",
-    "ablate",
-    "circuit",
-    "attention",
-    "reliability",
-    "study",
-    "monitor",
-    "figures",
-)
-ORDER += (
-    "own-model-and-data",
-    "add-a-family",
-    "large-models",
-    "sites",
-    "interventions",
-    "exactness",
-    "statistics",
-)
-ORDER += ("ablation", "signals", "tiny-models")
+#: Pages of a folder in the order in which they are read; others follow.
+ORDER = {
+    "how-to": (
+        "cache", "patch", "sweep", "ablate", "circuit", "explorer", "attention", "reliability", "study",
+        "monitor", "figures", "own-model-and-data", "add-a-family", "large-models",
+    ),
+    "concepts": (
+        "sites", "interventions", "exactness", "statistics", "ablation", "signals", "tiny-models",
+    ),
+}  # fmt: skip
 
 
 def _rank(path: Path) -> tuple[int, str]:
-    return (ORDER.index(path.stem) if path.stem in ORDER else len(ORDER), path.stem)
+    order = ORDER[path.parent.name]
+    return (order.index(path.stem) if path.stem in order else len(order), path.stem)
 
 
 def sites_table() -> str:
@@ -246,7 +245,10 @@ def signals_table() -> str:
 
 
 def benchmark_rows(words: str) -> str:
-    """Rows of the benchmarks that hold all the words (separated by ``;``, alternatives by ``|``), as they were measured."""
+    """Rows of the benchmarks, as they were measured, that hold all the words.
+
+    Words are separated by ``;``, alternatives by ``|``.
+    """
     wanted = [one.strip() for one in words.split(";")]
     lines = (ROOT / "benchmarks/RESULTS.md").read_text(encoding="utf-8").splitlines()
     rows = [
@@ -262,7 +264,7 @@ def benchmark_rows(words: str) -> str:
 def page_list(folder: str) -> str:
     """Links to the pages of a folder."""
     if folder == "tutorials":
-        pages = [(title_of(tutorial(one)), f"{one.stem}.md") for one in notebooks()]
+        pages = [(title_of(tutorial(one)[0]), f"{one.stem}.md") for one in notebooks()]
     else:
         pages = [(name, Path(path).name) for one in _pages(folder) for name, path in one.items()]
     return "\n".join(f"- [{name}]({path})" for name, path in pages)
@@ -325,6 +327,9 @@ def on_config(config: Any) -> Any:
 def on_files(files: Files, config: Any) -> Files:
     for place, text in made().items():
         files.append(File.generated(config, place, content=text))
+    for notebook in notebooks():
+        for name, picture in tutorial(notebook)[1].items():
+            files.append(File.generated(config, f"tutorials/{name}", content=picture))
     return files
 
 

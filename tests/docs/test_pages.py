@@ -13,6 +13,8 @@ import click
 import pytest
 import typer.main
 
+from tests.support.shuffles import few_shuffles
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
@@ -77,6 +79,7 @@ def test_a_page_s_python_runs(path, tmp_path, monkeypatch):
     from mechvrp.models import families
 
     monkeypatch.chdir(tmp_path)
+    few_shuffles(monkeypatch)
     monkeypatch.setattr(families, "_FAMILIES", dict(families._FAMILIES))
     # nnsight reads a trace's source from its file: one script, each block at its line of the page.
     lines = [""] * (1 + path.read_text(encoding="utf-8").count("\n"))

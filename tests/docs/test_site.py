@@ -58,6 +58,8 @@ def test_links_lead_somewhere(pages):
     )
     assert pages.relinked("[a](tiny-llava)", "circuits/README.md") == "[a](tiny-llava/index.md)"
     assert pages.relinked("[a](../../mechvrp/errors.py)", "vrp/README.md") == "a"  # it has no page
+    code = "```python\nf[0](no)\n```\n`f[0](no)`\n\n    f[0](no)\n"
+    assert pages.relinked(code, there) == code
     with pytest.raises(ValueError, match="leads nowhere"):
         pages.relinked("[a](no-such.md)", there)
 
@@ -74,10 +76,10 @@ def test_grouped_names_have_a_line_each():
     spec = importlib.util.spec_from_file_location("ds", ROOT / "docs/hooks/docstrings.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    given = "Do.\n\nArgs:\n    a, b: of both,\n        two lines.\n    c: alone.\n\nRaises:\n    E, F: x.\n\nAnd x, y: no.\n"
+    given = "Args:\n    a, b: of both,\n        two lines.\n    c: one.\n\nRaises:\n    E, F: x.\n\nSo x, y."
+    both = "    a: of both,\n        two lines.\n    b: of both,\n        two lines.\n"
     assert module.one_by_one(given) == (
-        "Do.\n\nArgs:\n    a: of both,\n        two lines.\n    b: of both,\n        two lines.\n    c: alone.\n\n"
-        "Raises:\n    E: x.\n    F: x.\n\nAnd x, y: no.\n"
+        f"Args:\n{both}    c: one.\n\nRaises:\n    E: x.\n    F: x.\n\nSo x, y."
     )
     assert module.as_markdown("See :func:`~mechvrp.data.load`::\n") == "See `load`:\n"
 
@@ -156,8 +158,12 @@ def a_browser_shows_it_and_searches(site):
     with served(site) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=BROWSER,
-            args=["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
-            + ["--disable-background-networking", "--disable-component-update"],
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--no-first-run",
+                "--disable-background-networking",
+            ],
         )
         page = browser.new_page(viewport={"width": 390, "height": 800})
         page.on("request", lambda request: asked.append(request.url))
