@@ -231,17 +231,21 @@ def sites_table() -> str:
 
 
 def signals_table() -> str:
-    """Every signal of reliability that is known."""
+    """Every signal of reliability that is known, by what it is read from."""
     from mechvrp.reliability import SIGNALS
 
     expected = {True: "higher", False: "lower", None: ""}
-    rows = [
-        f"| `{one.name}` | {one.kind} | {one.description} | {expected[one.higher_means_right]} "
-        f"| {one.cost_forwards:g} | {'yes' if one.uses_label else ''} | {one.source} |"
-        for one in SIGNALS.values()
-    ]
-    head = "| signal | read from | what it is | expected | cost | uses the label | source |"
-    return "\n".join([head, "|---|---|---|---|---|---|---|", *rows])
+    lines = []
+    for kind in dict.fromkeys(one.kind for one in SIGNALS.values()):
+        lines += ["", f"**{kind.capitalize()}**", "", "| signal | | expected | cost | source |"]
+        lines.append("|---|---|---|---|---|")
+        lines += [
+            f"| `{one.name}` | {one.description}{' *Uses the label.*' if one.uses_label else ''} "
+            f"| {expected[one.higher_means_right]} | {one.cost_forwards:g} | {one.source} |"
+            for one in SIGNALS.values()
+            if one.kind == kind
+        ]
+    return "\n".join(lines)
 
 
 def benchmark_rows(words: str) -> str:
