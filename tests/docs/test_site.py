@@ -20,7 +20,10 @@ BROWSER = os.environ.get("BROWSER_PATH") or next(
     None,
 )
 pytestmark = pytest.mark.skipif(
-    any(importlib.util.find_spec(one) is None for one in ("mkdocs", "material", "mkdocstrings")),
+    any(
+        importlib.util.find_spec(one) is None
+        for one in ("mkdocs", "material", "mkdocstrings", "nbconvert")
+    ),
     reason="the site needs mkdocs-material and mkdocstrings (pip install 'mechvrp[docs]')",
 )
 
