@@ -16,7 +16,8 @@ import typer.main
 from tests.support.shuffles import few_shuffles
 
 ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
+#: Pages of the site that hold code: those of docs, and the embedded models' cards.
+PAGES = sorted((*ROOT.glob("docs/**/*.md"), *ROOT.glob("mechvrp/models/zoo/*/README.md")))
 
 #: What a block may be: run, parsed as commands, or shown as it is.
 LANGUAGES = {"python", "sh", "text", "yaml"}
@@ -47,13 +48,13 @@ def blocks(path: Path) -> list[Block]:
 def pages(language: str) -> list[Path]:
     return [
         path
-        for path in sorted(DOCS.rglob("*.md"))
+        for path in PAGES
         if any(block.language == language and block.not_run is None for block in blocks(path))
     ]
 
 
 def named(path: Path) -> str:
-    return path.relative_to(DOCS).as_posix()
+    return path.relative_to(ROOT).as_posix().removeprefix("docs/")
 
 
 def test_there_are_pages():
@@ -61,7 +62,7 @@ def test_there_are_pages():
     assert "how-to/sweep.md" in map(named, pages("python"))
 
 
-@pytest.mark.parametrize("path", sorted(DOCS.rglob("*.md")), ids=named)
+@pytest.mark.parametrize("path", PAGES, ids=named)
 def test_a_block_says_its_language_and_why_it_is_not_run(path):
     text = path.read_text(encoding="utf-8")
     found = blocks(path)
