@@ -11,7 +11,7 @@ MODELS := tiny-llava tiny-paligemma tiny-qwen2-vl
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test test-all lint format vrp circuits bench clean
+.PHONY: help demo test test-all lint format docs vrp circuits bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,10 @@ lint: $(STAMP) ## style, types, and the order of the folders
 format: $(STAMP) ## put the code in shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(STAMP) ## the documentation as a site, in site/, warnings as errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "The site: site/index.html (for its search: $(BIN)/python -m http.server -d site)"
 
 SPLITS := adversarial popular random mixed
 
