@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from plotly.subplots import make_subplots
 
 from mechvrp.errors import InputError, ShapeError
-from mechvrp.plots.theme import COLOURS, TEMPLATE, count, ribbon
+from mechvrp.plots.theme import COLOURS, TEMPLATE, count, reference, ribbon
 from mechvrp.reliability import Margins, Observations
 from mechvrp.statistics import group_means
 from mechvrp.statistics.checks import binary
@@ -157,9 +157,7 @@ def logit_lens(
                 col=1,
             )
     for row in (1, 2):
-        figure.add_hline(
-            y=0, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5}, row=row, col=1
-        )
+        reference(figure, y=0, row=row, col=1)
     caption = "<br>".join(captions) + ("<br>bands and bars: 95 % interval" if bounded else "")
     if len(shown) == 2:
         caption += "<br>hatched: wrong"

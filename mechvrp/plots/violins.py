@@ -77,7 +77,12 @@ def signal_violins(
         vertical_spacing=110 / inner if lines > 1 else 0,
     )
     figure.update_layout(
-        template=TEMPLATE, height=inner + 176, margin={"t": 112, "b": 64}, violinmode="overlay"
+        template=TEMPLATE,
+        height=inner + 206,
+        margin={"t": 122, "b": 84},
+        violinmode="overlay",
+        # From the figure's top down: titles stand between it and the panels, however many lines it has.
+        legend={"yref": "container", "y": 0.995, "yanchor": "top", "xref": "container", "x": 0.02},
     )
     named: set[str] = set()  # in the legend
     for index, name in enumerate(chosen):
@@ -139,10 +144,15 @@ def signal_violins(
             text=f"{shown}<br>{_auroc(values[known], right[known], images[known])}",
             font={"size": 13},
         )
+        figure.update_yaxes(title_text=_unit(name), title_standoff=4, **place)
         figure.update_xaxes(
             tickvals=[0, 1], ticktext=ticks, range=[-0.55, 1.55], showgrid=False, **place
         )
     return figure
+
+
+def _unit(name: str) -> str:
+    return (SIGNALS[name].unit if name in SIGNALS else "") or "value"
 
 
 def _auroc(values: np.ndarray, right: np.ndarray, images: np.ndarray) -> str:

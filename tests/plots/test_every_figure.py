@@ -76,6 +76,6 @@ def test_readout_layers_have_a_line_a_readout_with_the_chosen_layer_filled():
     assert list(figure.data[0].y) == [0.6, 0.7]
     assert list(figure.data[0].error_y.array) == pytest.approx([0.1, 0.2])
     assert list(figure.data[0].marker.symbol) == ["circle-open", "circle"]
-    assert "50 held-out examples<br>of 20 images" in figure.layout.yaxis.title.text
+    assert "n = 50 examples of 20 images" in figure.layout.yaxis.title.text
     with pytest.raises(InputError, match="no readout"):
         readout_layers(rows.assign(auroc=None))

@@ -109,7 +109,11 @@ def test_effect_map_shows_the_trace(trace):
     assert cell[:2].tolist() == ["(0, 5)", 3]
     assert cell[2] == trace["indirect_low"].values[1, 5]
     assert cell[3] == trace["indirect_high"].values[1, 5]
-    out = ((trace["indirect_low"] > 0) | (trace["indirect_high"] < 0)).values
+    # Of two images: Student's 12.7 in place of 1.96, and n - 1 in place of n.
+    value, low, high = (trace[f"indirect{end}"].values for end in ("", "_low", "_high"))
+    wider = 12.7062 / 1.95996 * np.sqrt(2)
+    out = (value - wider * (value - low) > 0) | (value + wider * (high - value) < 0)
+    assert out.sum() < ((low > 0) | (high < 0)).sum()
     assert {(int(y), int(x)) for x, y in zip(dots.x, dots.y, strict=True)} == {
         (i, j) for i, j in np.argwhere(out).tolist()
     }
