@@ -1,7 +1,8 @@
 """Every figure of ``mechvrp.plots``, drawn from small results of embedded models: pictures and README.md.
 
-    python docs/gallery/make.py            # three minutes of processor time
-    python docs/gallery/make.py roc_curves # only this one, and no README.md
+    python docs/gallery/make.py                     # three minutes of processor time
+    python docs/gallery/make.py roc_curves          # only this one, and no README.md
+    python docs/gallery/make.py --keep runs/gallery # its study stays there, and is gone on with
 
 Needs kaleido and Chromium or Chrome (``pip install 'mechvrp[images]'``).
 """
@@ -10,13 +11,14 @@ from __future__ import annotations
 
 import inspect
 import io
-import sys
 import tempfile
 import textwrap
 from pathlib import Path
+from typing import Annotated
 
 import figures
 import plotly.graph_objects as go
+import typer
 from PIL import Image
 from results import Results
 
@@ -31,8 +33,8 @@ OTHERS = {"clickable_circuit", "save_figure"}
 START = """# Gallery
 
 Every figure of `mechvrp.plots`, of results of the embedded models that are small, so that intervals are wide.
-Made by `python docs/gallery/make.py`; `made` holds the inputs (`docs/gallery/results.py`). Results draw themselves:
-`result.plot()` is the function named above each picture.
+Made by `python docs/gallery/make.py`; `made` holds the inputs (`docs/gallery/results.py`). Results draw
+themselves: `result.plot()` calls the function named above each picture.
 """
 
 
@@ -72,11 +74,15 @@ def entry(name: str) -> str:
     return f"## {name}\n\n{about}\n\n![{name}]({name}.png)\n\n```python\n{code}\n```\n"
 
 
-def main(chosen: list[str]) -> None:
-    if unknown := set(chosen) - set(names()):
+def main(
+    chosen: Annotated[list[str] | None, typer.Argument(help="Figures; by default all.")] = None,
+    keep: Annotated[Path | None, typer.Option(help="Folder for the study behind some.")] = None,
+) -> None:
+    """Draw the gallery."""
+    if unknown := set(chosen or ()) - set(names()):
         raise SystemExit(f"no figure {', '.join(sorted(unknown))}; there are {', '.join(names())}")
     with tempfile.TemporaryDirectory() as folder:
-        made = Results(Path(folder))
+        made = Results(keep or Path(folder))
         for name in chosen or names():
             path = picture(getattr(figures, name)(made), HERE / f"{name}.png")
             print(f"{path.name}: {path.stat().st_size} bytes", flush=True)
@@ -86,4 +92,4 @@ def main(chosen: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    typer.run(main)

@@ -49,7 +49,7 @@ class Results:
     @cached_property
     def samples(self) -> list[Sample]:
         """Polls for digits that look like one that is there: many are answered wrongly."""
-        return list(mechvrp.data.load("scenes", split="adversarial", n_images=50))
+        return list(mechvrp.data.load("scenes", split="adversarial", n_images=60))
 
     @cached_property
     def observed(self) -> Observations:
@@ -144,7 +144,7 @@ class Results:
     @cached_property
     def study(self) -> StudyResult:
         return run_study(
-            list(NAMES), "scenes", out=self.folder / "study", progress=False, n=200, samples=0,
+            list(NAMES), "scenes", out=self.folder / "study", progress=False, n=240, samples=0,
             causal=True, readouts=True, readout_layers=2, ks=[0, 5, 10, 20, 48], mask_draws=2,
             noise_draws=1, n_resamples=500, intervene_examples=60,
         )  # fmt: skip
