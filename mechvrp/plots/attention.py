@@ -149,7 +149,12 @@ def _one(
         if image is None:
             raise InputError("maps by themselves know no image: give it")
         given = attention
-    maps = np.asarray(given, dtype=np.float64)
+    try:
+        maps = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ShapeError(
+            f"maps are numbers [layer, head, row, col]; got {type(given).__name__}"
+        ) from error
     if maps.ndim != 4 or 0 in maps.shape:
         raise ShapeError(f"maps are [layer, head, row, col]; got an array of shape {maps.shape}")
     if not (np.isfinite(maps) & (maps >= 0)).all():

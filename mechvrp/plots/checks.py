@@ -29,9 +29,8 @@ def checked_rows(
         InputError: no table, a column that is missing, no rows, or no number at all.
     """
     if not isinstance(given, pd.DataFrame):
-        raise InputError(
-            f"expected a table with the columns {', '.join(columns)}; got {type(given).__name__}"
-        )
+        need = f" with the columns {', '.join(columns)}" if columns else ""
+        raise InputError(f"expected a table of {what}{need}; got {type(given).__name__}")
     if given.empty:
         raise InputError(f"no {what} to draw: the table has no rows")
     if missing := [column for column in columns if column not in given]:

@@ -63,6 +63,8 @@ def effects_over_image(
         values, ends, title, note = _of_trace(effects, title)
     elif isinstance(effects, xr.DataArray):
         values, ends = effects, interval
+        if ends is not None:
+            note = "hover: value and interval of each patch"
     else:
         raise ShapeError(
             f"effects over an image are [layer, row, col]; got {type(effects).__name__}"

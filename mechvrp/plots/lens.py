@@ -54,7 +54,7 @@ def logit_lens(
         out, and n says so.
 
     Raises:
-        InputError: no example has a margin, ``correct`` or ``groups`` beside one example, or no such example.
+        InputError: another result, no example has a margin, ``correct`` or ``groups`` beside one example, or no such example.
         ShapeError: ``correct`` or ``groups`` of another length.
     """
     words = "token minus foil"
@@ -65,6 +65,10 @@ def logit_lens(
         if groups is None and example is None:
             groups = [sample.image_id for sample in margins.samples]
         margins = margins.own if of == "own" else margins.truth
+    if not isinstance(margins, Margins):
+        raise InputError(
+            f"expected Margins (from logit_margins) or Observations; got {type(margins).__name__}"
+        )
     n = len(margins.entry)
     labels = np.arange(n).astype(str) if groups is None else np.asarray(groups).astype(str)
     if labels.shape != (n,):

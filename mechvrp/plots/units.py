@@ -285,7 +285,13 @@ def _values(
         return found[:, unit].astype(np.float64), f"unit {unit} of {Site.parse(site)}", groups
     if unit is not None or layer is not None or site is not None:
         raise InputError("'unit', 'layer' and 'site' choose among Observations or Activations")
-    return np.asarray(values, dtype=np.float64), "the unit", groups
+    try:
+        numbers = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ShapeError(
+            f"activations are numbers [example]; got {type(values).__name__}"
+        ) from error
+    return numbers, "the unit", groups
 
 
 def _check(what: str, given: int, n: int) -> None:

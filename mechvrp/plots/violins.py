@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from plotly.subplots import make_subplots
 
 from mechvrp.errors import InputError, NumericalError, ShapeError
+from mechvrp.plots.checks import checked_rows
 from mechvrp.plots.theme import COLOURS, TEMPLATE, faint, label
 from mechvrp.reliability import SIGNALS, Observations
 from mechvrp.statistics import auroc_interval, group_bootstrap
@@ -46,11 +47,12 @@ def signal_violins(
         describe and never predict.
 
     Raises:
-        InputError: no labels, no such column, nothing to draw, or too many panels.
+        InputError: no table, no rows, no labels, no such column, nothing to draw, or too many panels.
         ShapeError: labels or groups of another length.
         NumericalError: an infinite value.
     """
-    table = signals.to_frame() if isinstance(signals, Observations) else signals
+    given = signals.to_frame() if isinstance(signals, Observations) else signals
+    table = checked_rows(given, (), "signals")
     if correct is None:
         if "correct" not in table:
             raise InputError("which answers are right is not known: give 'correct'")

@@ -28,7 +28,7 @@ UNBOUNDED = {"attention_overlay", "agreement_matrix", "circuit_graph"}
 HOVERED = {"effect_map", "effects_over_image"}
 UNITS = (
     "AUROC|accuracy, %|accuracy, share|percentage points|logits|share|probability|nats|density|layer|"
-    "point-biserial R|overlap"
+    "point-biserial R|overlap|given, %"
 )
 #: A result's own ``plot``, and the figure it calls.
 PLOTS = {
@@ -98,7 +98,8 @@ def test_a_figure_draws_the_interval_of_what_it_is_given(name):
         assert all(re.search(r"\[%\{customdata", t.hovertemplate) for t in cells)
     else:
         assert bars or bands
-        assert all(np.nanmin(np.r_[b.array, b.arrayminus]) > 0 for b in bars)
+        widths = np.concatenate([np.add(bar.array, bar.arrayminus) for bar in bars] or [[1.0]])
+        assert np.nanmin(widths) > 0
     assert "interval" in words(figure)
 
 
@@ -157,7 +158,10 @@ def spoilt(name: str) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
     else:
         wrap = lambda x: x  # noqa: E731
     if isinstance(first, pd.DataFrame):
-        bad += [wrap(first.iloc[:0]), wrap(first.drop(columns="n" if "n" in first else "exact"))]
+        bad += [
+            wrap(first.iloc[:0]),
+            wrap(first.drop(columns=next(c for c in ("n", "exact", "correct") if c in first))),
+        ]
         numbers = [c for c in ("auroc", "value", "change", "accuracy", "exact") if c in first]
         if name not in ("signal_violins", "causal_changes", "corruption_by_layer"):
             bad.append(wrap(first.assign(**dict.fromkeys(numbers, math.nan))))

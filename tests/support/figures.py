@@ -200,7 +200,8 @@ def compared_flows() -> FlowComparison:
 def margins() -> Margins:
     rng = np.random.default_rng(4)
     post = rng.normal(size=(3, 90))
-    return Margins(np.arange(90), np.arange(90) + 1, rng.normal(size=90), post - 1, post)
+    mid = post - rng.normal(size=post.shape)
+    return Margins(np.arange(90), np.arange(90) + 1, rng.normal(size=90), mid, post)
 
 
 def ranking(seed: int = 5) -> Ranking:
