@@ -91,7 +91,7 @@ def logit_lens(made: Results) -> go.Figure:
 
 
 def attention_overlay(made: Results) -> go.Figure:
-    return plots.attention_overlay(made.observed, example=0, layers=[1, 2, 3])
+    return plots.attention_overlay(made.observed, layers=[2], heads=[1, 2], columns=3)
 
 
 def effect_map(made: Results) -> go.Figure:

@@ -54,13 +54,13 @@ def picture(figure: go.Figure, path: Path) -> Path:
             whole = given.convert("RGB")
     if whole.width != WIDTH:
         whole = whole.resize((WIDTH, round(whole.height * WIDTH / whole.width)))
-    for colours in (128, 64, 32, 16):
+    for colours in (128, 64, 32, 16, 8):
         data = io.BytesIO()
         whole.quantize(colours, dither=Image.Dither.NONE).save(data, "PNG", optimize=True)
         if data.tell() < MOST:
             break
     else:
-        raise SystemExit(f"{path.name} has {data.tell()} bytes with 16 colours; allowed are {MOST}")
+        raise SystemExit(f"{path.name} has {data.tell()} bytes with 8 colours; allowed are {MOST}")
     path.write_bytes(data.getvalue())
     return path
 

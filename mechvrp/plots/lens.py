@@ -54,7 +54,8 @@ def logit_lens(
         out, and n says so.
 
     Raises:
-        InputError: another result, no example has a margin, ``correct`` or ``groups`` beside one example, or no such example.
+        InputError: another result, no example has a margin, ``correct`` or ``groups`` beside one example, or
+            no such example.
         ShapeError: ``correct`` or ``groups`` of another length.
     """
     words = "token minus foil"
