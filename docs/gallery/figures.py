@@ -91,7 +91,7 @@ def logit_lens(made: Results) -> go.Figure:
 
 
 def attention_overlay(made: Results) -> go.Figure:
-    return plots.attention_overlay(made.observed, layers=[2], heads=[1, 2], columns=3)
+    return plots.attention_overlay(made.observed, layers=[2], heads=[1, 2], panel=160)
 
 
 def effect_map(made: Results) -> go.Figure:
@@ -102,7 +102,7 @@ def effect_map(made: Results) -> go.Figure:
 
 def effects_over_image(made: Results) -> go.Figure:
     traced = causal_trace(made.model, made.batch, layers=[0, 2], draws=1, progress=False)
-    return plots.effects_over_image(traced, made.batch.samples[0].image, columns=3)
+    return plots.effects_over_image(traced, made.batch.samples[0].image, panel=160)
 
 
 def knockouts_by_layer(made: Results) -> go.Figure:

@@ -52,8 +52,12 @@ def picture(figure: go.Figure, path: Path) -> Path:
         )
         with Image.open(drawn) as given:
             whole = given.convert("RGB")
-    if whole.width != WIDTH:
+    if whole.width > WIDTH:
         whole = whole.resize((WIDTH, round(whole.height * WIDTH / whole.width)))
+    elif whole.width < WIDTH:
+        page = Image.new("RGB", (WIDTH, whole.height), "white")
+        page.paste(whole)
+        whole = page
     for colours in (128, 64, 32, 16, 8):
         data = io.BytesIO()
         whole.quantize(colours, dither=Image.Dither.NONE).save(data, "PNG", optimize=True)

@@ -66,7 +66,7 @@ def ablation_curve(
     figure = base_figure(
         f"units {done}, k{f' (of {units})' if units else ''}",
         f"change of accuracy,<br>percentage points<br>{plain_count(rows)}{where}",
-        height=460,
+        height=520,
     )
     ks = [str(k) for k in rows["k"]]
     reference(figure, y=0)

@@ -19,6 +19,7 @@ from mechvrp.plots.theme import (
 
 __all__ = ["auroc_against_cost"]
 
+_GAP = 0.9  # of a signal's height
 _COLUMNS = ("signal", "model", "cost_forwards", "auroc", "low", "high", "n")
 
 
@@ -41,7 +42,12 @@ def auroc_against_cost(rows: pd.DataFrame) -> go.Figure:
         .agg(cost=("cost_forwards", "max"), mean=("auroc", "mean"))
         .sort_values(["cost", "mean"], kind="stable")
     )
-    places = {str(name): i for i, name in enumerate(means.index)}
+    # A gap in front of each cost, for its words.
+    costs = sorted(set(means["cost"]))
+    places = {
+        str(name): i + _GAP * costs.index(cost)
+        for i, (name, cost) in enumerate(means["cost"].items())
+    }
     models = list(dict.fromkeys(drawn["model"]))
     figure = base_figure(
         f"AUROC for a right answer<br>{plain_count(drawn[['n']])}<br>bars: 95 % interval<br>0.5: chance",
@@ -74,8 +80,8 @@ def auroc_against_cost(rows: pd.DataFrame) -> go.Figure:
             hovertemplate="%{customdata[0]}, %{customdata[1]} further forwards: %{x:.3f} "
             "[%{customdata[2]:.3f}, %{customdata[3]:.3f}], n = %{customdata[4]}<extra></extra>",
         )
-    for shade, cost in enumerate(sorted(set(means["cost"]))):
-        inside = [i for i, value in enumerate(means["cost"]) if value == cost]
+    for shade, cost in enumerate(costs):
+        inside = [places[str(name)] for name, value in means["cost"].items() if value == cost]
         figure.add_hrect(
             y0=inside[0] - 0.5,
             y1=inside[-1] + 0.5,
@@ -83,7 +89,6 @@ def auroc_against_cost(rows: pd.DataFrame) -> go.Figure:
             line_width=0,
             layer="below",
         )
-        # Under its last signal, in a line of its own.
         figure.add_annotation(
             x=0, xref="paper", xanchor="left", y=inside[0] - 0.5, yanchor="bottom", showarrow=False,
             font={"size": 12}, text=f"{cost:g} further forwards",
@@ -93,7 +98,7 @@ def auroc_against_cost(rows: pd.DataFrame) -> go.Figure:
         ticktext=[wrapped(name.replace("_", " ")) for name in places],
         tickfont={"size": 12},
         ticks="",
-        range=[len(places) - 0.4, -1.0],
+        range=[max(places.values()) + 0.6, -0.5 - _GAP],
         showgrid=False,
     )
     return figure
