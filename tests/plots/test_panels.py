@@ -218,3 +218,17 @@ def test_attention_overlay_needs_maps_and_an_example(observed, tiny):
     bare = observe(tiny[0], list(tiny[1])[:1], k=0, keep_maps=False)
     with pytest.raises(InputError, match="keep_maps"):
         attention_overlay(bare)
+
+
+def test_panels_fit_on_a_narrow_page():
+    maps, picture = np.full((2, 4, 3, 4), 0.05), Image.new("RGB", (400, 300))
+    wide = attention_overlay(maps, picture)
+    assert wide.layout.width > 800
+    for page in (390, 120):
+        narrow = attention_overlay(maps, picture, width=page)
+        assert narrow.layout.width <= page
+        assert len(heats(narrow)) == len(heats(wide)) == 9
+        assert effects_over_image(values(), picture, width=page + 60).layout.width <= page + 60
+    assert attention_overlay(maps, picture, width=2000).layout.width == wide.layout.width
+    with pytest.raises(InputError, match="no panel fits"):
+        attention_overlay(maps, picture, width=40)
