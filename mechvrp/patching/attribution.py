@@ -21,7 +21,7 @@ from torch import Tensor
 from mechvrp.errors import InputError, NumericalError
 from mechvrp.models.tokens import integers
 from mechvrp.patching.alignment import check_aligned, check_direction
-from mechvrp.patching.changes import mean_changes
+from mechvrp.patching.changes import batch_images, mean_changes
 from mechvrp.patching.grids import values_of
 from mechvrp.patching.interventions import Edits
 from mechvrp.patching.measures import Measuring, fixed_target, one_measure, towards
@@ -76,6 +76,7 @@ class Attribution:
             ``exact`` (mean change of the measure over examples), with 95 % intervals from resampling
             images (``*_low``, ``*_high``; NaN where there is one image only). ``attrs["spearman"]`` is the
             rank correlation of the two; a selection by one of them, so not that of the whole grid.
+            ``attrs`` also name the measure, ``n`` and ``n_groups`` (examples, and images that they are of).
         """
         import pandas as pd
         from scipy.stats import spearmanr
@@ -111,6 +112,11 @@ class Attribution:
         table.attrs["spearman"] = (
             float(spearmanr(table["estimate"], table["exact"]).statistic) if top > 1 else np.nan
         )
+        table.attrs |= {
+            "measure": name,
+            "n": len(self._clean),
+            "n_groups": batch_images(self._clean),
+        }
         return table
 
     def _cells(self) -> tuple[list[tuple[Site, Any]], np.ndarray]:

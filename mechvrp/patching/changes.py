@@ -11,7 +11,7 @@ from mechvrp.statistics import group_means
 if TYPE_CHECKING:
     from mechvrp.models import Batch
 
-__all__ = ["mean_changes"]
+__all__ = ["batch_images", "mean_changes"]
 
 
 def mean_changes(
@@ -23,7 +23,12 @@ def mean_changes(
     """
     groups = None if batch.samples is None else [s.image_id for s in batch.samples]
     mean = change.mean(-1)
-    if len(set(groups) if groups is not None else range(len(batch))) < 2:
+    if batch_images(batch) < 2:
         return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
     found = group_means(np.moveaxis(change, -1, 0), groups, n_resamples=n_resamples, seed=seed)
     return mean, found.low, found.high
+
+
+def batch_images(batch: Batch) -> int:
+    """How many images a batch is of; without samples each example counts as one of its own."""
+    return len(batch) if batch.samples is None else len({s.image_id for s in batch.samples})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mechvrp.errors import InputError
 from mechvrp.patching.attention_edges import knockout
 from mechvrp.patching.causal import window_around
-from mechvrp.patching.changes import mean_changes
+from mechvrp.patching.changes import batch_images, mean_changes
 from mechvrp.patching.interventions import Edits
 from mechvrp.patching.measures import one_measure
 from mechvrp.patching.places import chosen_layers
@@ -64,6 +64,7 @@ def attention_knockout(
     Returns:
         ``value`` [edge, layer, example] and ``base`` [example], the measure with and without the cut;
         ``change`` [edge, layer], the mean difference, with ``change_low`` and ``change_high``.
+        ``attrs["n_groups"]``: how many images the examples are of.
 
     Raises:
         InputError: no edge, or an unusable window or measure.
@@ -107,7 +108,13 @@ def attention_knockout(
             "change_high": (dims, high),
         },
         {"edge": list(edges), "layer": chosen, "example": found["example"].values},
-        {**found.attrs, "measure": name, "window": window, "seed": seed},
+        {
+            **found.attrs,
+            "measure": name,
+            "window": window,
+            "seed": seed,
+            "n_groups": batch_images(batch),
+        },
     )
 
 

@@ -7,6 +7,8 @@ from mechvrp.plots.causal import causal_changes as causal_changes
 from mechvrp.plots.causal import corruption_by_layer as corruption_by_layer
 from mechvrp.plots.circuits import circuit_graph as circuit_graph
 from mechvrp.plots.circuits import faithfulness_curve as faithfulness_curve
+from mechvrp.plots.clicks import CLICK_SCRIPT as CLICK_SCRIPT
+from mechvrp.plots.clicks import clickable_circuit as clickable_circuit
 from mechvrp.plots.confidence import reliability_diagram as reliability_diagram
 from mechvrp.plots.confidence import risk_coverage as risk_coverage
 from mechvrp.plots.confidence import roc_curves as roc_curves
@@ -38,6 +40,7 @@ from mechvrp.plots.units import unit_scores as unit_scores
 from mechvrp.plots.violins import signal_violins as signal_violins
 
 __all__ = [
+    "CLICK_SCRIPT",
     "TEMPLATE",
     "ablation_curve",
     "ablations_by_model",
@@ -49,6 +52,7 @@ __all__ = [
     "causal_changes",
     "changes_by_model",
     "circuit_graph",
+    "clickable_circuit",
     "corruption_by_layer",
     "effect_map",
     "effects_over_image",

@@ -7,9 +7,25 @@ import plotly.graph_objects as go
 
 from mechvrp.circuits import AblationCurve
 from mechvrp.errors import InputError
-from mechvrp.plots.theme import COLOURS, base_figure, faint, interval_bars, label, plain_count
+from mechvrp.plots.checks import checked_rows
+from mechvrp.plots.theme import (
+    COLOURS,
+    base_figure,
+    interval_bars,
+    label,
+    percent_level,
+    plain_count,
+    reference,
+    ribbon,
+    wrapped,
+)
 
 __all__ = ["ablation_curve"]
+
+_COLUMNS = (
+    "task", "k", "n", "n_groups", "level", "draws", "change", "change_low", "change_high", "random_change",
+    "random_change_low", "random_change_high", "random_min", "random_max",
+)  # fmt: skip
 
 #: What was done to units, by mode.
 _DONE = {"zero": "zeroed", "mean": "set to their means", "resample": "resampled"}
@@ -29,10 +45,10 @@ def ablation_curve(
         The top k with paired intervals; the random draws' mean with its interval over images and
         draws (darker band) and the range of the draws (lighter band). The k axis is a list, so that
         k = 0 has a place beside a scale that doubles. Of an `AblationCurve` that has them, random sets of the
-        top's activation norm too.
+        top's activation norm too, with their interval.
 
     Raises:
-        InputError: no such task in the curve.
+        InputError: no such task in the curve, or a table that is none of a curve.
     """
     method, done = "probe weight", "zeroed"
     if isinstance(curve, AblationCurve):
@@ -40,37 +56,27 @@ def ablation_curve(
         method = curve.settings.get("ranking", method)
         done = _DONE[curve.settings.get("mode", "zero")]
     else:
-        frame = curve
+        frame = checked_rows(curve, _COLUMNS, "numbers of units", value="change")
     rows = frame[frame["task"] == task].sort_values("k")
     if rows.empty:
         raise InputError(f"no task {task!r} in this curve; it has {sorted(set(frame['task']))}")
     draws = int(rows["draws"].iloc[0])
-    level = f"{100 * rows['level'].iloc[0]:.0f} %"
+    level = percent_level(rows["level"].iloc[0])
     where = "" if task == "all" else f", task {label(task)}"
     figure = base_figure(
         f"units {done}, k{f' (of {units})' if units else ''}",
-        f"change of accuracy, percentage points<br>{plain_count(rows)}{where}",
-        height=460,
+        f"change of accuracy,<br>percentage points<br>{plain_count(rows)}{where}",
+        height=520,
     )
     ks = [str(k) for k in rows["k"]]
-    figure.add_hline(y=0, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5})
+    reference(figure, y=0)
     for low, high, opacity, name in (
         ("random_min", "random_max", 0.15, f"random units: range of {draws} draws"),
         ("random_change_low", "random_change_high", 0.35, f"random units: {level} interval"),
     ):
-        figure.add_scatter(
-            x=ks, y=rows[low], mode="lines", line={"width": 0}, showlegend=False, hoverinfo="skip"
-        )
-        figure.add_scatter(
-            x=ks,
-            y=rows[high],
-            mode="lines",
-            line={"width": 0},
-            fill="tonexty",
-            fillcolor=faint(COLOURS["orange"], opacity),
-            name=name,
-            hoverinfo="skip",
-        )
+        ribbon(
+            figure, ks, rows[low], rows[high], colour=COLOURS["orange"], name=name, opacity=opacity
+        )  # fmt: skip
     figure.add_scatter(
         x=ks,
         y=rows["random_change"],
@@ -87,7 +93,7 @@ def ablation_curve(
         y=rows["change"],
         error_y=interval_bars(rows, "change", "change_low", "change_high"),
         mode="lines+markers",
-        name=f"top k by {label(method)}, {level} interval",
+        name=wrapped(f"top k by {method}, {level} interval", 32),
         line={"color": COLOURS["blue"], "width": 2.5},
         marker={"size": 9},
         customdata=rows[["change_low", "change_high"]].to_numpy().tolist(),
@@ -95,23 +101,27 @@ def ablation_curve(
         "[%{customdata[0]:.1f}, %{customdata[1]:.1f}]<extra></extra>",
     )
     if isinstance(curve, AblationCurve):
-        _add_matched(figure, curve, task)
+        _add_matched(figure, curve, task, level)
     figure.update_xaxes(type="category", categoryorder="array", categoryarray=ks)
     return figure
 
 
-def _add_matched(figure: go.Figure, curve: AblationCurve, part: str) -> None:
+def _add_matched(figure: go.Figure, curve: AblationCurve, part: str, level: str) -> None:
     points = [p for p in curve.sets if (p.part, p.measure, p.set) == (part, "accuracy", "matched")]
     if not points:
         return
+    frame = pd.DataFrame(
+        {end: [getattr(p.change, end) for p in points] for end in ("value", "low", "high")}
+    )
     figure.add_scatter(
         x=[str(p.k) for p in points],
-        y=[p.change.value for p in points],
+        y=frame["value"],
+        error_y=interval_bars(frame, "value", "low", "high"),
         mode="lines+markers",
-        name="random units of the top's norm: mean",
+        name=f"random units of the top's norm:<br>mean, {level} interval",
         line={"color": COLOURS["green"], "dash": "dot", "width": 2},
         marker={"size": 7, "symbol": "diamond"},
-        customdata=[[p.change.low, p.change.high] for p in points],
+        customdata=frame[["low", "high"]].to_numpy().tolist(),
         hovertemplate="k = %{x}, random of the top's norm: %{y:.1f} pp "
         "[%{customdata[0]:.1f}, %{customdata[1]:.1f}]<extra></extra>",
     )

@@ -6,6 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from mechvrp.circuits import RankingAgreement
+from mechvrp.errors import InputError
 from mechvrp.plots.theme import COLOURS, base_figure, label
 
 __all__ = ["agreement_matrix"]
@@ -36,8 +37,12 @@ def agreement_matrix(
         undefined (all scores equal).
 
     Raises:
-        InputError: no such measure, or a ``k`` that was not compared.
+        InputError: another result, no such measure, or a ``k`` that was not compared.
     """
+    if not isinstance(found, RankingAgreement):
+        raise InputError(
+            f"expected a RankingAgreement (from compare_rankings); got {type(found).__name__}"
+        )
     table = found.matrix(measure, k)
     names = [label(name) for name in found.names]
     n = len(names)

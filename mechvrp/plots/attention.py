@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from mechvrp.errors import InputError, NumericalError, ShapeError
-from mechvrp.plots.panels import MOST_PANELS, ONE_SIGN, grid_of_panels, note_below
+from mechvrp.plots.panels import MOST_PANELS, ONE_SIGN, grid_of_panels, note_below, on_a_page
 from mechvrp.reliability import Observations, cluster_count, mean_map, spatial_entropy
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def attention_overlay(
     heads: Sequence[int] | Literal["mean"] | None = None,
     columns: int | None = None,
     panel: int | None = None,
+    width: int | None = None,
 ) -> go.Figure:
     """Attention from the last prompt token to the image, laid over it, with H_s and C_k of each map.
 
@@ -40,6 +41,7 @@ def attention_overlay(
         heads: by default every head by itself; ``"mean"`` is the mean over heads.
         columns: panels side by side; by default a layer's heads, up to eight.
         panel: longer side of a panel in pixels.
+        width: of the page in pixels, 390 of a telephone's: as many columns as fit on it. By default any.
 
     Returns:
         A panel a layer and head, and last the study's map M, the mean over all layers and heads. Titles say
@@ -74,6 +76,7 @@ def attention_overlay(
     drawn = [*shown, ("M: mean of all heads", whole)]
     if columns is None:
         columns = per_layer if 2 <= per_layer <= 8 else 4
+    columns, panel = on_a_page(picture, len(drawn), columns, panel, width, bar=False)
     figure = grid_of_panels(
         picture,
         maps.shape[2:],
@@ -102,9 +105,11 @@ def attention_overlay(
         )
     entropy = f"{math.log(size):.2f}" if size > 1 else "0"
     lines = [
-        f"{who}attention of the last prompt token; n = 1 example, {size} image tokens",
-        f"H: entropy H<sub>s</sub> in nats (uniform: {entropy}); C: clusters C<sub>k</sub>",
-        "%: share of all attention; opacity: weight over the panel's largest",
+        f"{who}attention of the last prompt token",
+        f"n = 1 example, {size} image tokens",
+        f"H: entropy H<sub>s</sub> in nats (uniform: {entropy})",
+        "C: clusters C<sub>k</sub>; %: share of all attention",
+        "opacity: weight over the panel's largest",
     ]
     note_below(figure, "<br>".join(lines), len(lines))
     return figure
@@ -144,7 +149,12 @@ def _one(
         if image is None:
             raise InputError("maps by themselves know no image: give it")
         given = attention
-    maps = np.asarray(given, dtype=np.float64)
+    try:
+        maps = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ShapeError(
+            f"maps are numbers [layer, head, row, col]; got {type(given).__name__}"
+        ) from error
     if maps.ndim != 4 or 0 in maps.shape:
         raise ShapeError(f"maps are [layer, head, row, col]; got an array of shape {maps.shape}")
     if not (np.isfinite(maps) & (maps >= 0)).all():

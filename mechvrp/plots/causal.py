@@ -7,8 +7,17 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechvrp.errors import InputError
+from mechvrp.plots.checks import checked_rows
 from mechvrp.plots.dots import dots
-from mechvrp.plots.theme import COLOURS, TEMPLATE, interval_bars, label, plain_count
+from mechvrp.plots.theme import (
+    COLOURS,
+    TEMPLATE,
+    interval_bars,
+    label,
+    plain_count,
+    reference,
+    wrapped,
+)
 
 __all__ = ["causal_changes", "corruption_by_layer"]
 
@@ -18,9 +27,14 @@ _WHAT = {
 }
 _FAMILIES = {
     "hidden states": ("blue", "circle", 0.0),
-    "attention": ("orange", "square", -0.12),
-    "hidden states and attention": ("green", "diamond", 0.12),
+    "attention": ("orange", "square", -0.28),
+    "hidden states and attention": ("green", "diamond", 0.28),
 }
+_COLUMNS = (
+    "family", "name", "n", "n_groups", "change", "change_low", "change_high", "control_change", "control_low",
+    "control_high",
+)  # fmt: skip
+_BY_LAYER = ("edit", "first_layer", "last_layer", "entropy_change", "entropy_low", "entropy_high")
 
 
 def causal_changes(rows: pd.DataFrame, *, family: str | None = None) -> go.Figure:
@@ -31,9 +45,13 @@ def causal_changes(rows: pd.DataFrame, *, family: str | None = None) -> go.Figur
             (the fields of a study's ``CausalRow``).
         family: only this one; by default all.
 
+    Returns:
+        Two dots with their intervals per intervention, in percentage points.
+
     Raises:
-        InputError: there is no such row.
+        InputError: no such table, or no such row.
     """
+    checked_rows(rows, _COLUMNS, "interventions")
     shown = rows if family is None else rows[rows["family"] == family]
     if shown.empty:
         raise InputError(f"no interventions to draw{f' of {family!r}' if family else ''}")
@@ -41,6 +59,8 @@ def causal_changes(rows: pd.DataFrame, *, family: str | None = None) -> go.Figur
         name if family else f"{group}: {name}"
         for group, name in zip(shown["family"], shown["name"], strict=True)
     ]
+    ticks = [wrapped(name, 30) for name in names]
+    lines = 1 + max(tick.count("<br>") for tick in ticks)
     parts = []
     for what, (*_, prefix) in _WHAT.items():
         part = pd.DataFrame({"name": names, "what": what, "n": shown["n"].to_numpy()})
@@ -52,17 +72,17 @@ def causal_changes(rows: pd.DataFrame, *, family: str | None = None) -> go.Figur
     figure = dots(
         pd.concat(parts, ignore_index=True),
         names,
-        [label(name) for name in names],
+        ticks,
         series=[(what, *look[:3]) for what, look in _WHAT.items()],
         columns=("name", "what", "value"),
         scale=1,
     )
     figure.update_layout(
-        xaxis_title="change of accuracy, percentage points; bars: 95 % interval"
-        f"<br>{plain_count(shown)}",
-        height=170 + 38 * len(names),
+        xaxis_title=f"change of accuracy,<br>percentage points<br>{plain_count(shown)}<br>bars: 95 % interval",
+        height=210 + max(38, 17 * lines) * len(names),
     )
-    figure.add_vline(x=0, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5})
+    figure.update_yaxes(tickfont={"size": 12})
+    reference(figure, x=0)
     return figure
 
 
@@ -74,11 +94,12 @@ def corruption_by_layer(rows: pd.DataFrame) -> go.Figure:
             where no layer is behind the window); rows of other edits than noise are left out.
 
     Returns:
-        Above, the change of accuracy (control: faint and open); below, that of spatial entropy over log S.
+        Above, the change of accuracy (control: open, beside it); below, that of spatial entropy over log S.
 
     Raises:
-        InputError: there is no row of noise.
+        InputError: no such table, or no row of noise.
     """
+    checked_rows(rows, (*_COLUMNS, *_BY_LAYER), "interventions")
     noise = rows[(rows["edit"] == "noise") & rows["first_layer"].notna()]
     if noise.empty:
         raise InputError("no noise by layer to draw")
@@ -96,24 +117,24 @@ def corruption_by_layer(rows: pd.DataFrame) -> go.Figure:
             for a, b in zip(mine["first_layer"], mine["last_layer"], strict=True)
         ]
         look = {"color": COLOURS[colour], "symbol": symbol, "size": 10}
-        for column, prefix, words, marker in (
-            ("change", "change_", label(family), look),
+        for column, prefix, words, aside, marker in (
+            ("change", "change_", label(family), 0.0, look),
             (
                 "control_change",
                 "control_",
                 f"{label(family)}, control",
+                0.11,
                 {**look, "symbol": f"{symbol}-open"},
             ),
         ):
             figure.add_scatter(
-                x=x,
+                x=[at + aside for at in x],
                 y=mine[column],
                 error_y=interval_bars(mine, column, f"{prefix}low", f"{prefix}high"),
                 mode="markers",
                 name=words,
                 legendgroup=words,
                 marker=marker,
-                opacity=1 if column == "change" else 0.6,
                 customdata=mine[[f"{prefix}low", f"{prefix}high"]].to_numpy().tolist(),
                 hovertemplate=f"{words}: %{{y:.1f}} pp [%{{customdata[0]:.1f}}, "
                 "%{customdata[1]:.1f}]<extra></extra>",
@@ -132,19 +153,19 @@ def corruption_by_layer(rows: pd.DataFrame) -> go.Figure:
                 legendgroup=label(family),
                 showlegend=False,
                 marker=look,
-                hovertemplate=f"{label(family)}: %{{y:+.3f}}<extra></extra>",
+                customdata=seen[["entropy_low", "entropy_high"]].to_numpy().tolist(),
+                hovertemplate=f"{label(family)}: %{{y:+.3f}} "
+                "[%{customdata[0]:+.3f}, %{customdata[1]:+.3f}]<extra></extra>",
                 row=2,
                 col=1,
             )
     for row in (1, 2):
-        figure.add_hline(
-            y=0, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5}, row=row, col=1
-        )
+        reference(figure, y=0, row=row, col=1)
     figure.update_yaxes(title_text="change of accuracy,<br>percentage points", row=1, col=1)
-    figure.update_yaxes(title_text="change of the maps'<br>entropy over log S", row=2, col=1)
+    figure.update_yaxes(title_text="change of the maps'<br>entropy, share of log S", row=2, col=1)
     figure.update_xaxes(tickvals=list(range(len(windows))), ticktext=list(names.values()))
     figure.update_xaxes(
-        title_text=f"layers with noise<br>{plain_count(noise)}; bars: 95 % interval", row=2, col=1
+        title_text=f"layers with noise<br>{plain_count(noise)}<br>bars: 95 % interval", row=2, col=1
     )
     return figure
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from typing import Any
 
@@ -9,7 +10,7 @@ import plotly.graph_objects as go
 
 from mechvrp.circuits import GROUPS, Circuit, CircuitNode, CircuitProof
 from mechvrp.errors import InputError
-from mechvrp.plots.theme import COLOURS, base_figure, faint, label
+from mechvrp.plots.theme import COLOURS, base_figure, faint, label, measured, reference, ribbon
 
 __all__ = ["circuit_graph", "faithfulness_curve"]
 
@@ -35,18 +36,28 @@ def circuit_graph(circuit: Circuit, *, edges: int = 80) -> go.Figure:
     Returns:
         Layers from below; columns are groups of positions. Neurons of one MLP at one group are a single
         marker. The width of an edge is its effect as a share of the largest; an edge that works
-        against the measure is orange and dashed. Hovering tells names and effects.
+        against the measure is orange and dashed. Edges are estimates without an interval. Hovering tells
+        names and effects.
+
+        Traces say what they are: ``meta["kind"]`` is ``"nodes"``, ``"edge"`` (a line, with the names of its
+        ends in ``meta["ends"]``) or ``"edges"`` (the points in the middle of all lines, which one hovers
+        over). ``customdata`` of nodes are their names, one a line; of edges sender, receiver and effect. So
+        a click can be answered: ``clickable_circuit`` does it in a notebook, ``CLICK_SCRIPT`` on a page.
 
     Raises:
-        InputError: ``edges`` is negative.
+        InputError: another result, or ``edges`` is negative.
     """
+    if not isinstance(circuit, Circuit):
+        raise InputError(
+            f"expected a Circuit (discover_circuit(...).circuit); got {type(circuit).__name__}"
+        )
     if edges < 0:
         raise InputError(f"edges is how many are drawn; got {edges}")
     n_layers = max([circuit.n_layers, *(node.layer + 1 for node in circuit.nodes)])
     columns = [*GROUPS, *(["all"] if any(n.positions == "all" for n in circuit.nodes) else [])]
     columns = [c for c in columns if any(node.positions == c for node in circuit.nodes)]
     slots = _slots(circuit, columns)
-    figure = base_figure("token positions", "layer", height=150 + 110 * n_layers)
+    figure = base_figure(_caption(circuit), "layer", height=190 + 110 * n_layers)
     drawn = circuit.edges[:edges]
     top = (len(columns) - 1.0, n_layers - 0.05)
     most = max((abs(e.score) for e in drawn if e.score == e.score), default=0.0)
@@ -61,10 +72,11 @@ def circuit_graph(circuit: Circuit, *, edges: int = 80) -> go.Figure:
             y=[start[1], end[1]],
             mode="lines",
             line={
-                "color": faint(colour, 0.25 + 0.6 * share),
-                "width": 0.75 + 5 * share,
+                "color": faint(colour, 0.45 + 0.5 * share),
+                "width": 1 + 5 * share,
                 "dash": "dash" if against else "solid",
             },
+            meta={"kind": "edge", "ends": [str(end) for end in edge.ends]},
             hoverinfo="skip",
             showlegend=False,
         )
@@ -75,8 +87,13 @@ def circuit_graph(circuit: Circuit, *, edges: int = 80) -> go.Figure:
             y=[(slots[e.sender][1] + end[1]) / 2 for e, end in zip(drawn, ends, strict=True)],
             mode="markers",
             marker={"size": 9, "opacity": 0, "color": COLOURS["grey"]},
-            customdata=[[label(str(e)), e.score] for e in drawn],
-            hovertemplate="%{customdata[0]}<br>effect %{customdata[1]:.3g}<extra></extra>",
+            meta={"kind": "edges"},
+            customdata=[[*map(str, e.ends), e.score] for e in drawn],
+            hovertext=[
+                f"{label(str(e))}<br>effect {'not known' if math.isnan(e.score) else f'{e.score:.3g}'}"
+                for e in drawn
+            ],
+            hoverinfo="text",
             showlegend=False,
         )
         for name, colour, dash in (
@@ -104,6 +121,17 @@ def circuit_graph(circuit: Circuit, *, edges: int = 80) -> go.Figure:
     low = -1.0 if any(node.kind == "input" for node in circuit.nodes) else -0.4
     figure.update_yaxes(tickvals=list(range(n_layers)), range=[low, n_layers + 0.15])
     return figure
+
+
+def _caption(circuit: Circuit) -> str:
+    """What the columns are, how many pairs it was found on, and what an edge's width is."""
+    lines, made = ["token positions"], circuit.settings
+    if "pairs" in made:
+        images = f" of {len(made['images'])} images" if made.get("images") else ""
+        lines.append(f"n = {made['pairs']} pairs{images}")
+    if circuit.edges:
+        lines.append(f"width: effect on {measured(made.get('measure', 'the measure'))}")
+    return "<br>".join(lines)
 
 
 def _slots(circuit: Circuit, columns: list[str]) -> dict[CircuitNode, tuple[float, float]]:
@@ -156,6 +184,8 @@ def _add_nodes(
                 "color": COLOURS[colour],
                 "line": {"width": 1, "color": "white"},
             },
+            meta={"kind": "nodes"},
+            customdata=["\n".join(map(str, nodes)) for nodes in places.values()],
             hovertext=texts,
             hoverinfo="text",
         )
@@ -172,8 +202,12 @@ def faithfulness_curve(proof: CircuitProof) -> go.Figure:
         circuit's own point.
 
     Raises:
-        InputError: the proof has no curve.
+        InputError: another result, or a proof without a curve.
     """
+    if not isinstance(proof, CircuitProof):
+        raise InputError(
+            f"expected a CircuitProof (from prove_circuit); got {type(proof).__name__}"
+        )
     points = proof.curve
     if not points:
         raise InputError(
@@ -181,25 +215,20 @@ def faithfulness_curve(proof: CircuitProof) -> go.Figure:
         )
     figure = base_figure(
         "nodes in the circuit",
-        f"faithfulness<br>n = {proof.n} pairs of {proof.n_groups} images",
+        f"faithfulness, share of the<br>whole model's effect<br>n = {proof.n} pairs of "
+        f"{proof.n_groups} images",
         height=460,
     )
     for y in (0, 1):
-        figure.add_hline(y=y, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5})
+        reference(figure, y=y)
     sizes = [point.size for point in points]
     for low, high, opacity, name in (
         ([p.random_range[0] for p in points], [p.random_range[1] for p in points], 0.15,
          "random circuits: range"),
         ([p.random.low for p in points], [p.random.high for p in points], 0.35,
-         "random circuits: 95 % interval of the mean"),
+         "random circuits: 95 % interval<br>of the mean"),
     ):  # fmt: skip
-        figure.add_scatter(
-            x=sizes, y=low, mode="lines", line={"width": 0}, showlegend=False, hoverinfo="skip"
-        )
-        figure.add_scatter(
-            x=sizes, y=high, mode="lines", line={"width": 0}, fill="tonexty",
-            fillcolor=faint(COLOURS["orange"], opacity), name=name, hoverinfo="skip",
-        )  # fmt: skip
+        ribbon(figure, sizes, low, high, colour=COLOURS["orange"], name=name, opacity=opacity)
     hover = "%{x} nodes: %{y:.2f} [%{customdata[0]:.2f}, %{customdata[1]:.2f}]<extra></extra>"
     series: list[tuple[str, Any, str, str, str]] = [
         ("random circuits: mean", [p.random for p in points], "orange", "dash", "square"),

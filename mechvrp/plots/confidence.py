@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechvrp.errors import InputError
+from mechvrp.plots.checks import by_name
 from mechvrp.plots.theme import (
     COLOURS,
     TEMPLATE,
@@ -19,14 +19,15 @@ from mechvrp.plots.theme import (
     label,
     look,
     percent_level,
+    reference,
     ribbon,
+    wrapped,
 )
 from mechvrp.reliability import Calibration, SelectiveRisk
 from mechvrp.statistics import Estimate, RocBand
 
 __all__ = ["reliability_diagram", "risk_coverage", "roc_curves"]
 
-_Found = TypeVar("_Found")
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 _CHANCE = {"color": COLOURS["grey"], "dash": "dot", "width": 1.5}
 
@@ -44,7 +45,7 @@ def reliability_diagram(found: Calibration | Mapping[str, Calibration]) -> go.Fi
     Raises:
         InputError: nothing to draw, or a table without intervals (from ``reliability_table`` alone).
     """
-    named = _named(found, Calibration, "measure_calibration")
+    named = by_name(found, Calibration, "measure_calibration")
     figure = make_subplots(
         rows=2, cols=1, shared_xaxes=True, row_heights=[0.74, 0.26], vertical_spacing=0.05
     )
@@ -67,7 +68,7 @@ def reliability_diagram(found: Calibration | Mapping[str, Calibration]) -> go.Fi
             y=table["accuracy"],
             error_y=interval_bars(table, "accuracy", "low_", "high_"),
             mode="lines+markers",
-            name=f"{words}, {level} interval",
+            name=wrapped(f"{name or 'accuracy of the bin'}, {level} interval", 34),
             line={"color": COLOURS[colour], "width": 1.5, "dash": _DASHES[index % len(_DASHES)]},
             marker={"size": 9, "symbol": symbol},
             legendgroup=words,
@@ -97,7 +98,7 @@ def reliability_diagram(found: Calibration | Mapping[str, Calibration]) -> go.Fi
     if any(one.table["accuracy_low"].isna().any() for one in named.values()):
         captions.append("no bar: the bin holds one image")
     figure.update_yaxes(title_text="accuracy, share", range=[-0.03, 1.03], row=1, col=1)
-    figure.update_yaxes(title_text="answers", row=2, col=1)
+    figure.update_yaxes(title_text="answers, n", row=2, col=1)
     figure.update_xaxes(range=[-0.03, 1.03])
     figure.update_xaxes(
         title_text="confidence, probability<br>" + "<br>".join(dict.fromkeys(captions)),
@@ -114,22 +115,29 @@ def risk_coverage(found: SelectiveRisk | Mapping[str, SelectiveRisk]) -> go.Figu
         found: from ``measure_selective_risk``, or several by name (one a signal).
 
     Returns:
-        The curve, bars for the interval at the coverages of the table, and the error rate of all answers as a
-        dotted line (of the first, if there are several). Legends give AURC with its interval.
+        The curve with a band for the interval at each coverage, one coverage at a time, markers at the
+        coverages of the table, and the error rate of all answers as a dotted line (of the first, if there are
+        several). Legends give AURC with its interval.
 
     Raises:
         InputError: nothing to draw.
     """
-    named = _named(found, SelectiveRisk, "measure_selective_risk")
+    named = by_name(found, SelectiveRisk, "measure_selective_risk")
     first = next(iter(named.values()))
     figure = base_figure("", "wrong among answers given, %", height=480)
-    figure.add_hline(y=100 * first.risk.value, line=_CHANCE)
+    reference(figure, y=100 * first.risk.value)
     captions = []
     for index, (name, one) in enumerate(named.items()):
         colour, symbol = look(index)
         line = {"color": COLOURS[colour], "width": 2, "dash": _DASHES[index % len(_DASHES)]}
         words = f"{label(name)}<br>" if name else ""
         words += f"AURC {_three(one.aurc)}"
+        band = 100 * one.band
+        ribbon(
+            figure, band["coverage"], band["low"], band["high"], colour=COLOURS[colour], name=words,
+            opacity=0.2,
+        )  # fmt: skip
+        figure.data[-1].showlegend = False
         figure.add_scatter(
             x=100 * one.curve["coverage"],
             y=100 * one.curve["risk"],
@@ -143,9 +151,8 @@ def risk_coverage(found: SelectiveRisk | Mapping[str, SelectiveRisk]) -> go.Figu
         )
         table = 100 * one.table
         figure.add_scatter(
-            x=table["coverage"] + 0.6 * index,  # bars that coincide stay legible
+            x=table["coverage"],
             y=table["risk"],
-            error_y=interval_bars(table, "risk", "low", "high"),
             mode="markers",
             marker={"color": COLOURS[colour], "symbol": symbol, "size": 8},
             showlegend=False,
@@ -159,7 +166,7 @@ def risk_coverage(found: SelectiveRisk | Mapping[str, SelectiveRisk]) -> go.Figu
     figure.update_xaxes(
         title_text="answers given, %, surest first<br>"
         + "<br>".join(dict.fromkeys(captions))
-        + f"<br>bars: {level} interval<br>dotted: all answers given",
+        + f"<br>bands: {level} interval at each coverage<br>dotted: all answers given",
         range=[0, 102],
     )
     figure.update_yaxes(rangemode="tozero")
@@ -179,7 +186,7 @@ def roc_curves(found: RocBand | Mapping[str, RocBand]) -> go.Figure:
     Raises:
         InputError: nothing to draw.
     """
-    named = _named(found, RocBand, "mechvrp.statistics.roc_band")
+    named = by_name(found, RocBand, "mechvrp.statistics.roc_band")
     figure = base_figure("", "true positive rate, %<br>(right answers kept)", height=560)
     figure.add_scatter(
         x=[0, 100], y=[0, 100], mode="lines", line=_CHANCE, name="chance", hoverinfo="skip"
@@ -217,17 +224,6 @@ def roc_curves(found: RocBand | Mapping[str, RocBand]) -> go.Figure:
     )
     figure.update_yaxes(range=[-1, 101])
     return _stacked_legend(figure, 1 + len(named) * (2 if "" not in named else 1))
-
-
-def _named(found: Any, kind: type[_Found], made: str) -> dict[str, _Found]:
-    """Results by name; one by itself has the name ""."""
-    named = dict(found) if isinstance(found, Mapping) else {"": found}
-    if not named:
-        raise InputError("nothing to draw")
-    for one in named.values():
-        if not isinstance(one, kind):
-            raise InputError(f"expected {kind.__name__} (from {made}); got {type(one).__name__}")
-    return named
 
 
 def _three(found: Estimate) -> str:

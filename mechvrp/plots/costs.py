@@ -5,41 +5,64 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from mechvrp.errors import InputError
-from mechvrp.plots.theme import COLOURS, base_figure, interval_bars, label, look
+from mechvrp.plots.checks import checked_rows
+from mechvrp.plots.theme import (
+    COLOURS,
+    base_figure,
+    interval_bars,
+    label,
+    look,
+    plain_count,
+    reference,
+    wrapped,
+)
 
 __all__ = ["auroc_against_cost"]
 
+_GAP = 0.9  # of a signal's height
+_COLUMNS = ("signal", "model", "cost_forwards", "auroc", "low", "high", "n")
+
 
 def auroc_against_cost(rows: pd.DataFrame) -> go.Figure:
-    """AUROC by cost in forwards an example: from left to right dearer, within a cost from low to high AUROC.
+    """AUROC by cost in forwards an example: from above dearer, within a cost from low to high AUROC.
 
     Args:
         rows: a row per signal and model: signal, model, cost_forwards, auroc, low, high, n.
 
+    Returns:
+        One dot with its interval per signal and model, signals of one cost on a shade of their own.
+
     Raises:
-        InputError: no signal has an AUROC.
+        InputError: no such table, or no signal has an AUROC.
     """
+    rows = checked_rows(rows, _COLUMNS, "signals", value="auroc")
     drawn = rows[rows["auroc"].notna()]
-    if drawn.empty:
-        raise InputError("no signal has an AUROC to draw")
     means = (
         drawn.groupby("signal", sort=False)
         .agg(cost=("cost_forwards", "max"), mean=("auroc", "mean"))
         .sort_values(["cost", "mean"], kind="stable")
     )
-    places = {str(name): i for i, name in enumerate(means.index)}
-    figure = base_figure("", "AUROC for a right answer<br>bars: 95 % interval", height=560)
-    figure.add_hline(y=0.5, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5})
+    # A gap in front of each cost, for its words.
+    costs = sorted(set(means["cost"]))
+    places = {
+        str(name): i + _GAP * costs.index(cost)
+        for i, (name, cost) in enumerate(means["cost"].items())
+    }
     models = list(dict.fromkeys(drawn["model"]))
+    figure = base_figure(
+        f"AUROC for a right answer<br>{plain_count(drawn[['n']])}<br>bars: 95 % interval<br>0.5: chance",
+        "",
+        height=190 + (16 + 12 * len(models)) * len(places),
+    )
+    reference(figure, x=0.5)
     for i, model in enumerate(models):
         colour, symbol = look(i)
         own = drawn[drawn["model"] == model]
         offset = 0.7 / len(models) * (i - (len(models) - 1) / 2)
         figure.add_scatter(
-            x=[places[name] + offset for name in own["signal"]],
-            y=own["auroc"],
-            error_y=interval_bars(own, "auroc", "low", "high"),
+            x=own["auroc"],
+            y=[places[name] + offset for name in own["signal"]],
+            error_x=interval_bars(own, "auroc", "low", "high"),
             mode="markers",
             name=label(model),
             marker={"color": COLOURS[colour], "symbol": symbol, "size": 9},
@@ -54,35 +77,28 @@ def auroc_against_cost(rows: pd.DataFrame) -> go.Figure:
                     strict=True,
                 )
             ],
-            hovertemplate="%{customdata[0]}, %{customdata[1]} further forwards: %{y:.3f} "
+            hovertemplate="%{customdata[0]}, %{customdata[1]} further forwards: %{x:.3f} "
             "[%{customdata[2]:.3f}, %{customdata[3]:.3f}], n = %{customdata[4]}<extra></extra>",
         )
-    for shade, cost in enumerate(sorted(set(means["cost"]))):
-        inside = [i for i, value in enumerate(means["cost"]) if value == cost]
-        figure.add_vrect(
-            x0=inside[0] - 0.5,
-            x1=inside[-1] + 0.5,
+    for shade, cost in enumerate(costs):
+        inside = [places[str(name)] for name, value in means["cost"].items() if value == cost]
+        figure.add_hrect(
+            y0=inside[0] - 0.5,
+            y1=inside[-1] + 0.5,
             fillcolor=f"rgba(128,128,128,{0.12 if shade % 2 else 0.04})",
             line_width=0,
             layer="below",
         )
         figure.add_annotation(
-            x=(inside[0] + inside[-1]) / 2,
-            y=0,
-            yref="paper",
-            yanchor="bottom",
-            showarrow=False,
-            text=f"{cost:g} further<br>forwards",
-        )
-    # Room below the lowest bar for the words of the costs.
-    lowest, highest = float(drawn["low"].min()), float(drawn["high"].max())
-    room = 0.15 * (highest - lowest)
-    figure.update_yaxes(range=[min(lowest, 0.5) - room, highest + 0.03])
-    figure.update_xaxes(
+            x=0, xref="paper", xanchor="left", y=inside[0] - 0.5, yanchor="bottom", showarrow=False,
+            font={"size": 12}, text=f"{cost:g} further forwards",
+        )  # fmt: skip
+    figure.update_yaxes(
         tickvals=list(places.values()),
-        ticktext=[label(name.replace("_", " ")) for name in places],
-        tickangle=-50,
-        range=[-0.6, len(places) - 0.4],
+        ticktext=[wrapped(name.replace("_", " ")) for name in places],
+        tickfont={"size": 12},
+        ticks="",
+        range=[max(places.values()) + 0.6, -0.5 - _GAP],
         showgrid=False,
     )
     return figure

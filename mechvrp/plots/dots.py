@@ -6,7 +6,18 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from mechvrp.circuits import Comparison
-from mechvrp.plots.theme import COLOURS, base_figure, interval_bars, label
+from mechvrp.errors import InputError
+from mechvrp.plots.checks import checked_rows
+from mechvrp.plots.theme import (
+    COLOURS,
+    base_figure,
+    interval_bars,
+    label,
+    percent_level,
+    plain_count,
+    reference,
+    wrapped,
+)
 
 __all__ = ["baseline_comparison", "dots", "signal_aurocs", "task_accuracy"]
 
@@ -21,6 +32,10 @@ _SCOPES = {
 }
 
 
+_ACCURACY = ("task", "split", "n", "accuracy", "low", "high", "level")
+_AUROC = ("name", "scope", "auroc", "low", "high", "n")
+
+
 def task_accuracy(accuracy: pd.DataFrame, splits: tuple[str, ...] = ("all",)) -> go.Figure:
     """Accuracy per task, with intervals.
 
@@ -31,12 +46,22 @@ def task_accuracy(accuracy: pd.DataFrame, splits: tuple[str, ...] = ("all",)) ->
 
     Returns:
         One dot with its interval per task and split, in percent; n stands beside the task's name.
+
+    Raises:
+        InputError: no such table, an unknown split, or no accuracy of these splits.
     """
-    drawn = accuracy[accuracy["split"].isin(splits)]
+    if unknown := [split for split in splits if split not in _SPLITS]:
+        raise InputError(f"no split {unknown[0]!r}; there are {', '.join(_SPLITS)}")
+    drawn = checked_rows(accuracy, _ACCURACY, "tasks")
+    drawn = drawn[drawn["split"].isin(splits)]
+    checked_rows(drawn, _ACCURACY, "tasks", value="accuracy")
     names = list(dict.fromkeys(drawn["task"]))
-    level = f"{100 * drawn['level'].iloc[0]:.0f} %" if len(drawn) else "95 %"
-    sizes = drawn.groupby("task", sort=False)["n"].max()
-    ticks = [f"{label(name)}<br>n = {int(sizes[name])}" for name in names]
+    level = percent_level(drawn["level"].iloc[0])
+    counts = [plain_count(drawn.loc[drawn["task"] == name, ["n"]]) for name in names]
+    ticks = [
+        f"{wrapped(name)}<br>{n.removesuffix(' examples')}"
+        for name, n in zip(names, counts, strict=True)
+    ]
     figure = dots(
         drawn,
         names,
@@ -61,12 +86,18 @@ def baseline_comparison(comparison: Comparison | pd.DataFrame) -> go.Figure:
     Returns:
         One dot per score and scope. Bars are intervals from resampling images; the control's span
         its draws.
+
+    Raises:
+        InputError: no such table, or no score has an AUROC.
     """
-    frame = comparison.to_frame() if isinstance(comparison, Comparison) else comparison
+    given = comparison.to_frame() if isinstance(comparison, Comparison) else comparison
+    frame = checked_rows(given, (*_AUROC, "kind"), "scores", value="auroc")
     names = list(dict.fromkeys(frame["name"]))
     spread = frame[frame["kind"] == "range"].groupby("name")["n"].max()
     ticks = [
-        f"{label(name)}<br>range of {int(spread[name])} draws" if name in spread else label(name)
+        f"{wrapped(name)}<br>range of {int(spread[name])} draws"
+        if name in spread
+        else wrapped(name)
         for name in names
     ]
     figure = dots(
@@ -77,11 +108,12 @@ def baseline_comparison(comparison: Comparison | pd.DataFrame) -> go.Figure:
         columns=("name", "scope", "auroc"),
         scale=1,
     )
-    n = int(frame.loc[frame["kind"] == "interval", "n"].max())
+    judged = frame[(frame["kind"] == "interval") & frame["auroc"].notna()]
     figure.update_layout(
-        xaxis_title=f"AUROC, n = {n} held-out examples<br>bars: 95 % interval; 0.5: chance"
+        xaxis_title=f"AUROC, held-out images<br>{plain_count(judged[['n']])}<br>"
+        "bars: 95 % interval<br>0.5: chance"
     )
-    figure.add_vline(x=0.5, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5})
+    reference(figure, x=0.5)
     return figure
 
 
@@ -94,22 +126,27 @@ def signal_aurocs(rows: pd.DataFrame) -> go.Figure:
     Returns:
         One dot per signal and scope, the names of signals that use the label in brackets. Below 0.5 a
         signal is higher where answers are wrong.
+
+    Raises:
+        InputError: no such table, or no signal has an AUROC.
     """
+    checked_rows(rows, (*_AUROC, "uses_label"), "signals", value="auroc")
     names = list(dict.fromkeys(rows.loc[rows["auroc"].notna(), "name"]))
     labelled = set(rows.loc[rows["uses_label"].astype(bool), "name"])
     figure = dots(
         rows,
         names,
-        [label(f"({name})" if name in labelled else name) for name in names],
+        [wrapped(f"({name})" if name in labelled else name) for name in names],
         series=[(scope, *_SCOPES[scope]) for scope in _SCOPES],
         columns=("name", "scope", "auroc"),
         scale=1,
     )
     figure.update_layout(
-        xaxis_title="AUROC of the signal for a right answer<br>bars: 95 % interval; 0.5: chance",
-        height=140 + 34 * len(names),
+        xaxis_title=f"AUROC for a right answer<br>{plain_count(rows.loc[rows['auroc'].notna(), ['n']])}"
+        "<br>bars: 95 % interval<br>0.5: chance",
+        height=180 + 36 * len(names),
     )
-    figure.add_vline(x=0.5, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5})
+    reference(figure, x=0.5)
     return figure
 
 

@@ -6,15 +6,17 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from mechvrp.errors import InputError
+from mechvrp.plots.checks import checked_rows
 from mechvrp.plots.dots import dots
-from mechvrp.plots.theme import COLOURS, label, look
+from mechvrp.plots.theme import label, look, plain_count, reference, wrapped
 
 __all__ = ["signals_by_model"]
 
 _TITLES = {
-    "R": ("point-biserial R of the signal with a right answer", 0.0),
-    "AUROC": ("AUROC of the signal for a right answer", 0.5),
+    "R": ("point-biserial R<br>with a right answer", 0.0),
+    "AUROC": ("AUROC for a right answer", 0.5),
 }
+_COLUMNS = ("name", "model", "value", "low", "high", "n", "uses_label")
 _POOLED = "pooled, stratified"
 
 
@@ -28,14 +30,16 @@ def signals_by_model(
         pooled: a row per signal: name, value, low, high, n; None where nothing was pooled.
         measure: ``"R"`` or ``"AUROC"``.
 
+    Returns:
+        One dot with its interval per signal and model, the names of signals that use the label in brackets.
+
     Raises:
-        InputError: no rows, or another measure.
+        InputError: no such table, no number in it, or another measure.
     """
     if measure not in _TITLES:
         raise InputError(f"measure is one of {sorted(_TITLES)}, got {measure!r}")
+    rows = checked_rows(rows, _COLUMNS, "signals", value="value")
     drawn = rows[rows["value"].notna()]
-    if drawn.empty:
-        raise InputError("no signal has a number to draw")
     names = list(dict.fromkeys(drawn["name"]))
     models = list(dict.fromkeys(drawn["model"]))
     labelled = set(drawn.loc[drawn["uses_label"].astype(bool), "name"])
@@ -49,7 +53,7 @@ def signals_by_model(
     figure = dots(
         frame,
         names,
-        [label(f"({name})" if name in labelled else name) for name in names],
+        [wrapped(f"({name})" if name in labelled else name) for name in names],
         series=series,
         columns=("name", "model", "value"),
         scale=1,
@@ -57,9 +61,9 @@ def signals_by_model(
     title, null = _TITLES[measure]
     none = "0: none" if measure == "R" else "0.5: chance"
     figure.update_layout(
-        xaxis_title=f"{title}<br>bars: 95 % interval; {none}",
-        height=160 + (22 + 12 * len(series)) * len(names),
+        xaxis_title=f"{title}<br>{plain_count(drawn[['n']])}<br>bars: 95 % interval<br>{none}",
+        height=190 + (22 + 12 * len(series)) * len(names),
     )
     figure.update_traces(marker_size=14, selector={"name": _POOLED})
-    figure.add_vline(x=null, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5})
+    reference(figure, x=null)
     return figure

@@ -5,7 +5,17 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from mechvrp.circuits import HeadKnockout, HeadReading
-from mechvrp.plots.theme import COLOURS, base_figure, interval_bars, label, look, plain_count
+from mechvrp.errors import InputError
+from mechvrp.plots.theme import (
+    COLOURS,
+    base_figure,
+    interval_bars,
+    look,
+    plain_count,
+    reference,
+    ribbon,
+    wrapped,
+)
 
 __all__ = ["head_knockout_curve", "head_scores"]
 
@@ -18,16 +28,30 @@ def head_scores(reading: HeadReading) -> go.Figure:
     Args:
         reading: of `read_heads`; the mass is on its ``over``. The upper right moves information that speaks
             for the answer, the lower right against it.
+
+    Returns:
+        A marker per head with the intervals of both; of the four that move most (product of the two) the
+        layer and the number are written beside it. Hovering tells all three with their intervals.
+
+    Raises:
+        InputError: another result.
     """
+    if not isinstance(reading, HeadReading):
+        raise InputError(f"expected a HeadReading (from read_heads); got {type(reading).__name__}")
     frame = reading.to_frame()
     mass = f"{reading.over}_attention"
     answer = {"own": "own answer minus runner-up", "right": "right answer minus rival"}[reading.of]
     figure = base_figure(
-        f"attention of the last position to the {reading.over}<br>{plain_count(frame)}",
-        f"direct logit attribution<br>({answer})",
+        f"attention of the last position to the {reading.over},<br>share<br>{plain_count(frame)}"
+        "<br>bars: 95 % intervals",
+        f"direct logit attribution, logits<br>({answer})",
         height=460,
     )
-    figure.add_hline(y=0, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5})
+    reference(figure, y=0)
+    told = [
+        f"{mass}_low", f"{mass}_high", "attribution_low", "attribution_high", "product", "product_low",
+        "product_high",
+    ]  # fmt: skip
     for i, (layer, rows) in enumerate(frame.sort_values("layer").groupby("layer")):
         colour, symbol = look(i)
         figure.add_scatter(
@@ -43,39 +67,61 @@ def head_scores(reading: HeadReading) -> go.Figure:
             textposition="top right",
             name=f"layer {layer}",
             marker={"color": COLOURS[colour], "symbol": symbol, "size": 9},
-            customdata=rows[["head", "product", "product_low", "product_high"]].to_numpy().tolist(),
-            hovertemplate=f"layer {layer}, head %{{customdata[0]:.0f}}: product %{{customdata[1]:.3f}} "
-            "[%{customdata[2]:.3f}, %{customdata[3]:.3f}]<extra></extra>",
+            customdata=rows[["head", *told]].to_numpy().tolist(),
+            hovertemplate=f"layer {layer}, head %{{customdata[0]:.0f}}"
+            "<br>attention %{x:.3f} [%{customdata[1]:.3f}, %{customdata[2]:.3f}]"
+            "<br>attribution %{y:.3f} [%{customdata[3]:.3f}, %{customdata[4]:.3f}]"
+            "<br>product %{customdata[5]:.3f} [%{customdata[6]:.3f}, %{customdata[7]:.3f}]<extra></extra>",
         )
     return figure
 
 
 def head_knockout_curve(found: HeadKnockout) -> go.Figure:
-    """Change of the logit difference when the top k heads no longer see the image, beside random heads."""
+    """Change of the logit difference when the top k heads no longer see the image, beside random heads.
+
+    Args:
+        found: of `knock_out_heads`.
+
+    Returns:
+        The top k with bars for their interval; random heads as a dashed line with the band of their mean's
+        interval. Hovering tells the heads and their rank among random ones.
+
+    Raises:
+        InputError: another result.
+    """
+    if not isinstance(found, HeadKnockout):
+        raise InputError(
+            f"expected a HeadKnockout (from knock_out_heads); got {type(found).__name__}"
+        )
     frame = found.to_frame()
     figure = base_figure(
-        "heads that no longer see the image from the last position, k",
-        f"change of the logit difference<br>{plain_count(frame)}",
+        "k heads that no longer see the image<br>from the last position"
+        "<br>bars and band: 95 % interval",
+        f"change of the logit difference,<br>logits<br>{plain_count(frame)}",
         height=440,
     )
-    figure.add_hline(y=0, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5})
+    reference(figure, y=0)
     ks = [str(k) for k in frame["k"]]
     ranks = [
         f"no rank: {gap}" if gap else f"rank p = {p:.3g} ({found.tail})"
         for p, gap in zip(frame["p"], frame["gap"], strict=True)
     ]
     for name, words, colour, dash in (
-        ("change", f"top k{_SIGNS[found.sign]} by {label(found.method)}", "blue", None),
-        ("control", "as many random heads of the same layers, mean", "orange", "dash"),
+        ("control", "as many random heads of the same layers: mean", "orange", "dash"),
+        ("change", f"top k{_SIGNS[found.sign]} by {found.method}", "blue", None),
     ):
         if frame[name].isna().all():  # no other set to compare with, at any k
             continue
+        if dash:
+            low, high = frame[f"{name}_low"], frame[f"{name}_high"]
+            ribbon(figure, ks, low, high, colour=COLOURS[colour], name="random heads")
+            figure.data[-1].showlegend = False
         figure.add_scatter(
             x=ks,
             y=frame[name],
-            error_y=interval_bars(frame, name, f"{name}_low", f"{name}_high"),
+            error_y=None if dash else interval_bars(frame, name, f"{name}_low", f"{name}_high"),
             mode="lines+markers",
-            name=words,
+            name=wrapped(words, 34),
             line={"color": COLOURS[colour], "width": 2, "dash": dash},
             marker={"size": 9},
             customdata=frame[["heads", f"{name}_low", f"{name}_high"]]

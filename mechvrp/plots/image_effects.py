@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 
 from mechvrp.errors import InputError, ShapeError
 from mechvrp.patching import patch_effects
-from mechvrp.plots.panels import TWO_SIGNS, grid_of_panels, largest, note_below
-from mechvrp.plots.theme import count, label, percent_level
+from mechvrp.plots.panels import TWO_SIGNS, grid_of_panels, largest, note_below, on_a_page
+from mechvrp.plots.theme import count, measured, percent_level, wrapped
 
 if TYPE_CHECKING:
     import xarray
@@ -29,6 +29,7 @@ def effects_over_image(
     interval: tuple[xarray.DataArray, xarray.DataArray] | None = None,
     columns: int = 5,
     panel: int | None = None,
+    width: int | None = None,
 ) -> go.Figure:
     """Effects of image patches laid over the image, a panel per layer.
 
@@ -42,6 +43,7 @@ def effects_over_image(
         columns: panels side by side.
         panel: longer side of a panel in pixels. By default the image's own, within 210 to 640, of one layer;
             210 of more.
+        width: of the page in pixels, 390 of a telephone's: as many columns as fit on it. By default any.
 
     Returns:
         The image alone, then a panel a layer. One colour scale for all, transparent at 0: opacity is the
@@ -61,6 +63,8 @@ def effects_over_image(
         values, ends, title, note = _of_trace(effects, title)
     elif isinstance(effects, xr.DataArray):
         values, ends = effects, interval
+        if ends is not None:
+            note = "hover: value and interval of each patch"
     else:
         raise ShapeError(
             f"effects over an image are [layer, row, col]; got {type(effects).__name__}"
@@ -77,6 +81,9 @@ def effects_over_image(
     at = [known.index(i) for i in shown]
     data = values.values[at]
     low, high = (end.values[at] for end in ends) if ends else (np.full_like(data, np.nan),) * 2
+    if not np.isfinite(data).any():
+        raise InputError("no effect has a number to draw: all are missing")
+    columns, panel = on_a_page(image, 1 + len(shown), columns, panel, width, bar=True)
     figure = grid_of_panels(
         image,
         data.shape[1:],
@@ -95,7 +102,11 @@ def effects_over_image(
             colorscale=TWO_SIGNS,
             showscale=i == len(shown) - 1,
             colorbar={
-                "title": {"text": label(title or "effect"), "side": "right"},
+                "title": {
+                    "text": wrapped(title or "effect", 26),
+                    "side": "right",
+                    "font": {"size": 13},
+                },
                 "thickness": 14,
                 "outlinecolor": "rgba(128,128,128,0.5)",
             },
@@ -128,5 +139,5 @@ def _of_trace(
         if bounded
         else ": no interval of one image"
     )
-    what = title or f"change of {traced.attrs['measure']}"
+    what = title or f"change of {measured(traced.attrs['measure'])}"
     return values, (ends[0], ends[1]) if bounded else None, what, note

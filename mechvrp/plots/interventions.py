@@ -5,10 +5,25 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from mechvrp.errors import InputError
-from mechvrp.plots.theme import COLOURS, base_figure, interval_bars, label, look
+from mechvrp.plots.checks import checked_rows
+from mechvrp.plots.theme import (
+    COLOURS,
+    base_figure,
+    interval_bars,
+    label,
+    look,
+    plain_count,
+    reference,
+    wrapped,
+)
 
 __all__ = ["changes_by_model"]
+
+
+_COLUMNS = (
+    "name", "model", "change", "change_low", "change_high", "control_change", "control_low", "control_high",
+    "n",
+)  # fmt: skip
 
 
 def changes_by_model(rows: pd.DataFrame) -> go.Figure:
@@ -18,20 +33,25 @@ def changes_by_model(rows: pd.DataFrame) -> go.Figure:
         rows: a row per intervention and model: name, model, change, change_low, change_high, control_change,
             control_low, control_high, n; in percentage points.
 
+    Returns:
+        Two dots with their intervals per intervention and model.
+
     Raises:
-        InputError: no rows.
+        InputError: no such table, or no number in it.
     """
-    if rows.empty:
-        raise InputError("no interventions to draw")
+    checked_rows(rows, _COLUMNS, "interventions", value="change")
     names = list(dict.fromkeys(rows["name"]))
     models = list(dict.fromkeys(rows["model"]))
     count = 2 * len(models)
+    ticks = [wrapped(name, 26) for name in names]
+    lines = 1 + max(tick.count("<br>") for tick in ticks)
     figure = base_figure(
-        "change of accuracy, percentage points<br>bars: 95 % interval; open: its control",
+        f"change of accuracy,<br>percentage points<br>{plain_count(rows[['n']])}<br>"
+        "bars: 95 % interval<br>open: its control",
         "",
-        height=150 + (20 + 13 * count) * len(names),
+        height=210 + max(20 + 13 * count, 18 * lines) * len(names),
     )
-    figure.add_vline(x=0, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5})
+    reference(figure, x=0)
     for i, model in enumerate(models):
         colour, symbol = look(i)
         own = rows[rows["model"] == model]
@@ -65,7 +85,8 @@ def changes_by_model(rows: pd.DataFrame) -> go.Figure:
             )
     figure.update_yaxes(
         tickvals=list(range(len(names))),
-        ticktext=[label(name) for name in names],
+        ticktext=ticks,
+        tickfont={"size": 12},
         range=[len(names) - 0.5, -0.5],
         ticks="",
         showgrid=False,

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from plotly.subplots import make_subplots
 
 from mechvrp.errors import InputError, ShapeError
-from mechvrp.plots.theme import COLOURS, TEMPLATE, count, ribbon
+from mechvrp.plots.theme import COLOURS, TEMPLATE, count, reference, ribbon
 from mechvrp.reliability import Margins, Observations
 from mechvrp.statistics import group_means
 from mechvrp.statistics.checks import binary
@@ -54,7 +54,8 @@ def logit_lens(
         out, and n says so.
 
     Raises:
-        InputError: no example has a margin, ``correct`` or ``groups`` beside one example, or no such example.
+        InputError: another result, no example has a margin, ``correct`` or ``groups`` beside one example, or
+            no such example.
         ShapeError: ``correct`` or ``groups`` of another length.
     """
     words = "token minus foil"
@@ -65,6 +66,10 @@ def logit_lens(
         if groups is None and example is None:
             groups = [sample.image_id for sample in margins.samples]
         margins = margins.own if of == "own" else margins.truth
+    if not isinstance(margins, Margins):
+        raise InputError(
+            f"expected Margins (from logit_margins) or Observations; got {type(margins).__name__}"
+        )
     n = len(margins.entry)
     labels = np.arange(n).astype(str) if groups is None else np.asarray(groups).astype(str)
     if labels.shape != (n,):
@@ -157,9 +162,7 @@ def logit_lens(
                 col=1,
             )
     for row in (1, 2):
-        figure.add_hline(
-            y=0, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5}, row=row, col=1
-        )
+        reference(figure, y=0, row=row, col=1)
     caption = "<br>".join(captions) + ("<br>bands and bars: 95 % interval" if bounded else "")
     if len(shown) == 2:
         caption += "<br>hatched: wrong"

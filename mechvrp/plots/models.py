@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from mechvrp.circuits import AblationCurve
+from mechvrp.circuits import AblationCurve, CurveComparison, ProbeSweep
 from mechvrp.errors import InputError
+from mechvrp.plots.checks import checked_rows
 from mechvrp.plots.dots import dots
-from mechvrp.plots.theme import COLOURS, base_figure, interval_bars, label, look
+from mechvrp.plots.theme import (
+    COLOURS,
+    base_figure,
+    interval_bars,
+    label,
+    look,
+    percent_level,
+    plain_count,
+    reference,
+    ribbon,
+    wrapped,
+)
 
 __all__ = ["ablations_by_model", "accuracy_by_model", "layers_by_model"]
 
-Given = TypeVar("Given")
+_ACCURACY = ("task", "split", "n", "accuracy", "low", "high", "level")
+_SWEEP = ("layer", "chosen", "auroc", "low", "high", "n", "level")
+_CURVE = (
+    "task", "k", "n", "level", "change", "change_low", "change_high", "random_change", "random_change_low",
+    "random_change_high",
+)  # fmt: skip
 
 
 def accuracy_by_model(accuracy: Mapping[str, pd.DataFrame]) -> go.Figure:
@@ -24,105 +41,163 @@ def accuracy_by_model(accuracy: Mapping[str, pd.DataFrame]) -> go.Figure:
     Args:
         accuracy: by model, the table that ``task_accuracy`` takes; rows of the split ``"all"``
             are drawn.
+
+    Returns:
+        One dot with its interval per task and model, in percent; n stands beside the task's name.
+
+    Raises:
+        InputError: no models, a table without such columns, or none that has an accuracy of all images.
     """
-    frame = pd.concat([_named(rows, name) for name, rows in _given(accuracy).items()])
+    parts = [
+        checked_rows(rows, _ACCURACY, "tasks").assign(model=name)
+        for name, rows in _given(accuracy, "tables of accuracy").items()
+    ]
+    frame = pd.concat(parts, ignore_index=True)
     frame = frame[frame["split"] == "all"]
+    checked_rows(frame, _ACCURACY, "tasks", value="accuracy")
     tasks = list(dict.fromkeys(frame["task"]))
+    counts = [plain_count(frame.loc[frame["task"] == task, ["n"]]) for task in tasks]
     figure = dots(
         frame,
         tasks,
-        [label(task) for task in tasks],
+        [
+            f"{wrapped(task)}<br>{n.removesuffix(' examples')}"
+            for task, n in zip(tasks, counts, strict=True)
+        ],
         series=[(name, label(name), *look(i)) for i, name in enumerate(accuracy)],
         columns=("task", "model", "accuracy"),
         scale=100,
     )
-    level = f"{100 * frame['level'].iloc[0]:.0f} %"
-    figure.update_layout(xaxis_title=f"accuracy, %<br>bars: {level} interval")
+    figure.update_layout(
+        xaxis_title=f"accuracy, %<br>bars: {percent_level(frame['level'].iloc[0])} interval"
+    )
     figure.update_xaxes(range=[-3, 103])
     return figure
 
 
-def layers_by_model(sweeps: Mapping[str, pd.DataFrame]) -> go.Figure:
+def layers_by_model(sweeps: Mapping[str, ProbeSweep | pd.DataFrame]) -> go.Figure:
     """Held-out AUROC of the correctness probe over depth, with intervals; chosen layers are filled.
 
     Args:
-        sweeps: by model, ``ProbeSweep.to_frame()``. Depth is the share of the model's layers that
+        sweeps: by model, a `ProbeSweep` or its ``to_frame()``. Depth is the share of the model's layers that
             lie behind the residual stream, so that models of different depth share an axis.
+
+    Returns:
+        A line per model with bars for its interval; chance (0.5) as a line.
+
+    Raises:
+        InputError: no models, or a table that is none of a sweep.
     """
-    figure = base_figure("depth, % of the model's layers", "AUROC, held-out images", height=440)
-    figure.add_hline(y=0.5, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5})
-    lowest = 0.45
-    for i, (name, frame) in enumerate(_given(sweeps).items()):
+    figure = base_figure("depth, % of the model's layers", "", height=440)
+    reference(figure, y=0.5)
+    lowest, level = 0.45, 0.95
+    for i, (name, given) in enumerate(_given(sweeps, "probe sweeps").items()):
+        rows = given.to_frame() if isinstance(given, ProbeSweep) else given
+        frame = checked_rows(rows, _SWEEP, "layers", value="auroc").sort_values("layer")
         colour, symbol = look(i)
         n_layers = int(frame["layer"].max()) + 1
+        level = float(frame["level"].iloc[0])
         marks = [symbol if chosen else f"{symbol}-open" for chosen in frame["chosen"].astype(bool)]
         figure.add_scatter(
-            x=100 * (frame["layer"] + 1) / n_layers + 0.4 * i,  # bars that coincide stay legible
+            x=100 * (frame["layer"] + 1) / n_layers + 1.2 * i,  # bars that coincide stay legible
             y=frame["auroc"],
             error_y=interval_bars(frame, "auroc", "low", "high"),
             mode="lines+markers",
-            name=f"{label(name)}, {n_layers} layers, n = {int(frame['n'].max())}",
+            name=wrapped(f"{name}, {n_layers} layers, n = {int(frame['n'].max())}", 36),
             line={"color": COLOURS[colour], "width": 2},
             marker={"symbol": marks, "size": 11, "line": {"width": 2, "color": COLOURS[colour]}},
             customdata=frame[["layer", "low", "high"]].to_numpy().tolist(),
-            hovertemplate="layer %{customdata[0]:.0f}: AUROC %{y:.3f} "
+            hovertemplate=f"{label(name)}, layer %{{customdata[0]:.0f}}: AUROC %{{y:.3f}} "
             "[%{customdata[1]:.3f}, %{customdata[2]:.3f}]<extra></extra>",
         )
         lowest = min(lowest, float(frame["low"].min()) - 0.03)
-    figure.update_yaxes(range=[lowest, 1.02])
+    figure.update_yaxes(
+        range=[lowest, 1.02],
+        title_text=f"AUROC, held-out images<br>bars: {percent_level(level)} interval",
+    )
     return figure
 
 
 def ablations_by_model(
-    curves: Mapping[str, AblationCurve | tuple[pd.DataFrame, int]],
+    curves: CurveComparison | Mapping[str, AblationCurve | tuple[pd.DataFrame, int]],
 ) -> go.Figure:
-    """Change of accuracy over the share of units zeroed: top k solid, random k dashed.
+    """Change of accuracy over the share of units zeroed: top k solid, random k dashed with a band.
 
     Args:
-        curves: by model, an `AblationCurve`, or its ``to_frame()`` and the site's number of units.
+        curves: a `CurveComparison`; or by model, an `AblationCurve`, or its ``to_frame()`` and the site's
+            number of units.
+
+    Returns:
+        A line per model with bars for its interval; random units as a dashed line with the band of their
+        mean's interval (over images and draws).
 
     Raises:
-        InputError: no curves, or one that does not know its number of units.
+        InputError: no curves, a table that is none of a curve, or one that does not know its number of units.
     """
-    figure = base_figure(
-        "units zeroed, % of the layer's width", "change of accuracy, percentage points", height=460
-    )
-    figure.add_hline(y=0, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5})
-    for i, (name, curve) in enumerate(_given(curves).items()):
-        if isinstance(curve, AblationCurve):
-            frame, units = curve.to_frame(), curve.units
-        else:
-            frame, units = curve
-        if not units:
-            raise InputError(f"the curve of {name} does not say how many units its site has")
+    if isinstance(curves, CurveComparison):
+        curves = curves.curves
+    figure = base_figure("units zeroed, % of the layer's width", "", height=480)
+    reference(figure, y=0)
+    level = 0.95
+    for i, (name, curve) in enumerate(_given(curves, "ablation curves").items()):
+        rows, units = _curve(name, curve)
         colour, symbol = look(i)
-        rows = frame[frame["task"] == "all"].sort_values("k")
+        level = float(rows["level"].iloc[0])
+        x = 100 * rows["k"] / units + 0.6 * i  # bars that coincide stay legible
+        band = ("random_change_low", "random_change_high")
+        ribbon(
+            figure, x, rows[band[0]], rows[band[1]], colour=COLOURS[colour], name=f"{label(name)}, band",
+            opacity=0.18,
+        )  # fmt: skip
+        figure.data[-1].showlegend = False
         for column, words, dash in (
-            ("change", "top k", None),
             ("random_change", "random k", "dash"),
+            ("change", f"top k, n = {int(rows['n'].max())}", None),
         ):
             ends = rows[[f"{column}_low", f"{column}_high"]]
             figure.add_scatter(
-                x=100 * rows["k"] / units + 0.3 * i,
+                x=x,
                 y=rows[column],
-                error_y=interval_bars(rows, column, *ends.columns),
+                error_y=interval_bars(rows, column, *ends.columns) if dash is None else None,
                 mode="lines+markers",
-                name=f"{label(name)}, {words}",
+                name=wrapped(f"{name}, {words}", 36),
                 legendgroup=name,
                 line={"color": COLOURS[colour], "width": 2, "dash": dash},
                 marker={"symbol": symbol if dash is None else f"{symbol}-open", "size": 8},
                 customdata=pd.concat([rows["k"], ends], axis=1).to_numpy().tolist(),
-                hovertemplate=f"k = %{{customdata[0]:.0f}}, {words}: %{{y:.1f}} pp "
+                hovertemplate=f"{label(name)}, k = %{{customdata[0]:.0f}}, {words}: %{{y:.1f}} pp "
                 "[%{customdata[1]:.1f}, %{customdata[2]:.1f}]<extra></extra>",
             )
+    figure.update_yaxes(
+        title_text="change of accuracy,<br>percentage points<br>bars and bands: "
+        f"{percent_level(level)} interval"
+    )
     return figure
 
 
-def _named(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    return frame.assign(model=name)
+def _curve(name: str, curve: Any) -> tuple[pd.DataFrame, int]:
+    """Rows of all tasks together, by k, and the number of units."""
+    if isinstance(curve, AblationCurve):
+        frame, units = curve.to_frame(), curve.units
+    elif isinstance(curve, tuple) and len(curve) == 2:
+        frame, units = curve
+    else:
+        raise InputError(
+            f"of {name} expected an AblationCurve, or its table and number of units; got "
+            f"{type(curve).__name__}"
+        )
+    if not units:
+        raise InputError(f"the curve of {name} does not say how many units its site has")
+    frame = checked_rows(frame, _CURVE, "numbers of units", value="change")
+    rows = frame[frame["task"] == "all"].sort_values("k")
+    if rows.empty:
+        raise InputError(f"the curve of {name} has no rows of all tasks together")
+    return rows, int(units)
 
 
-def _given(found: Mapping[str, Given]) -> Mapping[str, Given]:
+def _given(found: Any, what: str) -> Mapping[str, Any]:
+    if not isinstance(found, Mapping):
+        raise InputError(f"expected {what} by model, {{name: ...}}; got {type(found).__name__}")
     if not found:
         raise InputError("no models to draw")
     return found

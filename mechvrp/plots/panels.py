@@ -24,6 +24,7 @@ __all__ = [
     "grid_of_panels",
     "largest",
     "note_below",
+    "on_a_page",
     "panel_size",
 ]
 
@@ -59,6 +60,36 @@ def panel_size(image: Image, panels: int, panel: int | None) -> tuple[int, int]:
         raise InputError(f"a panel of {panel} pixels shows nothing; expected at least 32")
     scale = panel / longest
     return max(1, round(image.width * scale)), max(1, round(image.height * scale))
+
+
+def on_a_page(
+    image: Image, panels: int, columns: int, panel: int | None, width: int | None, *, bar: bool
+) -> tuple[int, int | None]:
+    """Columns and longer side of panels so that the figure is no wider than ``width``.
+
+    As many columns as fit, at most those asked for; one that does not fit is made smaller.
+
+    Args:
+        image: the picture.
+        panels: how many there are.
+        columns: panels side by side, at most.
+        panel: longer side that was asked for, None for a panel's own size (`panel_size`).
+        width: of the page in pixels; None: any.
+        bar: whether there is a colour bar.
+
+    Raises:
+        InputError: a page on which no panel of 32 pixels fits.
+    """
+    if width is None or columns < 1:
+        return columns, panel
+    room = width - _BESIDE - (_RIGHT if bar else _BESIDE)
+    own = panel_size(image, panels, panel)
+    fitting = (room + _GAP) // (own[0] + _GAP)
+    if fitting >= 1:
+        return min(columns, int(fitting)), panel
+    if room < 32:
+        raise InputError(f"on {width} pixels no panel fits; expected at least {width - room + 32}")
+    return 1, int(room * max(image.size) / image.width)
 
 
 def grid_of_panels(

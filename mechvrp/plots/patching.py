@@ -9,7 +9,17 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from mechvrp.errors import InputError
-from mechvrp.plots.theme import COLOURS, base_figure, interval_bars, label
+from mechvrp.plots.checks import checked_rows
+from mechvrp.plots.theme import (
+    COLOURS,
+    base_figure,
+    count,
+    interval_bars,
+    label,
+    look,
+    measured,
+    reference,
+)
 
 if TYPE_CHECKING:
     import xarray
@@ -22,35 +32,58 @@ def knockouts_by_layer(found: xarray.Dataset) -> go.Figure:
 
     Args:
         found: from ``attention_knockout``.
+
+    Returns:
+        A line per edge, with bars for its interval where there are two images or more.
+
+    Raises:
+        InputError: another dataset, or no change that is a number.
     """
-    measure, window = label(found.attrs["measure"]), int(found.attrs["window"])
+    variables = getattr(found, "data_vars", {})
+    if not {"change", "change_low", "change_high"} <= set(variables) or "edge" not in found.dims:
+        raise InputError(
+            "expected a dataset from attention_knockout; got "
+            f"{', '.join(map(str, variables)) or type(found).__name__}"
+        )
+    if not np.isfinite(found["change"].values).any():
+        raise InputError("no knockout has a number to draw: change is missing everywhere")
+    window = int(found.attrs["window"])
     where = "layer" if window == 1 else f"middle of {window} layers"
+    bounded = bool(np.isfinite(found["change_low"].values).all())
+    caption = count(found.sizes["example"], found.attrs.get("n_groups"))
     figure = base_figure(
-        f"{where} without these edges<br>n = {found.sizes['example']} examples; bars: 95 % interval"
-        if np.isfinite(found["change_low"].values).all()
-        else f"{where} without these edges<br>n = {found.sizes['example']} example",
-        f"change of {measure}",
+        f"{where} without these edges<br>{caption}"
+        + ("<br>bars: 95 % interval" if bounded else ""),
+        f"change of<br>{measured(found.attrs['measure'])}",
+        height=440,
     )
-    figure.add_hline(y=0, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5})
-    symbols = ("circle", "square", "diamond", "triangle-up", "x")
-    colours = list(COLOURS.values())
+    reference(figure, y=0)
     for i, edge in enumerate(found["edge"].values):
         one = found.sel(edge=edge)
         frame = pd.DataFrame(
             {name: one[name].values for name in ("change", "change_low", "change_high")}
         )
         bars = frame.notna().all(axis=None)
+        colour, symbol = look(i)
         figure.add_scatter(
-            x=found["layer"].values,
+            x=found["layer"].values + 0.06 * i,  # bars that coincide stay legible
             y=frame["change"],
             error_y=interval_bars(frame, "change", "change_low", "change_high") if bars else None,
             mode="lines+markers",
             name=label(edge),
-            line={"color": colours[i % len(colours)], "width": 2},
-            marker={"symbol": symbols[i % len(symbols)], "size": 9},
+            line={"color": COLOURS[colour], "width": 2},
+            marker={"symbol": symbol, "size": 9},
+            customdata=frame[["change_low", "change_high"]].to_numpy().tolist(),
+            hovertemplate=f"{label(edge)}, layer %{{x:.0f}}: %{{y:.3g}}"
+            + (" [%{customdata[0]:.3g}, %{customdata[1]:.3g}]" if bars else "")
+            + "<extra></extra>",
         )
-    figure.update_xaxes(dtick=1)
+    if len(found["layer"]) <= 36:
+        figure.update_xaxes(dtick=1)
     return figure
+
+
+_VERIFIED = ("component", "layer", "place", "estimate", "exact", "exact_low", "exact_high")
 
 
 def verified_patches(table: pd.DataFrame) -> go.Figure:
@@ -58,24 +91,35 @@ def verified_patches(table: pd.DataFrame) -> go.Figure:
 
     Args:
         table: from ``Attribution.verify``.
+
+    Returns:
+        A marker per patch, with a bar for the exact effect's interval where there are two images or more.
+
+    Raises:
+        InputError: no such table, no patches, or none with a number.
     """
-    if table.empty:
-        raise InputError("no patches to draw")
+    table = checked_rows(table, _VERIFIED, "patches", value="exact")
     rank = table.attrs.get("spearman")
-    note = f"; rank correlation {rank:.2f}" if rank is not None and np.isfinite(rank) else ""
-    figure = base_figure(f"estimated change ({len(table)} largest{note})", "exact change")
-    ends = [
-        float(np.nanmin(table[["estimate", "exact"]].to_numpy())),
-        float(np.nanmax(table[["estimate", "exact"]].to_numpy())),
-    ]
+    lines = [f"estimated change, {len(table)} largest"]
+    if rank is not None and np.isfinite(rank):
+        lines.append(f"rank correlation {rank:.2f}")
+    if "n" in table.attrs:
+        lines.append(count(table.attrs["n"], table.attrs["n_groups"]))
+    measure = table.attrs.get("measure")
+    words = "exact change" if measure is None else f"exact change of<br>{measured(measure)}"
+    figure = base_figure("<br>".join(lines), words, height=440)
+    both = table[["estimate", "exact"]].to_numpy(dtype=float)
+    ends = [float(np.nanmin(both)), float(np.nanmax(both))]
     figure.add_scatter(
         x=ends,
         y=ends,
         mode="lines",
         name="equal",
         line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5},
+        hoverinfo="skip",
     )
     bars = table[["exact_low", "exact_high"]].notna().all(axis=None)
+    told = table[["component", "layer", "place"]].astype(str).map(label)
     figure.add_scatter(
         x=table["estimate"],
         y=table["exact"],
@@ -83,8 +127,11 @@ def verified_patches(table: pd.DataFrame) -> go.Figure:
         mode="markers",
         name="patches" + (", 95 % interval" if bars else ""),
         marker={"color": COLOURS["blue"], "size": 8},
-        customdata=table[["component", "layer", "place"]].astype(str).to_numpy().tolist(),
-        hovertemplate="%{customdata[0]} of layer %{customdata[1]}, %{customdata[2]}: exact %{y:.3g}, "
-        "estimate %{x:.3g}<extra></extra>",
+        customdata=told.assign(low=table["exact_low"], high=table["exact_high"])
+        .to_numpy()
+        .tolist(),
+        hovertemplate="%{customdata[0]} of layer %{customdata[1]}, %{customdata[2]}: exact %{y:.3g}"
+        + (" [%{customdata[3]:.3g}, %{customdata[4]:.3g}]" if bars else "")
+        + ", estimate %{x:.3g}<extra></extra>",
     )
     return figure

@@ -5,12 +5,22 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from mechvrp.errors import InputError
+from mechvrp.plots.checks import checked_rows
 from mechvrp.plots.dots import dots
-from mechvrp.plots.theme import COLOURS, base_figure, interval_bars, label, look
+from mechvrp.plots.theme import (
+    COLOURS,
+    base_figure,
+    interval_bars,
+    label,
+    look,
+    plain_count,
+    reference,
+    wrapped,
+)
 
 __all__ = ["readout_aurocs", "readout_layers"]
 
+_COLUMNS = ("name", "layer", "auroc", "low", "high", "n", "n_groups")
 _SCOPES = (
     ("all", "over all examples", "blue", "circle"),
     ("within tasks", "within tasks", "orange", "diamond"),
@@ -21,21 +31,24 @@ def readout_aurocs(rows: pd.DataFrame) -> go.Figure:
     """AUROC of each readout on held-out images, over all examples and within tasks, with intervals.
 
     Args:
-        rows: a row per readout: name, layer, auroc, low, high, within, within_low, within_high, n.
+        rows: a row per readout: name, layer, auroc, low, high, within, within_low, within_high, n, n_groups.
+
+    Returns:
+        One dot with its interval per readout and scope; scopes without a number are left out.
 
     Raises:
-        InputError: no readout has an AUROC.
+        InputError: no such table, or no readout has an AUROC.
     """
+    within = ("within", "within_low", "within_high")
+    rows = checked_rows(rows, (*_COLUMNS, *within), "readouts", value="auroc")
     known = rows[rows["auroc"].notna()]
-    if known.empty:
-        raise InputError("no readout has an AUROC: there is nothing to draw")
-    columns = {"within": "auroc", "within_low": "low", "within_high": "high"}
-    within = known.drop(columns=list(columns.values())).rename(columns=columns)
-    frame = pd.concat([known.assign(scope="all"), within.assign(scope="within tasks")])
+    columns = dict(zip(within, ("auroc", "low", "high"), strict=True))
+    inside = known.drop(columns=list(columns.values())).rename(columns=columns)
+    frame = pd.concat([known.assign(scope="all"), inside.assign(scope="within tasks")])
     scopes = [s for s in _SCOPES if frame.loc[frame["scope"] == s[0], "auroc"].notna().any()]
     layers = known.set_index("name")["layer"]
     ticks = [
-        label(name) if pd.isna(layer) else f"{label(name)}<br>layer {int(layer)}"
+        wrapped(name) if pd.isna(layer) else f"{wrapped(name)}<br>layer {int(layer)}"
         for name, layer in layers.items()
     ]
     figure = dots(
@@ -46,11 +59,10 @@ def readout_aurocs(rows: pd.DataFrame) -> go.Figure:
         columns=("name", "scope", "auroc"),
         scale=1,
     )
-    n, images = int(known["n"].max()), int(known["n_groups"].max())
     figure.update_layout(
-        xaxis_title=f"AUROC, {n} held-out examples of {images} images<br>bars: 95 % interval; 0.5: chance"
+        xaxis_title=f"AUROC, held-out images<br>{plain_count(known)}<br>bars: 95 % interval<br>0.5: chance"
     )
-    figure.add_vline(x=0.5, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5})
+    reference(figure, x=0.5)
     if len(scopes) == 1:
         figure.update_layout(showlegend=False, margin={"t": 20})
     return figure
@@ -62,19 +74,20 @@ def readout_layers(rows: pd.DataFrame) -> go.Figure:
     Args:
         rows: a row per readout and layer: name, layer, chosen, auroc, low, high, n, n_groups.
 
+    Returns:
+        A line per readout with bars for its interval, the chosen layer filled; chance (0.5) as a line.
+
     Raises:
-        InputError: no layer of any readout has an AUROC.
+        InputError: no such table, or no layer of any readout has an AUROC.
     """
+    rows = checked_rows(rows, (*_COLUMNS, "chosen"), "readouts", value="auroc")
     known = rows[rows["auroc"].notna()]
-    if known.empty:
-        raise InputError("no readout has an AUROC at any layer: there is nothing to draw")
-    n, images = int(known["n"].max()), int(known["n_groups"].max())
     figure = base_figure(
         "layer (residual stream after the block)",
-        f"AUROC, {n} held-out examples<br>of {images} images",
-        height=440,
+        f"AUROC, held-out images<br>{plain_count(known)}<br>bars: 95 % interval",
+        height=460,
     )
-    figure.add_hline(y=0.5, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5})
+    reference(figure, y=0.5)
     for i, (name, found) in enumerate(known.groupby("name", sort=False)):
         colour, symbol = look(i)
         marks = [symbol if chosen else f"{symbol}-open" for chosen in found["chosen"].astype(bool)]
@@ -87,7 +100,7 @@ def readout_layers(rows: pd.DataFrame) -> go.Figure:
             line={"color": COLOURS[colour], "width": 2},
             marker={"symbol": marks, "size": 10, "line": {"width": 2, "color": COLOURS[colour]}},
             customdata=found[["layer", "low", "high"]].to_numpy().tolist(),
-            hovertemplate="layer %{customdata[0]:.0f}: AUROC %{y:.3f} "
+            hovertemplate=f"{label(str(name))}, layer %{{customdata[0]:.0f}}: AUROC %{{y:.3f}} "
             "[%{customdata[1]:.3f}, %{customdata[2]:.3f}]<extra></extra>",
         )
     figure.update_yaxes(range=[min(0.45, float(known["low"].min()) - 0.03), 1.02])

@@ -6,36 +6,53 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from mechvrp.circuits import ProbeSweep
-from mechvrp.plots.theme import COLOURS, base_figure, interval_bars, plain_count
+from mechvrp.plots.checks import checked_rows
+from mechvrp.plots.theme import (
+    COLOURS,
+    base_figure,
+    percent_level,
+    plain_count,
+    reference,
+    ribbon,
+)
 
 __all__ = ["layer_sweep"]
 
+_COLUMNS = ("layer", "chosen", "cv_auroc", "auroc", "low", "high", "n", "n_groups", "level")
+
 
 def layer_sweep(sweep: ProbeSweep | pd.DataFrame) -> go.Figure:
-    """AUROC of the correctness probe at every layer.
+    """AUROC of the correctness probe at every layer, with a band for its interval.
 
     Args:
         sweep: a `ProbeSweep` or its ``to_frame()`` (columns layer, chosen, cv_auroc, auroc, low,
             high, n, n_groups, level).
 
     Returns:
-        Held-out AUROC with its interval, the cross-validated AUROC that layers were chosen by, the
-        chosen layer ringed, and chance (0.5) as a line.
+        Held-out AUROC with the band of its interval (one layer at a time), the cross-validated AUROC that
+        layers were chosen by, the chosen layer ringed, and chance (0.5) as a line.
+
+    Raises:
+        InputError: no such table, or no layer has an AUROC.
     """
-    frame = sweep.to_frame() if isinstance(sweep, ProbeSweep) else sweep
-    level = f"{100 * frame['level'].iloc[0]:.0f} %"
+    given = sweep.to_frame() if isinstance(sweep, ProbeSweep) else sweep
+    frame = checked_rows(given, _COLUMNS, "layers", value="auroc").sort_values("layer")
+    level = percent_level(frame["level"].iloc[0])
     figure = base_figure(
-        "layer (residual stream after the block)", f"AUROC<br>{plain_count(frame)}"
+        "layer (residual stream after the block)", f"AUROC<br>{plain_count(frame)}", height=440
     )
-    figure.add_hline(y=0.5, line={"color": COLOURS["grey"], "dash": "dot", "width": 1.5})
+    reference(figure, y=0.5)
     figure.add_annotation(
         x=1, xref="paper", xanchor="right", y=0.5, yanchor="top", text="chance", showarrow=False
     )
+    ribbon(
+        figure, frame["layer"], frame["low"], frame["high"], colour=COLOURS["blue"], name=f"{level} interval"
+    )  # fmt: skip
     figure.add_scatter(
         x=frame["layer"],
         y=frame["cv_auroc"],
         mode="lines+markers",
-        name="training images, cross-validated (chooses the layer)",
+        name="cross-validated<br>on training images",
         line={"color": COLOURS["grey"], "dash": "dash", "width": 1.5},
         marker={"size": 6, "symbol": "square"},
         hovertemplate="layer %{x}: cross-validated AUROC %{y:.3f}<extra></extra>",
@@ -43,9 +60,8 @@ def layer_sweep(sweep: ProbeSweep | pd.DataFrame) -> go.Figure:
     figure.add_scatter(
         x=frame["layer"],
         y=frame["auroc"],
-        error_y=interval_bars(frame, "auroc", "low", "high"),
         mode="lines+markers",
-        name=f"held-out images, {level} interval",
+        name="held-out images",
         line={"color": COLOURS["blue"], "width": 2.5},
         marker={"size": 9},
         customdata=frame[["low", "high"]].to_numpy().tolist(),

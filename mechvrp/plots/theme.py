@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from typing import Any
 
 import pandas as pd
@@ -18,9 +19,12 @@ __all__ = [
     "interval_bars",
     "label",
     "look",
+    "measured",
     "percent_level",
     "plain_count",
+    "reference",
     "ribbon",
+    "wrapped",
 ]
 
 # Okabe and Ito's palette, told apart with every common colour blindness; grey for references.
@@ -33,6 +37,14 @@ COLOURS: dict[str, str] = {
 }
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")
+
+_MEASURES = {
+    "logit": "logit of the answer",
+    "logit_diff": "logit difference, logits",
+    "probability": "probability",
+    "kl": "divergence, nats",
+    "correct": "accuracy, share",
+}
 
 # Text of a grey that both white (4.5 to 1) and nearly black (#111: 4.2 to 1) pages set off; pages that know
 # which they are (the report) set their own colour.
@@ -113,16 +125,22 @@ def ribbon(
     *,
     colour: str,
     name: str,
+    opacity: float = 0.25,
     **place: Any,
 ) -> None:
     """Add a band between two ends, in a faint colour; ``place``: of the traces, e.g. ``row`` and ``col``."""
-    edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "legendgroup": name}
+    edge: dict[str, Any] = {
+        "mode": "lines",
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+        "legendgroup": name,
+    }
     figure.add_scatter(x=x, y=low, showlegend=False, **edge, **place)
     figure.add_scatter(
         x=x,
         y=high,
         fill="tonexty",
-        fillcolor=faint(colour, 0.25),
+        fillcolor=faint(colour, opacity),
         name=name,
         **edge,
         **place,
@@ -141,5 +159,46 @@ def faint(colour: str, opacity: float) -> str:
 
 
 def plain_count(frame: pd.DataFrame) -> str:
-    """``n = 157 examples of 53 images`` from the columns ``n`` and ``n_groups``."""
-    return f"n = {int(frame['n'].max())} examples of {int(frame['n_groups'].max())} images"
+    """``n = 157 examples of 53 images`` from the columns ``n`` and, where there is one, ``n_groups``.
+
+    Where rows differ, the smallest and the largest: ``n = 20 to 157 examples``.
+    """
+    words = f"n = {_span(frame['n'])} examples"
+    return f"{words} of {_span(frame['n_groups'])} images" if "n_groups" in frame else words
+
+
+def _span(numbers: pd.Series) -> str:
+    known = numbers.dropna().astype(int)
+    if known.empty:
+        return "0"
+    least, most = known.min(), known.max()
+    return f"{most}" if least == most else f"{least} to {most}"
+
+
+def wrapped(text: object, width: int = 24) -> str:
+    """`label` in lines of about so many letters, broken at spaces and behind underscores.
+
+    A narrow page has 390 pixels: names beside an axis and entries of a legend are cut there if they are long.
+    """
+    lines = [""]
+    for part in re.findall(r"[^\s_]*[\s_]?", str(text)):
+        if lines[-1] and len(lines[-1]) + len(part.rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return "<br>".join(label(line.rstrip()) for line in lines if line.strip())
+
+
+def measured(measure: object) -> str:
+    """The name of a measure of patching with its unit, for an axis."""
+    return _MEASURES.get(str(measure)) or label(measure)
+
+
+def reference(
+    figure: go.Figure, *, x: float | None = None, y: float | None = None, **place: Any
+) -> None:
+    """A dotted grey line where there is no effect, or only chance; ``place``: ``row`` and ``col``."""
+    line = {"color": COLOURS["grey"], "dash": "dot", "width": 1.5}
+    if x is not None:
+        figure.add_vline(x=x, line=line, **place)
+    if y is not None:
+        figure.add_hline(y=y, line=line, **place)

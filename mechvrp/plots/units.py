@@ -9,7 +9,16 @@ from plotly.subplots import make_subplots
 
 from mechvrp.circuits import Ranking
 from mechvrp.errors import InputError, NumericalError, ShapeError
-from mechvrp.plots.theme import COLOURS, TEMPLATE, base_figure, count, faint, label
+from mechvrp.plots.theme import (
+    COLOURS,
+    TEMPLATE,
+    base_figure,
+    count,
+    faint,
+    label,
+    reference,
+    wrapped,
+)
 from mechvrp.reliability import Observations
 from mechvrp.statistics import auroc_interval, group_bootstrap
 from mechvrp.statistics.bootstrap import weighted_mean
@@ -37,8 +46,10 @@ def unit_scores(ranking: Ranking, *, top: int = 20) -> go.Figure:
         and symbol. Below, how scores of all units are distributed, with a mark for each that is drawn above.
 
     Raises:
-        InputError: ``top`` is not from 1 to the number of units.
+        InputError: another result, or ``top`` is not from 1 to the number of units.
     """
+    if not isinstance(ranking, Ranking):
+        raise InputError(f"expected a Ranking (from rank_units); got {type(ranking).__name__}")
     n = len(ranking.scores)
     if not 1 <= top <= n:
         raise InputError(f"top={top}; this ranking has {n} units, expected 1 to that")
@@ -100,9 +111,8 @@ def unit_scores(ranking: Ranking, *, top: int = 20) -> go.Figure:
         row=2,
         col=1,
     )
-    zero = {"color": COLOURS["grey"], "dash": "dot", "width": 1.5}
-    figure.add_hline(y=0, line=zero, row=1, col=1)
-    where = label(ranking.sites[0])
+    reference(figure, y=0, row=1, col=1)
+    where = wrapped(ranking.sites[0], 40)
     if several:
         where += f"<br>and {len(ranking.sites) - 1} more sites"
     interval = "<br>bars: interval over folds" if bounded else ""
@@ -111,14 +121,16 @@ def unit_scores(ranking: Ranking, *, top: int = 20) -> go.Figure:
         title_text=f"{unit}, most important first{interval}<br>{where}",
         tickvals=list(range(top)),
         ticktext=names,
+        tickfont={"size": 10 if top > 12 else 12},
+        tickangle=-90 if top > 12 else 0,
         row=1,
         col=1,
     )
-    score = f"score<br>({label(ranking.method)})"
+    score = f"score<br>{wrapped(ranking.method, 28)}"
     figure.update_yaxes(title_text=score, row=1, col=1)
     images = f" from {len(ranking.images)} images" if ranking.images else ""
     figure.update_xaxes(title_text=f"score of all units<br>n = {n} units{images}", row=2, col=1)
-    figure.update_yaxes(title_text="density", row=2, col=1)
+    figure.update_yaxes(title_text="density,<br>1 / score", row=2, col=1)
     return figure
 
 
@@ -168,7 +180,7 @@ def unit_activations(
     area = auroc_interval(found, right, labels)
     low, high = float(found.min()), float(found.max())
     width = (high - low) / bins or 1.0
-    figure = base_figure("", "density", height=480)
+    figure = base_figure("", "density, 1 / activation", height=480)
     captions = []
     for index, (words, rows, colour, symbol, dash) in enumerate(
         (
@@ -236,7 +248,7 @@ def unit_activations(
     figure.update_xaxes(
         anchor="y2",
         title_text=f"activation of {label(name)}<br>{'<br>'.join(captions)}<br>AUROC {area.value:.3f} "
-        f"[{area.low:.3f}, {area.high:.3f}]",
+        f"[{area.low:.3f}, {area.high:.3f}]<br>bars: 95 % interval of the mean",
     )
     return figure
 
@@ -273,7 +285,13 @@ def _values(
         return found[:, unit].astype(np.float64), f"unit {unit} of {Site.parse(site)}", groups
     if unit is not None or layer is not None or site is not None:
         raise InputError("'unit', 'layer' and 'site' choose among Observations or Activations")
-    return np.asarray(values, dtype=np.float64), "the unit", groups
+    try:
+        numbers = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ShapeError(
+            f"activations are numbers [example]; got {type(values).__name__}"
+        ) from error
+    return numbers, "the unit", groups
 
 
 def _check(what: str, given: int, n: int) -> None:

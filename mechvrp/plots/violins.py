@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from plotly.subplots import make_subplots
 
 from mechvrp.errors import InputError, NumericalError, ShapeError
+from mechvrp.plots.checks import checked_rows
 from mechvrp.plots.theme import COLOURS, TEMPLATE, faint, label
 from mechvrp.reliability import SIGNALS, Observations
 from mechvrp.statistics import auroc_interval, group_bootstrap
@@ -46,11 +47,12 @@ def signal_violins(
         describe and never predict.
 
     Raises:
-        InputError: no labels, no such column, nothing to draw, or too many panels.
+        InputError: no table, no rows, no labels, no such column, nothing to draw, or too many panels.
         ShapeError: labels or groups of another length.
         NumericalError: an infinite value.
     """
-    table = signals.to_frame() if isinstance(signals, Observations) else signals
+    given = signals.to_frame() if isinstance(signals, Observations) else signals
+    table = checked_rows(given, (), "signals")
     if correct is None:
         if "correct" not in table:
             raise InputError("which answers are right is not known: give 'correct'")
@@ -77,7 +79,12 @@ def signal_violins(
         vertical_spacing=110 / inner if lines > 1 else 0,
     )
     figure.update_layout(
-        template=TEMPLATE, height=inner + 176, margin={"t": 112, "b": 64}, violinmode="overlay"
+        template=TEMPLATE,
+        height=inner + 206,
+        margin={"t": 122, "b": 84},
+        violinmode="overlay",
+        # From the figure's top down: titles stand between it and the panels, however many lines it has.
+        legend={"yref": "container", "y": 0.995, "yanchor": "top", "xref": "container", "x": 0.02},
     )
     named: set[str] = set()  # in the legend
     for index, name in enumerate(chosen):
@@ -139,10 +146,15 @@ def signal_violins(
             text=f"{shown}<br>{_auroc(values[known], right[known], images[known])}",
             font={"size": 13},
         )
+        figure.update_yaxes(title_text=_unit(name), title_standoff=4, **place)
         figure.update_xaxes(
             tickvals=[0, 1], ticktext=ticks, range=[-0.55, 1.55], showgrid=False, **place
         )
     return figure
+
+
+def _unit(name: str) -> str:
+    return (SIGNALS[name].unit if name in SIGNALS else "") or "value"
 
 
 def _auroc(values: np.ndarray, right: np.ndarray, images: np.ndarray) -> str:

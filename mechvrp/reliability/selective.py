@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from mechvrp.errors import InputError
 from mechvrp.statistics import Estimate, group_bootstrap_all
-from mechvrp.statistics.checks import scored
+from mechvrp.statistics.checks import group_codes, scored
+from mechvrp.statistics.descending import descending, running_totals
+from mechvrp.statistics.estimate import exact_bound
 
 __all__ = ["SelectiveRisk", "measure_selective_risk", "risk_coverage_curve"]
 
 DEFAULT_COVERAGES: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+_BAND: tuple[float, ...] = tuple(round(0.02 * i, 2) for i in range(1, 51))
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class SelectiveRisk:
         risk: the error rate of all answers.
         curve: the curve (`risk_coverage_curve`).
         table: risk at chosen coverages. Columns: coverage, risk, low, high.
+        band: the same at every 2 %, for the band of a figure.
     """
 
     aurc: Estimate
@@ -38,6 +44,7 @@ class SelectiveRisk:
     risk: Estimate
     curve: pd.DataFrame
     table: pd.DataFrame
+    band: pd.DataFrame
 
     def plot(self) -> Any:
         """Risk over coverage as a plotly figure (`mechvrp.plots.risk_coverage`)."""
@@ -61,7 +68,7 @@ def risk_coverage_curve(scores: ArrayLike, correct: ArrayLike) -> pd.DataFrame:
         NumericalError: NaN or infinity in the scores.
     """
     values, truth = scored(scores, correct)
-    order, starts = _blocks(values)
+    order, starts = descending(values)
     errors = np.add.reduceat(~truth[order], starts, dtype=np.int64).cumsum()
     answered = np.append(starts[1:], len(values))
     return pd.DataFrame(
@@ -87,7 +94,8 @@ def measure_selective_risk(
 
     Source: Geifman and El-Yaniv 2017 (NeurIPS); E-AURC: Geifman, Uziel and El-Yaniv 2019 (ICLR),
     with the exact least AURC of so many right and wrong answers in place of its limit. Among equal
-    scores any order is as likely as any other, and the mean over orders is taken.
+    scores any order is as likely as any other, and the mean over orders is taken. A risk of 0 or 1 has
+    the exact binomial bound for the images among the answers given.
 
     Args:
         scores: ``[n]``, higher for surer.
@@ -104,53 +112,52 @@ def measure_selective_risk(
     shares = [float(share) for share in coverages]
     if not shares or not all(0 < share <= 1 for share in shares):
         raise InputError(f"coverages are shares in (0, 1], at least one; got {shares}")
-    order, starts = _blocks(values)
+    order, starts = descending(values)
     wrong = ~truth
 
     def all_of_it(
         rows: NDArray[np.bool_], *, weights: NDArray[np.float64]
     ) -> dict[str, NDArray[np.float64]]:
-        answered, errors = _tallies(rows, weights, order, starts)
+        answered = running_totals(np.ones(len(rows), dtype=bool), weights, order, starts)
+        errors = running_totals(rows, weights, order, starts)
         aurc = _aurc(answered, errors)
         least = _least_aurc(answered[:, -1], errors[:, -1])
         found = {"aurc": aurc, "e_aurc": aurc - least}
-        return found | {f"risk {s!r}": _risk_at(s, answered, errors) for s in {1.0, *shares}}
+        return found | {f"risk {s!r}": _risk_at(s, answered, errors) for s in {*shares, *_BAND}}
 
     found = group_bootstrap_all(all_of_it, wrong, groups=groups, **settings)
-    rows = [(share, found[f"risk {share!r}"]) for share in shares]
+    images = group_codes(groups, len(values))[0][order]
+
+    def rows_of(chosen: Sequence[float]) -> pd.DataFrame:
+        risks = [_bounded(found[f"risk {s!r}"], images[: int(s * len(images))]) for s in chosen]
+        return pd.DataFrame(
+            {
+                "coverage": list(chosen),
+                "risk": [risk.value for risk in risks],
+                "low": [risk.low for risk in risks],
+                "high": [risk.high for risk in risks],
+            }
+        )
+
     return SelectiveRisk(
         aurc=found["aurc"],
         e_aurc=found["e_aurc"],
         risk=found["risk 1.0"],
         curve=risk_coverage_curve(values, truth),
-        table=pd.DataFrame(
-            {
-                "coverage": shares,
-                "risk": [risk.value for _, risk in rows],
-                "low": [risk.low for _, risk in rows],
-                "high": [risk.high for _, risk in rows],
-            }
-        ),
+        table=rows_of(shares),
+        band=rows_of(_BAND),
     )
 
 
-def _blocks(values: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows from the surest down, and where in that order each run of equal scores begins."""
-    order = np.argsort(-values, kind="stable")
-    return order, np.flatnonzero(np.r_[True, np.diff(values[order]) != 0])
+def _bounded(found: Estimate, images: NDArray[np.intp]) -> Estimate:
+    """A risk of 0 or 1 with the exact bound of as many trials as images are among the answers given.
 
-
-def _tallies(
-    wrong: NDArray[np.bool_],
-    weights: NDArray[np.float64],
-    order: NDArray[np.intp],
-    starts: NDArray[np.intp],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """``[resamples, blocks]`` answers, and errors among them, up to and with each block."""
-    ordered = weights[:, order]
-    answered, errors = ordered.cumsum(axis=1), (ordered * wrong[order]).cumsum(axis=1)
-    ends = np.append(starts[1:], len(order)) - 1
-    return answered[:, ends], errors[:, ends]
+    Resampled, such a risk is often the same every time, and its interval would have no width.
+    """
+    if found.value not in (0.0, 1.0):
+        return found
+    exact = exact_bound(found, max(1, len(set(images.tolist()))))
+    return replace(exact, low=min(exact.low, found.low), high=max(exact.high, found.high))
 
 
 def _aurc(answered: NDArray[np.float64], errors: NDArray[np.float64]) -> NDArray[np.float64]:

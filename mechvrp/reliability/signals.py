@@ -33,6 +33,7 @@ class Signal:
             counts as two. As defined: sharing the prompt's cache between samples costs less.
         description: in a sentence.
         source: paper, or "this package".
+        unit: of its numbers, for an axis; empty where they have none.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Signal:
     cost_forwards: float
     description: str
     source: str
+    unit: str = ""
 
 
 def _table(*signals: Signal) -> Mapping[str, Signal]:
@@ -57,6 +59,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=0,
         description="Entropy H_s of the mean attention map over image tokens, in nats.",
         source=_STUDY,
+        unit="nats",
     ),
     Signal(
         name="spatial_entropy_normalised",
@@ -66,6 +69,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=0,
         description="H_s / log S, which compares grids of different numbers S of image tokens.",
         source=_STUDY,
+        unit="share of log S",
     ),
     Signal(
         name="cluster_count",
@@ -75,6 +79,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=0,
         description="C_k: DBSCAN clusters among the map's cells at or above its 90th percentile.",
         source=_STUDY,
+        unit="clusters",
     ),
     Signal(
         name="image_mass",
@@ -84,6 +89,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=0,
         description="Share of the predicting position's attention that is on image tokens.",
         source=_STUDY,
+        unit="share of attention",
     ),
     Signal(
         name="top_k_mass",
@@ -93,6 +99,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=0,
         description="Share of the map that its k highest cells hold.",
         source="this package",
+        unit="share of the map",
     ),
     Signal(
         name="gini",
@@ -102,6 +109,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=0,
         description="Gini index of the map: 0 of a uniform one, near 1 of a single cell.",
         source="Hurley and Rickard 2009",
+        unit="index, 0 to 1",
     ),
     Signal(
         name="peak_sharpness",
@@ -111,6 +119,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=0,
         description="1 - H_inf / log S of the map's min-entropy: 0 of a uniform map, 1 of a single cell.",
         source="this package",
+        unit="index, 0 to 1",
     ),
     Signal(
         name="region_mass",
@@ -121,6 +130,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=0,
         description="Share of the map on what the question asks for, where the benchmark knows where it is.",
         source=_STUDY,
+        unit="share of the map",
     ),
     Signal(
         name="centre_distance",
@@ -130,6 +140,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=0,
         description="Distance of the map's centre of mass from the image's centre.",
         source="this package",
+        unit="share of the way to a corner",
     ),
     Signal(
         name="head_agreement",
@@ -139,6 +150,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=0,
         description="How alike the heads' own maps are.",
         source="this package",
+        unit="index, 0 to 1",
     ),
     Signal(
         name="entropy_evolution",
@@ -148,6 +160,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=0,
         description="Change of H_s from one layer to the next.",
         source=_STUDY,
+        unit="nats",
     ),
     Signal(
         name="p_tok",
@@ -157,6 +170,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=0,
         description="Mean log-probability of the answer's tokens, end token excluded.",
         source=_STUDY,
+        unit="log-probability, nats",
     ),
     Signal(
         name="answer_probability",
@@ -166,6 +180,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=0,
         description="Probability of the answer's tokens after the prompt.",
         source=_STUDY,
+        unit="probability",
     ),
     Signal(
         name="logit_entropy",
@@ -175,6 +190,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=0,
         description="Entropy of the next-token distribution at the predicting position, in nats.",
         source=_STUDY,
+        unit="nats",
     ),
     Signal(
         name="self_consistency",
@@ -184,6 +200,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=10,
         description="S_SC: share of the majority among K = 10 sampled answers.",
         source=f"{_STUDY}, after Wang et al. 2023",
+        unit="share of samples",
     ),
     Signal(
         name="expected_self_consistency",
@@ -193,6 +210,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=0,
         description="What S_SC is on average, from the answer's distribution instead of samples.",
         source="this package",
+        unit="share of samples",
     ),
     Signal(
         name="own_margin",
@@ -202,6 +220,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=0,
         description="Logit lens: the model's own answer's first token minus its runner-up.",
         source=_STUDY,
+        unit="logits",
     ),
     Signal(
         name="truth_margin",
@@ -211,6 +230,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=0,
         description="Logit lens: the right answer's first token minus a foil fixed per example.",
         source=_STUDY,
+        unit="logits",
     ),
     Signal(
         name="probe",
@@ -220,6 +240,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=0,
         description="Linear probe (L2) on the last prompt token's residual stream, best layer.",
         source=_STUDY,
+        unit="log-odds",
     ),
     Signal(
         name="sparse_probe",
@@ -229,6 +250,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=0,
         description="Linear probe with an L1 penalty, best layer.",
         source=_STUDY,
+        unit="log-odds",
     ),
     Signal(
         name="mlp_probe",
@@ -238,6 +260,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=0,
         description="Probe with one hidden layer of 256 units, best layer.",
         source=_STUDY,
+        unit="log-odds",
     ),
     Signal(
         name="last_five_probe",
@@ -247,6 +270,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=0,
         description="Linear probe on the last five layers together.",
         source=_STUDY,
+        unit="log-odds",
     ),
     Signal(
         name="centroid_distance",
@@ -256,6 +280,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=0,
         description="Distance of the last prompt token's state from training images' centroids.",
         source="this package",
+        unit="standard deviations",
     ),
     Signal(
         name="grad_cam_entropy",
@@ -265,6 +290,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=3,
         description="Entropy over image tokens, over log S, of Grad-CAM of the answer's logit.",
         source="Selvaraju et al. 2017",
+        unit="share of log S",
     ),
     Signal(
         name="grad_cam_region_mass",
@@ -274,6 +300,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=3,
         description="Share on what the question asks for, where known, of Grad-CAM of the answer's logit.",
         source="Selvaraju et al. 2017",
+        unit="share of the map",
     ),
     Signal(
         name="gradient_input_entropy",
@@ -283,6 +310,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=3,
         description="Entropy over image tokens, over log S, of the size of gradient times input of the logit.",
         source="Shrikumar et al. 2016",
+        unit="share of log S",
     ),
     Signal(
         name="gradient_input_region_mass",
@@ -292,6 +320,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=3,
         description="Share on what the question asks for, where known, of the size of gradient times input.",
         source="Shrikumar et al. 2016",
+        unit="share of the map",
     ),
     Signal(
         name="rollout_entropy",
@@ -301,6 +330,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=1,
         description="Entropy over image tokens, over log S, of attention rollout over all layers.",
         source="Abnar and Zuidema 2020",
+        unit="share of log S",
     ),
     Signal(
         name="rollout_region_mass",
@@ -310,6 +340,7 @@ SIGNALS: Mapping[str, Signal] = _table(
         cost_forwards=1,
         description="Share on what the question asks for, where known, of attention rollout over all layers.",
         source="Abnar and Zuidema 2020",
+        unit="share of the map",
     ),
 )
 

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mechvrp.errors import InputError
 from mechvrp.statistics.checks import group_codes, require_both, scored
+from mechvrp.statistics.descending import descending, running_totals
 from mechvrp.statistics.estimate import Estimate
 from mechvrp.statistics.roc import auroc_interval
 
@@ -74,8 +75,7 @@ def roc_band(
         raise InputError(f"points must be at least 2; got {points}")
     settings = {"n_resamples": n_resamples, "level": level, "seed": seed}
     area = auroc_interval(values, truth, groups, **settings)
-    order = np.argsort(-values, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(values[order]) != 0])
+    order, starts = descending(values)
     rates = np.linspace(0, 1, points)
     x, y = _corners(np.ones((1, len(truth))), truth, order, starts)
     low = high = None
@@ -93,10 +93,9 @@ def _corners(
     starts: NDArray[np.intp],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """``[resample, corner]`` false and true positive rates from (0, 0) on; NaN where a class is missing."""
-    ordered = weights[:, order]
     rates = []
-    for rows in (~truth[order], truth[order]):
-        total = np.add.reduceat(ordered * rows, starts, axis=1).cumsum(axis=1)
+    for rows in (~truth, truth):
+        total = running_totals(rows, weights, order, starts)
         with np.errstate(invalid="ignore", divide="ignore"):
             share = total / total[:, -1:]
         rates.append(np.concatenate([np.zeros((len(share), 1)), share], axis=1))

@@ -206,7 +206,12 @@ def test_knockouts_of_heads_are_those_by_hand(samples):
     assert (frame["q"] >= frame["p"]).all()
     assert frame["heads"].iloc[1] == "1.1, 1.3"
     figure = found.plot()
-    assert list(figure.data[0].y) == pytest.approx(frame["change"].tolist())
+    assert list(figure.data[-1].y) == pytest.approx(frame["change"].tolist())
+    low, high, control = figure.data[:3]
+    assert list(control.y) == pytest.approx(frame["control"].tolist())
+    assert (list(low.y), list(high.y)) == (
+        frame["control_low"].tolist(), frame["control_high"].tolist()
+    )  # fmt: skip
     # Every head of a layer: there is no other set to compare with.
     whole = Ranking(("blocks.1.attn.hook_z",), np.arange(4, 0, -1.0))
     knocked = knock_out_heads(model, samples, whole, ks=(2, 4), n_resamples=50)
@@ -226,7 +231,7 @@ def test_knockouts_of_heads_are_those_by_hand(samples):
     assert row[["p", "q", "control", "excess", "accuracy_excess_low"]].isna().all()
     assert np.isfinite(row["change"])
     assert "no other set" in row["gap"]
-    assert [trace.name for trace in knocked.plot().data][1].startswith("as many random")
+    assert [trace.name for trace in knocked.plot().data][2].startswith("as many random")
     only = knock_out_heads(model, samples, whole, ks=(4,), n_resamples=50)
     assert len(only.plot().data) == 1
     few = knock_out_heads(model, samples, ranking, ks=(3,), draws=5, n_resamples=50).points[0]

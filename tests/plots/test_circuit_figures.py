@@ -59,10 +59,9 @@ def test_edges_have_widths_and_signs():
     strong, against, last = by_start[-0.7], by_start[0.0], by_start[1.0]
     assert strong.line.width > against.line.width > last.line.width
     assert (strong.line.dash, against.line.dash) == ("solid", "dash")
-    (hover,) = [
-        t for t in circuit_graph(CIRCUIT).data if t.mode == "markers" and t.customdata is not None
-    ]
-    assert "-&gt; logits" in str(hover.customdata)
+    (hover,) = [t for t in circuit_graph(CIRCUIT).data if (t.meta or {}).get("kind") == "edges"]
+    assert "-&gt; logits" in str(hover.hovertext)
+    assert "effect not known" in hover.hovertext[3]
     assert len([t for t in circuit_graph(CIRCUIT, edges=1).data if t.mode == "lines"]) == 2
     with pytest.raises(InputError):
         circuit_graph(CIRCUIT, edges=-1)

@@ -82,10 +82,13 @@ def test_cost_orders_signals_by_cost_and_then_auroc():
         }
     )  # fmt: skip
     figure = auroc_against_cost(rows)
-    assert figure.layout.xaxis.ticktext == ("poor", "good", "dear")
+    assert figure.layout.yaxis.ticktext == ("poor", "good", "dear")
+    assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]  # the first on top
     assert [a.text for a in figure.layout.annotations] == [
-        "0 further<br>forwards", "10 further<br>forwards",
-    ]  # fmt: skip
-    assert list(figure.data[1].y) == [0.9]
+        "0 further forwards",
+        "10 further forwards",
+    ]
+    assert list(figure.data[1].x) == [0.9]
+    assert figure.data[1].error_x.array == pytest.approx((0.1,))
     with pytest.raises(InputError, match="no signal"):
         auroc_against_cost(rows.assign(auroc=None))

@@ -54,13 +54,18 @@ def test_a_bin_of_one_image_has_no_interval():
 def test_risk_coverage_is_the_curve_with_its_table(data):
     found = measure_selective_risk(*data, **FEW)
     figure = found.plot()
-    curve, points = figure.data
+    low, high, curve, points = figure.data
     np.testing.assert_allclose(curve.y, 100 * found.curve["risk"])
     np.testing.assert_allclose(curve.x, 100 * found.curve["coverage"])
     np.testing.assert_allclose(points.y, 100 * found.table["risk"])
-    np.testing.assert_allclose(
-        points.error_y.array, 100 * (found.table["high"] - found.table["risk"])
-    )
+    np.testing.assert_allclose(low.y, 100 * found.band["low"])
+    np.testing.assert_allclose(high.y, 100 * found.band["high"])
+    assert high.fill == "tonexty"
+    # The band is the table's interval where both are given.
+    both = found.band.merge(found.table, on="coverage", suffixes=("", "_of_table"))
+    assert len(both) == len(found.table)
+    for end in ("low", "risk", "high"):
+        np.testing.assert_allclose(both[end], both[f"{end}_of_table"])
     assert f"AURC {found.aurc.value:.3f} [{found.aurc.low:.3f}, " in curve.name
     assert "n = 300 examples of 100 images" in figure.layout.xaxis.title.text
     assert figure.layout.shapes[0].y0 == pytest.approx(100 * (1 - data[1].mean()))

@@ -109,7 +109,11 @@ def test_effect_map_shows_the_trace(trace):
     assert cell[:2].tolist() == ["(0, 5)", 3]
     assert cell[2] == trace["indirect_low"].values[1, 5]
     assert cell[3] == trace["indirect_high"].values[1, 5]
-    out = ((trace["indirect_low"] > 0) | (trace["indirect_high"] < 0)).values
+    # Of two images: Student's 12.7 in place of 1.96, and n - 1 in place of n.
+    value, low, high = (trace[f"indirect{end}"].values for end in ("", "_low", "_high"))
+    wider = 12.7062 / 1.95996 * np.sqrt(2)
+    out = (value - wider * (value - low) > 0) | (value + wider * (high - value) < 0)
+    assert out.sum() < ((low > 0) | (high < 0)).sum()
     assert {(int(y), int(x)) for x, y in zip(dots.x, dots.y, strict=True)} == {
         (i, j) for i, j in np.argwhere(out).tolist()
     }
@@ -214,3 +218,17 @@ def test_attention_overlay_needs_maps_and_an_example(observed, tiny):
     bare = observe(tiny[0], list(tiny[1])[:1], k=0, keep_maps=False)
     with pytest.raises(InputError, match="keep_maps"):
         attention_overlay(bare)
+
+
+def test_panels_fit_on_a_narrow_page():
+    maps, picture = np.full((2, 4, 3, 4), 0.05), Image.new("RGB", (400, 300))
+    wide = attention_overlay(maps, picture)
+    assert wide.layout.width > 800
+    for page in (390, 120):
+        narrow = attention_overlay(maps, picture, width=page)
+        assert narrow.layout.width <= page
+        assert len(heats(narrow)) == len(heats(wide)) == 9
+        assert effects_over_image(values(), picture, width=page + 60).layout.width <= page + 60
+    assert attention_overlay(maps, picture, width=2000).layout.width == wide.layout.width
+    with pytest.raises(InputError, match="no panel fits"):
+        attention_overlay(maps, picture, width=40)

@@ -128,3 +128,17 @@ def test_unusable_data():
         risk_coverage_curve([1, np.nan], [0, 1])
     with pytest.raises(InputError, match="must be 0 or 1"):
         risk_coverage_curve([1, 2], [0, 3])
+
+
+def test_a_risk_of_nothing_has_the_exact_bound_of_its_images():
+    images = np.repeat(np.arange(10), 2)
+    scores = np.arange(20, 0, -1.0)
+    correct = np.ones(20, dtype=int)
+    correct[14:] = 0
+    found = measure_selective_risk(scores, correct, images, coverages=[0.5], n_resamples=200)
+    row = found.table.iloc[0]
+    # Ten answers of five images, none wrong: Clopper and Pearson's bound of 0 of 5.
+    assert (row["risk"], row["low"]) == (0, 0)
+    assert row["high"] >= 1 - 0.025 ** (1 / 5)
+    assert found.band["coverage"].tolist() == pytest.approx([0.02 * i for i in range(1, 51)])
+    assert (found.band["high"] > found.band["low"]).all()
