@@ -310,6 +310,7 @@ def navigation() -> list[Any]:
                 {"Benchmarks": "results/benchmarks.md"},
                 {"The VRP study": "vrp/README.md"},
                 {"Circuits": "circuits/README.md"},
+                {"Gallery of figures": "gallery/README.md"},
             ]
         },
         {

@@ -16,8 +16,13 @@ import typer.main
 from tests.support.shuffles import few_shuffles
 
 ROOT = Path(__file__).parents[2]
-#: Pages of the site that hold code: those of docs, and the embedded models' cards.
-PAGES = sorted((*ROOT.glob("docs/**/*.md"), *ROOT.glob("mechvrp/models/zoo/*/README.md")))
+#: Pages of the site that hold code: those of docs, and the embedded models' cards. The gallery's is the
+#: code of its functions (``test_gallery``).
+PAGES = sorted(
+    path
+    for path in (*ROOT.glob("docs/**/*.md"), *ROOT.glob("mechvrp/models/zoo/*/README.md"))
+    if path.parent.name != "gallery"
+)
 
 #: What a block may be: run, parsed as commands, or shown as it is.
 LANGUAGES = {"python", "sh", "text", "yaml"}
