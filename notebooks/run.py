@@ -127,8 +127,9 @@ def _tidied(output: Any, cell: Any) -> Any:
     else:
         kept = {"text/plain": data["text/plain"]} if "text/plain" in data else {}
         if "image/png" in data:
-            image = Image.open(BytesIO(base64.b64decode(data["image/png"]))).convert("RGB")
-            kept["image/png"] = _few_colours(image)
+            image = Image.open(BytesIO(base64.b64decode(data["image/png"])))
+            done = image.mode == "P"  # in few colours already
+            kept["image/png"] = data["image/png"] if done else _few_colours(image.convert("RGB"))
         if '<table border="1" class="dataframe">' in data.get("text/html", ""):
             kept["text/html"] = _table(data["text/html"])
         if not kept:
