@@ -34,7 +34,7 @@ ROOT = FOLDER.parent
 PLOTLY = "application/vnd.plotly.v1+json"
 VIEW = "application/vnd.jupyter.widget-view+json"
 WIDTH = 700  # of a picture, in pixels
-COLOURS = 64  # of its palette, until it fits
+COLOURS = 256  # of its palette, until it fits
 PICTURE_BYTES = 40_000
 NOTEBOOK_BYTES = 300_000
 PLACES = re.compile(r"/home/|/tmp/|/root/|/Users/|[A-Z]:\\\\?Users|/site-packages/")
@@ -197,7 +197,9 @@ def _few_colours(image: Image.Image) -> str:
     colours = COLOURS
     while colours >= 8:
         held = BytesIO()
-        image.quantize(colours, dither=Image.Dither.NONE).save(held, "PNG", optimize=True)
+        # kmeans: without it few but strong colours, such as lines, are mixed with others.
+        few = image.quantize(colours, kmeans=3, dither=Image.Dither.NONE)
+        few.save(held, "PNG", optimize=True)
         if held.tell() < PICTURE_BYTES:
             return base64.b64encode(held.getvalue()).decode("ascii")
         colours //= 2
