@@ -74,7 +74,7 @@ def execute(path: Path, *, small: bool = False) -> Any:
         del environment["MECHVRP_NOTEBOOK_SMALL"]
     client = NotebookClient(
         notebook,
-        timeout=900,
+        timeout=3600,  # of a cell; for machines that are busy with other things
         kernel_name="python3",
         resources={"metadata": {"path": str(FOLDER)}},
     )
