@@ -11,7 +11,7 @@ MODELS := tiny-llava tiny-paligemma tiny-qwen2-vl
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test test-all lint format docs vrp circuits bench clean
+.PHONY: help demo test test-all lint format docs notebooks vrp circuits bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,9 @@ vrp: $(STAMP) ## the whole VRP study of the embedded models, compared (132 minut
 
 circuits: $(STAMP) ## the circuits of existence answers in the embedded models: found, proven, compared (20 minutes of processor time)
 	OMP_NUM_THREADS=1 $(BIN)/python docs/circuits/study.py --out runs/circuits
+
+notebooks: $(STAMP) ## run the notebooks at full size and keep what they show (needs Chrome or Chromium)
+	OMP_NUM_THREADS=1 $(BIN)/python notebooks/run.py
 
 bench: $(STAMP) ## benchmarks; the table is benchmarks/RESULTS.md
 	MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184 $(BIN)/python -m benchmarks
