@@ -50,10 +50,11 @@ def ablation_curve(
     Raises:
         InputError: no such task in the curve, or a table that is none of a curve.
     """
-    method, done = "probe weight", "zeroed"
+    ranked, done = "top k by probe weight", "zeroed"
     if isinstance(curve, AblationCurve):
         frame, units = curve.to_frame(), units or curve.units
-        method = curve.settings.get("ranking", method)
+        method = curve.settings.get("ranking")  # a circuit's nodes have an order, and no ranking
+        ranked = f"top k by {method}" if method else "first k in the order given"
         done = _DONE[curve.settings.get("mode", "zero")]
     else:
         frame = checked_rows(curve, _COLUMNS, "numbers of units", value="change")
@@ -93,7 +94,7 @@ def ablation_curve(
         y=rows["change"],
         error_y=interval_bars(rows, "change", "change_low", "change_high"),
         mode="lines+markers",
-        name=wrapped(f"top k by {method}, {level} interval", 32),
+        name=wrapped(f"{ranked}, {level} interval", 32),
         line={"color": COLOURS["blue"], "width": 2.5},
         marker={"size": 9},
         customdata=rows[["change_low", "change_high"]].to_numpy().tolist(),
