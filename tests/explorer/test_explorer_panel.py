@@ -131,7 +131,7 @@ def test_an_example_without_the_positions_says_so(panel, monkeypatch):
     _, shown = panel
     length = len(shown["example"]["tokens"])
     made, _ = panel
-    tokens = [made.session._clean(i).batch.tokens for i in range(20)]
+    tokens = [made.session._runs.clean(i).batch.tokens for i in range(20)]
     short = min(range(20), key=lambda i: tokens[i].length)
     long = max(range(20), key=lambda i: tokens[i].length)
     assert tokens[short].length < tokens[long].length
