@@ -79,6 +79,7 @@ def curve(
     """Of a circuit's ablation curve; ``reference`` is the number of examples that means are over."""
     first, last = indices[0], indices[-1]
     whole = tuple(indices) == tuple(range(first, last + 1))
+    means = "" if reference is None else f'mode="mean", reference=dataset[:{reference}], '
     chosen = f"range({first}, {last + 1})" if whole else repr(list(indices))
     return "\n".join(
         [
@@ -88,12 +89,7 @@ def curve(
             "",
             f"samples = [dataset[i] for i in {chosen}]",
             "*_, curve = circuit_curves(",
-            *(
-                [f'    mode="mean", reference=dataset[:{reference}],']
-                if reference is not None
-                else []
-            ),
-            f"    model, samples, nodes, draws={draws}, seed={seed}, batch_size={batch_size}, "
+            f"    model, samples, nodes, {means}draws={draws}, seed={seed}, batch_size={batch_size}, "
             f"reading={literal(reading)}",
             ")",
             "print(curve.to_frame())",

@@ -77,8 +77,9 @@ def test_a_narrow_page_needs_no_scrolling_aside(
     assert wide <= NARROW["width"]
     unnamed = page.evaluate(
         """() => [...document.querySelectorAll(".mvx button, .mvx input, .mvx select, .mvx img")]
-          .filter((one) => !one.hasAttribute("alt") && !(one.getAttribute("aria-label") || one.textContent.trim()
-            || (one.labels && [...one.labels].some((label) => label.textContent.trim()))))
+          .filter((one) => !one.hasAttribute("alt") && !(one.getAttribute("aria-label")
+            || one.textContent.trim()
+            || [...(one.labels ?? [])].some((label) => label.textContent.trim())))
           .map((one) => one.outerHTML)"""
     )
     assert unnamed == []

@@ -111,7 +111,9 @@ class Clicks:
         patch.click()
         self.expect(patch).to_have_attribute("aria-pressed", "true")
         self.says("Where", "at [(2, 5)]")
-        self.expect(self.part("Where").get_by_role("button", name="Add to circuit")).to_be_disabled()
+        self.expect(
+            self.part("Where").get_by_role("button", name="Add to circuit")
+        ).to_be_disabled()
 
     def ablate(self) -> None:
         before = self.probabilities()
@@ -176,7 +178,9 @@ class Clicks:
 
     def copy_the_code(self) -> None:
         self.press("Copy the Python code of this run")
-        self.expect(self.root.get_by_role("status")).to_have_text("The code of this run was copied.")
+        self.expect(self.root.get_by_role("status")).to_have_text(
+            "The code of this run was copied."
+        )
         code = self.page.evaluate("navigator.clipboard.readText()")
         assert code.startswith("import mechvrp")
         assert "mechvrp.resample(" in code
