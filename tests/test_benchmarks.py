@@ -86,5 +86,5 @@ def test_planted_circuits_are_looked_for():
 def test_explorer_clicks_are_measured():
     """``rows`` itself asserts that no click ended in an error."""
     rows = exploring.rows(["tiny-llava"], clicks=2)
-    assert len(rows) == 10
+    assert len(rows) == 15
     assert all(row.unit == "ms" and row.value > 0 for row in rows)
