@@ -19,6 +19,7 @@ from benchmarks import (
     arithmetic,
     attention,
     attribution,
+    exploring,
     monitoring,
     observing,
     planting,
@@ -79,6 +80,7 @@ def main(
         "Ablation curves": lambda: ablating.rows(shapes["llava"], many=64 if quick else 1000),
         "Attribution patching on the embedded models": attribution.rows,
         "Planted circuits in the embedded models": planting.rows,
+        "Explorer clicks": lambda: exploring.rows(clicks=3 if quick else 30),
     }
     kept = HERE / "results.json"
     known = json.loads(kept.read_text()) if kept.exists() and only else {}

@@ -2,7 +2,16 @@
 
 import pytest
 
-from benchmarks import ablating, attention, models, monitoring, observing, planting, sweeping
+from benchmarks import (
+    ablating,
+    attention,
+    exploring,
+    models,
+    monitoring,
+    observing,
+    planting,
+    sweeping,
+)
 from benchmarks.table import Row, markdown
 from mechvrp.circuits import RANKING_METHODS
 
@@ -72,3 +81,10 @@ def test_planted_circuits_are_looked_for():
     assert clean.reached
     assert lost.value < 0.5
     assert all(row.reached is None for row in rows if "random" in row.what)
+
+
+def test_explorer_clicks_are_measured():
+    """``rows`` itself asserts that no click ended in an error."""
+    rows = exploring.rows(["tiny-llava"], clicks=2)
+    assert len(rows) == 15
+    assert all(row.unit == "ms" and row.value > 0 for row in rows)

@@ -1,5 +1,6 @@
 """The notebook explorer: ``mechvrp.explore(model, dataset)``, and what stands behind it without a widget."""
 
+from mechvrp.explorer.answering import edited_answers as edited_answers
 from mechvrp.explorer.examples import Examples as Examples
 from mechvrp.explorer.growing import circuit_curves as circuit_curves
 from mechvrp.explorer.jobs import Cancelled as Cancelled
@@ -25,5 +26,6 @@ __all__ = [
     "Place",
     "Word",
     "circuit_curves",
+    "edited_answers",
     "explore",
 ]

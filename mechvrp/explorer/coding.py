@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from mechvrp.explorer.places import Place, literal
+from mechvrp.explorer.places import literal
 
 if TYPE_CHECKING:
     from mechvrp.explorer.drafting import Draft
 
-__all__ = ["curve", "outcome", "place_edit"]
+__all__ = ["curve", "outcome"]
 
 
-def place_edit(
-    place: Place, method: Literal["zero", "mean", "patch"], number: int
-) -> tuple[str, str]:
-    """Lines that prepare an intervention at a place, and the call that makes it.
+def outcome(
+    index: int, setup: str, made: str, probe_site: str | None, max_new_tokens: int | None
+) -> str:
+    """Of one example, clean (``made`` is empty) or edited.
 
     Args:
-        place: where.
-        method: what is done.
-        number: of examples that the mean is over, or the donor's.
+        index: of the example.
+        setup, made: Python lines that prepare the intervention, and the call that makes it.
+        probe_site: hook name of what a probe reads; None without one.
+        max_new_tokens: of the whole answers; None where they cannot be had.
     """
-    site = literal(str(place.site))
-    if method == "zero":
-        return "", f"mechvrp.zero({site}, {place.arguments()})"
-    name = "mean" if method == "mean" else "resample"
-    over = f"dataset[:{number}]" if method == "mean" else f"[dataset[{number}]]"
-    setup = f"over = mechvrp.cache(model, {over}, {site}, positions={literal(place.positions)})"
-    return setup, f"mechvrp.{name}({site}, over, {place.arguments()})"
-
-
-def outcome(index: int, setup: str, made: str, probe_site: str | None) -> str:
-    """Of one example, clean (``made`` is empty) or edited."""
 
     def run(name: str, edit: str) -> list[str]:
         lines = ["with mechvrp.trace(model, batch) as t:"]
@@ -65,6 +55,13 @@ def outcome(index: int, setup: str, made: str, probe_site: str | None) -> str:
         + ", ".join(f"float({name}[token])" for name in names)
         + ")",
     ]
+    if max_new_tokens is not None:
+        lines += ["", "from mechvrp.explorer import edited_answers", ""]
+        for name, edit in zip(names, ["", ", edit"], strict=False):
+            lines.append(
+                f"answer_{name} = edited_answers(model, batch{edit}, max_new_tokens={max_new_tokens})[0]"
+            )
+        lines.append(f"print({', '.join(f'answer_{name}' for name in names)})")
     if probe_site is not None:
         lines.append("# reliability: probe.probabilities(state.float().cpu().numpy()[None])")
     return "\n".join(lines)
@@ -77,10 +74,12 @@ def curve(
     seed: int,
     batch_size: int,
     reading: str,
+    reference: int | None,
 ) -> str:
-    """Of a circuit's ablation curve."""
+    """Of a circuit's ablation curve; ``reference`` is the number of examples that means are over."""
     first, last = indices[0], indices[-1]
     whole = tuple(indices) == tuple(range(first, last + 1))
+    means = "" if reference is None else f'mode="mean", reference=dataset[:{reference}], '
     chosen = f"range({first}, {last + 1})" if whole else repr(list(indices))
     return "\n".join(
         [
@@ -90,7 +89,7 @@ def curve(
             "",
             f"samples = [dataset[i] for i in {chosen}]",
             "*_, curve = circuit_curves(",
-            f"    model, samples, nodes, draws={draws}, seed={seed}, batch_size={batch_size}, "
+            f"    model, samples, nodes, {means}draws={draws}, seed={seed}, batch_size={batch_size}, "
             f"reading={literal(reading)}",
             ")",
             "print(curve.to_frame())",

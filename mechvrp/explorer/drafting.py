@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from mechvrp.explorer.places import literal
 if TYPE_CHECKING:
     from mechvrp.models import VLM
 
-__all__ = ["Draft"]
+__all__ = ["Draft", "named_rankings"]
 
 
 class Draft:
@@ -55,20 +55,27 @@ class Draft:
     def add_top(self, ranking: Ranking, k: int) -> None:
         """Add the top k units of a ranking of heads, neurons or residual dimensions, at the last position.
 
+        Those that are in the circuit already stay where they are.
+
         Raises:
-            InputError: a ranking of other weights, or of units that are no nodes of a circuit.
+            InputError: a ranking of other weights, of units that are no nodes of a circuit, or one whose
+                top k are all in the circuit.
         """
         from mechvrp.tracing import Site
 
         ranking.check(self.model)
         sites = [Site.parse(site) for site in ranking.sites]
         rows = ranking.top(k)
-        self.add(
+        nodes = [
             CircuitNode(
                 sites[place].component, sites[place].layer or 0, int(ranking.units[row]), "last"
             )
             for row, place in zip(rows, ranking.places[rows], strict=True)
-        )
+        ]
+        new = [node for node in nodes if node not in self._nodes]
+        if not new:
+            raise InputError(f"the top {k} of this ranking are in the circuit already")
+        self.add(new)
 
     def remove(self, node: str | CircuitNode) -> None:
         """Take a node out.
@@ -125,3 +132,27 @@ class Draft:
             f"nodes = [\n{names}]\n"
             f"circuit = Circuit.of(model, nodes{name}, order=nodes)"
         )
+
+
+def named_rankings(
+    model: VLM, rankings: Mapping[str, Ranking] | Sequence[Ranking]
+) -> dict[str, Ranking]:
+    """Rankings by name; those of a list are named by how they were made, and where.
+
+    Raises:
+        InputError: something else is among them, or one of other weights.
+    """
+    if isinstance(rankings, Mapping):
+        found = dict(rankings)
+    else:
+        found = {}
+        for one in rankings:
+            if not isinstance(one, Ranking):
+                raise InputError(f"rankings are mechvrp.Ranking; got {type(one).__name__}")
+            name = f"{one.method}, {', '.join(one.sites)}"
+            found[name if name not in found else f"{name} ({len(found)})"] = one
+    for one in found.values():
+        if not isinstance(one, Ranking):
+            raise InputError(f"rankings are mechvrp.Ranking; got {type(one).__name__}")
+        one.check(model)
+    return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 from mechvrp.data import Sample, is_correct
@@ -75,6 +76,15 @@ class Examples:
     def tasks(self) -> tuple[str, ...]:
         """The tasks in the dataset, sorted."""
         return tuple(sorted({sample.task for sample in self.dataset}))
+
+    def beside(self, images: Collection[str], n: int) -> tuple[int, ...]:
+        """The first ``n`` examples that have an answer and none of these images, by their ids."""
+        fits = (
+            i
+            for i, sample in enumerate(self.dataset)
+            if sample.image_id not in images and sample.answer.strip()
+        )
+        return tuple(islice(fits, n))
 
     def right(self, index: int) -> bool | None:
         """Whether the answer is right; None where the model was not asked yet."""

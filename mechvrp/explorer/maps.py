@@ -1,4 +1,4 @@
-"""Effect maps: what zeroing or patching each cell by itself does to one example's answer.
+"""Effect maps: what zeroing, averaging or patching each cell by itself does to one example's answer.
 
 Cells are layers by tokens, one layer's image patches, layers by heads, or one layer's units. All cells of a
 map are one sweep.
@@ -6,6 +6,7 @@ map are one sweep.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -15,11 +16,11 @@ import torch
 from mechvrp.errors import InputError, SiteError, UnavailableError
 from mechvrp.explorer.jobs import Job
 from mechvrp.explorer.places import Place, literal
-from mechvrp.patching import resample, sweep, zero
-from mechvrp.tracing import Activations
+from mechvrp.patching import sweep
 
 if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
+    from mechvrp.patching.interventions import Edits
 
 __all__ = ["Cells", "EffectMap", "MapPlan", "effect_map", "plan_map"]
 
@@ -50,6 +51,11 @@ class MapPlan:
     listing: str
     argument: str
 
+    @property
+    def layered(self) -> bool:
+        """Whether rows are layers."""
+        return self.layers != (None,)
+
 
 @dataclass(frozen=True, eq=False)
 class EffectMap:
@@ -58,7 +64,7 @@ class EffectMap:
     Attributes:
         plan: what the cells are.
         example: number in the dataset.
-        method: ``"zero"`` or ``"patch"``.
+        method: ``"zero"``, ``"mean"`` or ``"patch"``.
         probability: ``[layer, column]``, change of the probability of the clean run's first token; NaN
             where a cell has no value.
         margin: ``[layer, column]``, change of its logit minus the best other's.
@@ -157,9 +163,9 @@ def effect_map(
     batch: Batch,
     plan: MapPlan,
     example: int,
-    donor: Activations | None = None,
-    *,
-    donor_index: int | None = None,
+    method: str,
+    variants: Sequence[Edits],
+    lines: Sequence[str],
     job: Job | None = None,
 ) -> EffectMap:
     """Run a map.
@@ -168,29 +174,25 @@ def effect_map(
         model, batch: one example.
         plan: from ``plan_map``.
         example: its number in the dataset, for the code.
-        donor: another example's activations at the component, all positions; None: zero.
-        donor_index: that example's number.
+        method: what is done to each cell, in a word.
+        variants: of each cell, row by row.
+        lines: Python that makes them.
         job: told of progress, and asked whether to go on, pack by pack.
 
     Raises:
         Cancelled: the job was cancelled.
     """
     job = job or Job()
-    keys = [(layer, keywords) for layer in plan.layers for keywords in plan.keywords]
     done = 0
 
     def watched(logits: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         nonlocal done
-        job.step("mapping", done, len(keys))
+        job.step("mapping", done, len(variants))
         done += len(logits)
         return logits.new_zeros(logits.shape[:2])
 
-    if donor is None:
-        variants = [zero(plan.component, layer=layer, **kw) for layer, kw in keys]
-    else:
-        variants = [resample(plan.component, donor, layer=layer, **kw) for layer, kw in keys]
     measures = {"probability": "probability", "margin": "logit_diff", "watched": watched}
-    job.step("mapping", 0, len(keys))
+    job.step("mapping", 0, len(variants))
     found = sweep(model, batch, variants, measures, progress=False)
     shape = (len(plan.layers), len(plan.columns))
     errors = np.array([str(error) for error in found["error"].values], dtype=object).reshape(shape)
@@ -199,37 +201,27 @@ def effect_map(
     return EffectMap(
         plan,
         example,
-        "zero" if donor is None else "patch",
+        method,
         found["probability"].values[:, 0].reshape(shape) - base_probability,
         found["margin"].values[:, 0].reshape(shape) - base_margin,
         base_probability,
         base_margin,
         tuple(tuple(row) for row in errors.tolist()),
-        _code(plan, example, None if donor is None else donor_index),
+        _code(plan, example, lines),
     )
 
 
-def _code(plan: MapPlan, example: int, donor: int | None) -> str:
-    layered = plan.layers != (None,)
-    lines = ["import mechvrp", "", f"batch = model.encode(dataset[{example}])", plan.listing]
-    name, over = "zero", ""
-    if donor is not None:
-        name, over = "resample", ", over"
-        lines.append(
-            f"over = mechvrp.cache(model, [dataset[{donor}]], {literal(plan.component)}, "
-            'positions="all")'
-        )
-    layer = ", layer=layer" if layered else ""
-    made = f"mechvrp.{name}({literal(plan.component)}{over}{layer}, {plan.argument})"
-    if layered:
-        lines.append(f"layers = {list(plan.layers)}")
-        lines.append(f"variants = [{made} for layer in layers for at in columns]")
-    else:
-        lines.append("layers = [None]")
-        lines.append(f"variants = [{made} for at in columns]")
-    lines += [
-        'found = mechvrp.sweep(model, batch, variants, ["probability", "logit_diff"])',
-        'effects = (found["probability"] - found["base_probability"]).values.reshape(len(layers), -1)',
-        'margins = (found["logit_diff"] - found["base_logit_diff"]).values.reshape(len(layers), -1)',
-    ]
-    return "\n".join(lines)
+def _code(plan: MapPlan, example: int, lines: Sequence[str]) -> str:
+    return "\n".join(
+        [
+            "import mechvrp",
+            "",
+            f"batch = model.encode(dataset[{example}])",
+            plan.listing,
+            f"layers = {list(plan.layers)}",
+            *lines,
+            'found = mechvrp.sweep(model, batch, variants, ["probability", "logit_diff"])',
+            'effects = (found["probability"] - found["base_probability"]).values.reshape(len(layers), -1)',
+            'margins = (found["logit_diff"] - found["base_logit_diff"]).values.reshape(len(layers), -1)',
+        ]
+    )

@@ -49,6 +49,9 @@ class Outcome:
         words: the likeliest first tokens of either run, and the right one; most probable before first.
         margin_before, margin_after: logit of the clean run's first token minus the best other's (in the
             run itself); after is below 0 where another token has taken its place.
+        answer_before, answer_after: the whole greedy answers; what is generated behind an edited prompt is
+            not edited itself. None where there is none.
+        no_answers: why whole answers cannot be had; empty where they can.
         reliability_before, reliability_after: a probe's probability that the answer is right, read in
             the run; None without a probe.
         code: Python that gives the same numbers; ``model`` and ``dataset`` are those of the explorer.
@@ -60,6 +63,9 @@ class Outcome:
     words: tuple[Word, ...]
     margin_before: float
     margin_after: float | None
+    answer_before: str | None
+    answer_after: str | None
+    no_answers: str
     reliability_before: float | None
     reliability_after: float | None
     code: str

@@ -64,6 +64,7 @@ class Panel:
             "patch": self._patch,
             "map": self._map,
             "add": self._add,
+            "top": self._top,
             "remove": self._remove,
             "clear": self._clear,
             "name": self._name,
@@ -208,13 +209,22 @@ class Panel:
 
     def _map(self, message: dict[str, Any], job: Job) -> None:
         found = self.session.map(
-            message.get("cells", "tokens"), donor=message.get("donor"), job=job
+            message.get("cells", "tokens"),
+            message.get("method", "zero"),
+            donor=message.get("donor"),
+            job=job,
         )
         self._show("heat", showing.heat_of(found))
 
     def _add(self, message: dict[str, Any], job: Job) -> None:
         self.session.circuit.add(message.get("nodes") or self.session.place.nodes())
         self._circuit()
+
+    def _top(self, message: dict[str, Any], job: Job) -> str:
+        before = len(self.session.circuit)
+        self.session.add_top(message["ranking"], int(message["k"]))
+        self._circuit()
+        return f"Added {len(self.session.circuit) - before} nodes."
 
     def _remove(self, message: dict[str, Any], job: Job) -> None:
         self.session.circuit.remove(message["node"])
@@ -250,6 +260,7 @@ class Panel:
         self._show("curve", {})
         found = self.session.curve(
             int(message.get("n", 64)),
+            message.get("method", "zero"),
             draws=int(message.get("draws", 9)),
             seed=int(message.get("seed", 0)),
             job=job,

@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import numpy as np
-from torch import Tensor
-
-from mechvrp.circuits import AblationCurve, FittedProbe
+from mechvrp.circuits import AblationCurve, FittedProbe, Ranking
 from mechvrp.errors import InputError, UnavailableError
 from mechvrp.explorer import coding
-from mechvrp.explorer.drafting import Draft
+from mechvrp.explorer.drafting import Draft, named_rankings
+from mechvrp.explorer.editing import Done, Method, circuit_edit, map_edits, place_edit, place_patch
 from mechvrp.explorer.examples import Examples
-from mechvrp.explorer.growing import circuit_curves
+from mechvrp.explorer.growing import circuit_curves, curve_sites
 from mechvrp.explorer.jobs import Job
 from mechvrp.explorer.maps import Cells, EffectMap, effect_map, grid_of, plan_map
 from mechvrp.explorer.outcomes import Kind, Outcome, outcome_of
 from mechvrp.explorer.places import Place
+from mechvrp.explorer.running import Probing, Runs
 from mechvrp.models import VLM
-from mechvrp.patching import mean, resample, zero
-from mechvrp.patching.measures import first_token
-from mechvrp.tracing import Activations, Site, cache
-from mechvrp.tracing.tracer import Trace
 
 if TYPE_CHECKING:
     from mechvrp.data import Sample
     from mechvrp.models import Batch
-    from mechvrp.patching.interventions import Edits
     from mechvrp.reliability import Monitor, MonitorAnswer
 
 __all__ = ["CurveView", "Explorer"]
-
-#: Encoded examples with their clean runs, and caches of other examples' values, that are kept.
-_KEPT = 32
-_CACHES = 8
 
 
 class CurveView(NamedTuple):
@@ -44,14 +32,8 @@ class CurveView(NamedTuple):
 
     curve: AblationCurve
     indices: tuple[int, ...]
+    method: Method
     code: str
-
-
-class _Clean(NamedTuple):
-    batch: Batch
-    logits: Tensor  # [d_vocab], float32
-    probed: float | None
-    right: int | None
 
 
 class Explorer:
@@ -59,7 +41,7 @@ class Explorer:
 
     Everything that is chosen is checked first, and stays as it was where that fails or work is cancelled.
     What does not change is kept: encoded examples, their clean runs, other examples' activations. One
-    thread at a time may use it, and the model.
+    thread at a time may use it; others may run the model meanwhile, and take turns with it.
 
     Args:
         model: from ``mechvrp.load``.
@@ -70,12 +52,16 @@ class Explorer:
         reference: the first so many examples of the dataset are what means are taken over.
         reading: of yes/no answers (``mechvrp.data.score``).
         max_new_tokens: at which answers are cut.
+        rankings: of units, by name (or a list: they are named by method and site), whose top can be taken
+            into the circuit.
 
     Attributes:
         examples: the dataset, answers so far, and filters.
         index: number of the chosen example.
         place: the chosen site, positions, units and heads.
         circuit: the circuit in the making.
+        looked: ids of images that were looked at, or that a ranking was made from: a circuit is judged on
+            others.
     """
 
     def __init__(
@@ -89,6 +75,7 @@ class Explorer:
         reference: int = 64,
         reading: Literal["official", "strict"] = "strict",
         max_new_tokens: int = 16,
+        rankings: Mapping[str, Ranking] | Sequence[Ranking] = (),
     ) -> None:
         if not isinstance(model, VLM):
             raise InputError(f"model is one from mechvrp.load; got {type(model).__name__}")
@@ -99,36 +86,21 @@ class Explorer:
             )
         if monitor is not None:
             monitor.model.check(model)
-        if (probe is None) != (probe_site is None):
-            raise InputError(
-                "a probe comes with probe_site, the hook name of what it reads, and vice versa"
-            )
-        self._probe: tuple[FittedProbe, Site] | None = None
-        if probe is not None and probe_site is not None:
-            site = Site.parse(probe_site).check(model)
-            if site.kind.dims != ("batch", "pos", "d_model") or site.component == "embed":
-                raise InputError(
-                    f"a probe reads the residual stream at a layer; {site} is not that"
-                )
-            if len(probe.coef) != model.d_model:
-                raise InputError(
-                    f"the probe reads {len(probe.coef)} dimensions; {site} of {model.name} has "
-                    f"{model.d_model}"
-                )
-            self._probe = probe, site
-        if reference < 1:
-            raise InputError(f"reference is a number of examples, at least 1; got {reference}")
+        probing = Probing.check(model, probe, probe_site)
         self.model = model
         self.examples = Examples(model, dataset, reading, max_new_tokens)
         self.monitor = monitor
-        self.reference = min(int(reference), len(dataset))
+        self.rankings = named_rankings(model, rankings)
         self.index = 0
         self.place = Place("mlp_out", model.n_layers // 2)
         self.circuit = Draft(model)
         self.looked: set[str] = set()
-        self._cleans: OrderedDict[int, _Clean] = OrderedDict()
-        self._caches: OrderedDict[Any, Activations] = OrderedDict()
-        self._batches: OrderedDict[tuple[int, ...], Batch] = OrderedDict()
+        self._runs = Runs(model, self.examples, probing, reference)
+
+    @property
+    def reference(self) -> int:
+        """Number of examples that means are over, the first of the dataset."""
+        return self._runs.reference
 
     # ---- choosing ---------------------------------------------------------------------------
 
@@ -140,7 +112,7 @@ class Explorer:
     @property
     def batch(self) -> Batch:
         """The chosen example, encoded by itself."""
-        return self._clean(self.index).batch
+        return self._runs.clean(self.index).batch
 
     @property
     def grid(self) -> tuple[int, int] | None:
@@ -169,7 +141,7 @@ class Explorer:
             SiteError: it has not the chosen positions (a patch outside its grid, say).
         """
         number = self.examples.index(index)
-        self.place.check(self.model, self._clean(number).batch)
+        self.place.check(self.model, self._runs.clean(number).batch)
         self.index = number
 
     def look(
@@ -195,7 +167,7 @@ class Explorer:
 
     def clean(self) -> Outcome:
         """The chosen example without an intervention."""
-        return self._outcome("clean", "", None, "", "")
+        return self._outcome("clean", None)
 
     def reliability(self) -> MonitorAnswer | None:
         """What the monitor says of the clean answer; None without one."""
@@ -204,39 +176,25 @@ class Explorer:
         return self.monitor.answers(self.model, [self.sample])[0]
 
     def ablated(
-        self,
-        method: Literal["zero", "mean"] = "zero",
-        *,
-        circuit: bool = False,
-        job: Job | None = None,
+        self, method: Method = "zero", *, circuit: bool = False, job: Job | None = None
     ) -> Outcome:
         """The chosen place (or the circuit's nodes) taken away.
 
         Args:
-            method: ``"zero"``, or ``"mean"``: the mean over the reference examples, pooled over the chosen
-                positions; of a place only.
+            method: ``"zero"``, or ``"mean"``: the mean over the reference examples. Of a place at named
+                positions it is one mean over all of these, at a token or patches that of the same one; of
+                a circuit's nodes one of image tokens, one of last tokens and one of other text.
             circuit: the circuit in the place of the place.
             job: asked whether to go on while the mean's examples are run.
+
+        Raises:
+            InputError: no such method, an empty circuit, or more values than 4 GB to take means over.
         """
-        if method not in ("zero", "mean"):
-            raise InputError(f"method is 'zero' or 'mean'; got {method!r}")
         if circuit:
-            if method == "mean":
-                raise InputError("a circuit is zeroed or patched here; Circuit.edits takes means")
-            edits: Edits = self.circuit.circuit().edits(
-                self.model, self.batch, "zero", ablate="circuit"
-            )
-            what = f"{self._circuit_name()} zeroed"
-            made = 'circuit.edits(model, batch, "zero", ablate="circuit")'
-            return self._outcome("ablated", what, edits, self.circuit.code(), made)
-        place = self.place
-        if method == "zero":
-            edits = zero(place.site, **place.selected)
+            done = circuit_edit(self._runs, self.circuit, self.batch, method, job=job)
         else:
-            over = self._reference(place, job)
-            edits = mean(place.site, over, **place.selected)
-        setup, made = coding.place_edit(place, method, self.reference)
-        return self._outcome("ablated", f"{place}: {method}", edits, setup, made)
+            done = place_edit(self._runs, self.place, method, job)
+        return self._outcome("ablated", done)
 
     def patched(self, donor: int, *, circuit: bool = False) -> Outcome:
         """The chosen place (or the circuit's nodes) given the values of another example.
@@ -251,84 +209,88 @@ class Explorer:
             SiteError: the donor has no such position.
             InputError: the donor is the example itself, or the prompts are not aligned.
         """
-        donor = self.examples.index(donor)
-        if donor == self.index:
-            raise InputError(f"example {donor} is the one that is patched; choose another as donor")
+        donor = self._donor(donor)
         if circuit:
-            edits: Edits = self.circuit.circuit().edits(
-                self.model,
-                self.batch,
-                "counterfactual",
-                reference=self._clean(donor).batch,
-                ablate="circuit",
-            )
-            what = f"{self._circuit_name()} patched from example {donor}"
-            made = (
-                'circuit.edits(model, batch, "counterfactual", reference=model.encode('
-                f'dataset[{donor}]), ablate="circuit")'
-            )
-            return self._outcome("patched", what, edits, self.circuit.code(), made)
-        place = self.place
-        over = self._donor(donor, place.site, place.positions)
-        edits = resample(place.site, over, **place.selected)
-        setup, made = coding.place_edit(place, "patch", donor)
-        return self._outcome("patched", f"{place}: from example {donor}", edits, setup, made)
+            done = circuit_edit(self._runs, self.circuit, self.batch, "patch", donor)
+        else:
+            done = place_patch(self._runs, self.place, donor)
+        return self._outcome("patched", done)
 
     def map(
-        self, cells: Cells = "tokens", *, donor: int | None = None, job: Job | None = None
+        self,
+        cells: Cells = "tokens",
+        method: Method = "zero",
+        *,
+        donor: int | None = None,
+        job: Job | None = None,
     ) -> EffectMap:
-        """What each cell by itself does to the answer, zeroed or patched from a donor.
+        """What each cell by itself does to the answer, taken away or patched from a donor.
 
         Args:
             cells: ``"tokens"`` (layers by tokens, the image as one), ``"patches"`` (of the place's layer),
                 ``"heads"`` (layers by heads, at the place's positions) or ``"units"`` (of the place's site, at
                 its positions).
-            donor: number of another example; None: zero.
+            method: as in ``ablated``; each cell is what that gives for its place.
+            donor: number of another example, whose values are put in; None: ``method``.
             job: told of progress.
 
         Raises:
             Cancelled: the job was cancelled; nothing is changed by that.
             UnavailableError: no grid of patches.
+            InputError: no such method, or more values than 4 GB to take means over.
         """
         plan = plan_map(self.model, self.batch, self.place, cells)
-        over = None
+        done: Method | Literal["patch"] = method
         if donor is not None:
-            donor = self.examples.index(donor)
-            if donor == self.index:
-                raise InputError(
-                    f"example {donor} is the one that is patched; choose another as donor"
-                )
-            over = self._donor(donor, plan.component, "all")
-        return effect_map(
-            self.model, self.batch, plan, self.index, over, donor_index=donor, job=job
-        )
+            done, donor = "patch", self._donor(donor)
+        edits, lines = map_edits(self._runs, plan, done, donor, job)
+        return effect_map(self.model, self.batch, plan, self.index, done, edits, lines, job)
+
+    # ---- the circuit ------------------------------------------------------------------------
+
+    def add_top(self, ranking: str, k: int) -> None:
+        """Take the top k units of one of ``rankings`` into the circuit, those that are in it already aside.
+
+        The images that the ranking was made from count as looked at.
+
+        Raises:
+            InputError: no such ranking, or all of its top k are in the circuit already.
+        """
+        if ranking not in self.rankings:
+            known = ", ".join(map(repr, self.rankings)) or "none were given (rankings=...)"
+            raise InputError(f"no ranking {ranking!r}; there are: {known}")
+        found = self.rankings[ranking]
+        self.circuit.add_top(found, k)
+        self.looked |= found.images
 
     # ---- many examples ----------------------------------------------------------------------
 
-    def curve_examples(self, n: int = 64) -> tuple[int, ...]:
+    def curve_examples(self, n: int = 64, method: Method = "zero") -> tuple[int, ...]:
         """The first ``n`` examples whose images were not looked at: a circuit is judged on others.
+
+        Args:
+            n: how many.
+            method: with ``"mean"``, images of the reference examples are left out too.
 
         Raises:
             InputError: there are fewer than two such images.
         """
-        found: list[int] = []
-        images: set[str] = set()
-        for i, sample in enumerate(self.examples.dataset):
-            if sample.image_id not in self.looked and sample.answer.strip():
-                found.append(i)
-                images.add(sample.image_id)
-            if len(found) == n:
-                break
-        if len(images) < 2:
+        taken = set(self.looked)
+        if method == "mean":
+            taken |= {sample.image_id for sample in self.examples.dataset[: self.reference]}
+        found = self.examples.beside(taken, n)
+        if len({self.examples[i].image_id for i in found}) < 2:
+            more = " and are not among the reference examples" if method == "mean" else ""
             raise InputError(
-                "fewer than two images with answers are left that were not looked at; explore a larger "
+                f"fewer than two images with answers are left that were not looked at{more}; explore a larger "
                 "dataset to measure a circuit on it"
             )
-        return tuple(found)
+        return found
 
     def curve(
         self,
         n: int = 64,
+        method: Method = "zero",
         *,
         draws: int = 9,
         seed: int = 0,
@@ -336,10 +298,11 @@ class Explorer:
         job: Job | None = None,
         on_curve: Callable[[CurveView], None] | None = None,
     ) -> CurveView:
-        """Zero the circuit's first k nodes, beside random ones, on examples that were not looked at.
+        """Take the circuit's first k nodes away, beside random ones, on examples that were not looked at.
 
         Args:
             n: examples.
+            method: ``"zero"`` or ``"mean"``, as for a circuit in ``ablated``.
             draws: random sets of each size.
             seed: of the draws.
             batch_size: examples between two curves.
@@ -348,31 +311,30 @@ class Explorer:
 
         Raises:
             Cancelled: the job was cancelled. The curves so far were given to ``on_curve``.
+            InputError: an empty circuit, too few examples, or more values than 4 GB to take means over.
         """
         job = job or Job()
         self.circuit.circuit()  # refuses an empty one
-        indices = self.curve_examples(n)
-        code = coding.curve(self.circuit, indices, draws, seed, batch_size, self.examples.reading)
+        nodes = self.circuit.nodes
+        indices = self.curve_examples(n, method)
+        over = None
+        if method != "zero":
+            over = self._runs.means_over(curve_sites(self.model, nodes, draws, seed), "all", job)
         chunks = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
-        done = 0
+        waiting = iter(chunks)
 
         def encode(_: Sequence[Sample]) -> Batch:
-            nonlocal done
-            job.step("curve", done, len(indices))
-            chunk = chunks[done // batch_size]
-            done += len(chunk)
-            return self._kept(
-                self._batches,
-                chunk,
-                lambda: self.model.encode([self.examples.dataset[i] for i in chunk]),
-                _CACHES,
-            )
+            chunk = next(waiting)
+            job.step("curve", indices.index(chunk[0]), len(indices))
+            return self._runs.encoded(chunk)
 
         found = None
         for curve in circuit_curves(
             self.model,
             [self.examples.dataset[i] for i in indices],
-            self.circuit.nodes,
+            nodes,
+            mode=method,
+            reference=over,
             draws=draws,
             seed=seed,
             reading=self.examples.reading,
@@ -380,100 +342,49 @@ class Explorer:
             step=job.check,
             encode=encode,
         ):
-            found = CurveView(curve, indices, code)
+            code = coding.curve(
+                self.circuit, indices, draws, seed, batch_size, self.examples.reading,
+                self.reference if method == "mean" else None,
+            )  # fmt: skip
+            found = CurveView(curve, indices, method, code)
             if on_curve is not None:
                 on_curve(found)
         job.step("curve", len(indices), len(indices))
         assert found is not None
         return found
 
-    # ---- running ----------------------------------------------------------------------------
+    # ---- all of these -----------------------------------------------------------------------
 
-    def _outcome(
-        self, kind: Kind, what: str, edits: Edits | None, setup: str, made: str
-    ) -> Outcome:
-        clean = self._clean(self.index)
+    def _donor(self, donor: int) -> int:
+        number = self.examples.index(donor)
+        if number == self.index:
+            raise InputError(f"example {donor} is the one that is patched; choose another as donor")
+        return number
+
+    def _outcome(self, kind: Kind, done: Done | None) -> Outcome:
+        runs = self._runs
+        batch, clean, right = runs.clean(self.index)
         self.looked.add(self.sample.image_id)
-        after = probed = None
-        if edits is not None:
-            after, probed = self._run(clean.batch, edits)
-        site = None if self._probe is None else str(self._probe[1])
+        edited = None if done is None else runs.run(batch, done.edits)
+        code = coding.outcome(
+            self.index,
+            "" if done is None else done.setup,
+            "" if done is None else done.made,
+            None if runs.probing is None else str(runs.probing.site),
+            None if runs.no_answers else self.examples.max_new_tokens,
+        )
         return outcome_of(
             self.model,
             kind,
             self.index,
             clean.logits,
-            after,
-            clean.right,
-            what=what,
+            None if edited is None else edited.logits,
+            right,
+            what="" if done is None else done.what,
+            answer_before=clean.answer,
+            answer_after=None if edited is None else edited.answer,
+            no_answers=runs.no_answers,
             reliability_before=clean.probed,
-            reliability_after=probed,
-            code=coding.outcome(self.index, setup, made, site),
+            reliability_after=None if edited is None else edited.probed,
+            code=code,
         )
-
-    def _run(self, batch: Batch, edits: Edits) -> tuple[Tensor, float | None]:
-        """Logits of the last position, float32 on the CPU, and what the probe reads there."""
-        state = None
-        with Trace(self.model, batch, options={"logits_to_keep": 1}) as t:
-            t.apply(edits)
-            if self._probe is not None:
-                state = t[self._probe[1]][0, -1].save()
-            logits = t.logits[0, -1].save()
-        probed = None
-        if self._probe is not None and state is not None:
-            row = state.float().cpu().numpy()[None].astype(np.float64)
-            probed = float(self._probe[0].probabilities(row)[0])
-        return logits.float().cpu(), probed
-
-    def _clean(self, index: int) -> _Clean:
-        return self._kept(self._cleans, index, lambda: self._run_clean(index), _KEPT)
-
-    def _run_clean(self, index: int) -> _Clean:
-        sample = self.examples[index]
-        batch = self.model.encode(sample)
-        logits, probed = self._run(batch, ())
-        right = None
-        if sample.answer.strip():
-            with suppress(UnavailableError):  # no token begins this answer: none is marked as right
-                right = first_token(self.model, sample, logits)
-        return _Clean(batch, logits, probed, right)
-
-    def _reference(self, place: Place, job: Job | None) -> Activations:
-        job = job or Job()
-        samples = self.examples.dataset[: self.reference]
-
-        def counted() -> Any:
-            for done, sample in enumerate(samples):
-                job.step("reading the reference", done, len(samples))
-                yield sample
-
-        key = ("mean", place.site, repr(place.positions))
-        return self._kept(
-            self._caches,
-            key,
-            lambda: cache(self.model, counted(), place.site, positions=place.positions),
-            _CACHES,
-        )
-
-    def _donor(self, donor: int, site: str | Site, positions: Any) -> Activations:
-        key = ("donor", donor, str(site), repr(positions))
-        return self._kept(
-            self._caches,
-            key,
-            lambda: cache(self.model, [self.examples[donor]], site, positions=positions),
-            _CACHES,
-        )
-
-    def _circuit_name(self) -> str:
-        name = f" {self.circuit.name!r}" if self.circuit.name else ""
-        return f"the circuit{name} of {len(self.circuit)} nodes"
-
-    @staticmethod
-    def _kept(held: OrderedDict[Any, Any], key: Any, make: Callable[[], Any], most: int) -> Any:
-        """What was made before, or is made now; only so many are kept, the last used ones."""
-        if key not in held:
-            held[key] = make()
-            while len(held) > most:
-                held.popitem(last=False)
-        held.move_to_end(key)
-        return held[key]

@@ -45,6 +45,9 @@ def setup_of(session: Explorer) -> dict[str, Any]:
         "tasks": list(session.examples.tasks),
         "total": len(session.examples),
         "reference": session.reference,
+        "rankings": [
+            {"name": name, "units": len(one.scores)} for name, one in session.rankings.items()
+        ],
     }
 
 
@@ -150,6 +153,9 @@ def outcome_of(outcome: Outcome) -> dict[str, Any]:
         "changed": outcome.changed,
         "margin_before": outcome.margin_before,
         "margin_after": outcome.margin_after,
+        "answer_before": outcome.answer_before,
+        "answer_after": outcome.answer_after,
+        "no_answers": outcome.no_answers,
         "reliability_before": outcome.reliability_before,
         "reliability_after": outcome.reliability_after,
         "code": outcome.code,
@@ -216,6 +222,7 @@ def curve_of(view: CurveView, done: bool) -> dict[str, Any]:
         "level": clean.level,
         "draws": curve.draws,
         "of": len(view.indices),
+        "method": view.method,
         "done": done,
         "code": view.code,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +12,7 @@ from mechvrp.explorer.panel import NAMES, Panel
 from mechvrp.explorer.session import Explorer
 
 if TYPE_CHECKING:
-    from mechvrp.circuits import FittedProbe
+    from mechvrp.circuits import FittedProbe, Ranking
     from mechvrp.data import Sample
     from mechvrp.models import VLM
     from mechvrp.reliability import Monitor
@@ -30,25 +30,31 @@ def explore(
     reference: int = 64,
     reading: Literal["official", "strict"] = "strict",
     max_new_tokens: int = 16,
+    rankings: Mapping[str, Ranking] | Sequence[Ranking] = (),
 ) -> Any:
     """Explore a model on a dataset in a notebook: examples, interventions, circuits, by clicking.
 
     Needs anywidget (``pip install "mechvrp[explorer]"``). Everything that is shown can be had as Python that
-    reproduces it ("copy code"), and ``.session`` is the same explorer without the widget
+    reproduces it ("Copy code"), and ``.session`` is the same explorer without the widget
     (``mechvrp.explorer.Explorer``). Work is done in a thread of its own, so that it can be cancelled; other
-    cells must not run the model meanwhile.
+    cells may run the model meanwhile, and take turns with it forward by forward (``model.turn``).
+
+    The view is a standard anywidget module that fetches nothing. It is tested in Chromium under JupyterLab 4
+    and Notebook 7. VS Code (with its Jupyter extension) and Colab run anywidgets too (there anywidget turns
+    Colab's support for them on by itself); in these two it has not been run.
 
     Args:
         model: from ``mechvrp.load``.
         dataset: samples, such as ``mechvrp.data.load("scenes", limit=200)``.
-        monitor, probe, probe_site, reference, reading, max_new_tokens: as ``mechvrp.explorer.Explorer``.
+        monitor, probe, probe_site, reference, reading, max_new_tokens, rankings: as
+            ``mechvrp.explorer.Explorer``.
 
     Returns:
         The widget; as the last line of a cell it is shown.
 
     Raises:
         UnavailableError: anywidget is not installed.
-        InputError: a model, dataset, monitor or probe that cannot be explored.
+        InputError: a model, dataset, monitor, probe or ranking that cannot be explored.
 
     Example:
         >>> mechvrp.explore(model, mechvrp.data.load("scenes", limit=200))         # doctest: +SKIP
@@ -63,6 +69,7 @@ def explore(
         reference=reference,
         reading=reading,
         max_new_tokens=max_new_tokens,
+        rankings=rankings,
     )
     widget = made(session)
     # Else the next cell of a notebook that is run as a whole would find the model busy.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,9 @@ class VLM:
         name: the name or path it was loaded by.
         n_layers, d_model, n_heads, n_kv_heads, d_head, d_mlp, n_vision_layers: its sizes; those
             before the last are the decoder's.
+        turn: held by whoever runs it. A trace listens to every forward of its model, so those of two
+            threads (a notebook's cell and its explorer) take turns; hold it (``with model.turn:``) around
+            forwards of your own where another thread may run the model.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class VLM:
         name: str = "",
     ) -> None:
         model.eval()
+        self.turn = threading.RLock()
         self.model: Any = model
         self.processor = processor
         self.name = name or type(model).__name__
@@ -121,7 +126,9 @@ class VLM:
         Sites between a block's modules (``resid_mid``, ``pattern``) are such operations. It must be done
         before that forward starts, costs every later trace a little, and is inert outside of one.
         """
-        if layer not in self._instrumented:
+        with self.turn:
+            if layer in self._instrumented:
+                return
             for path in ("", f".{self.modules.attn}"):
                 _ = self.envoy.get(f"{self.modules.layers}.{layer}{path}").source
             self._instrumented.add(layer)
@@ -168,7 +175,8 @@ class VLM:
         tails = {task: prompt(MARK, task).rpartition(MARK)[2] for task in {s.task for s in chosen}}
         images = [s.image for s in chosen]
         try:
-            inputs = self.family.tokenize(self.processor, prompts, images)
+            with self.turn:  # fast tokenizers cannot be set up by two threads at once
+                inputs = self.family.tokenize(self.processor, prompts, images)
         except ValueError as error:
             self._blame(chosen, prompts, images)
             raise InputError(
@@ -283,7 +291,7 @@ class VLM:
                     "find, and it was loaded without a processor: give tokenizer=, or stop_strings=None"
                 )
             options = {**options, "tokenizer": self.tokenizer}
-        with torch.no_grad():
+        with self.turn, torch.no_grad():
             return self.model.generate(
                 **inputs, max_new_tokens=max_new_tokens, **{**GREEDY, **options}
             )

@@ -35,7 +35,7 @@ def logits_behind(
     mask = batch.inputs["attention_mask"]
     own = copy.copy(cache)
     own.layers = [copy.copy(layer) for layer in cache.layers]
-    with torch.no_grad():
+    with model.turn, torch.no_grad():
         found = model.model(
             input_ids=tokens[:, None],
             attention_mask=torch.cat([mask, torch.ones_like(mask[:, :1])], dim=-1),

@@ -56,7 +56,7 @@ def check_plain_decoding(model: VLM) -> None:
 
 def prefill(model: VLM, batch: Batch) -> tuple[Float[Tensor, "example d_vocab"], Any]:
     """One forward over the prompts: logits of their last positions (float32), and keys and values."""
-    with torch.no_grad():
+    with model.turn, torch.no_grad():
         out = model.model(**batch.inputs, use_cache=True, logits_to_keep=1)
     return out.logits[:, -1].float(), out.past_key_values
 
@@ -109,7 +109,7 @@ class Continuations:
         seen = self._mask[index]
         self._mask = torch.cat([seen, seen.new_ones(len(seen), 1)], dim=-1)
         self._place = self._place[index] + 1
-        with torch.no_grad():
+        with self._model.turn, torch.no_grad():
             out = self._model.model(
                 input_ids=torch.tensor(list(tokens), device=device)[:, None],
                 attention_mask=self._mask,

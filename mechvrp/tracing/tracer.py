@@ -90,7 +90,7 @@ class Trace(InterleavingTracer):
     read through the trace, or at the end: reading through the bare envoy does not make them.
 
     ``t.stop()``, ``t.cache()``, ``t.vlm.envoy`` and all else that nnsight offers work as ever. One trace
-    of a model runs at a time, in one thread.
+    of a model runs at a time: another thread's waits for its turn (``model.turn``).
     """
 
     def __init__(
@@ -280,6 +280,10 @@ class Trace(InterleavingTracer):
     def execute(self, code: CodeType) -> None:
         if self.envoy is None:
             raise InputError("a trace runs once; make another with mechvrp.trace")
+        with self.vlm.turn:
+            self._execute(code)
+
+    def _execute(self, code: CodeType) -> None:
         if is_running(self.vlm):
             raise InputError(
                 f"a trace of {self.vlm.name} is already running: end it before another trace, cache or "

@@ -78,6 +78,33 @@ def test_it_grows_and_is_reproduced(any_explorer, run_code):
     assert mine.equals(theirs)
 
 
+def test_means_are_of_other_images(explorer, scenes, run_code):
+    model = explorer.model
+    explorer.circuit.add(NODES)
+    view = explorer.curve(12, "mean", draws=2, batch_size=6)
+    reference = {sample.image_id for sample in scenes[:12]}
+    assert not reference & {scenes[i].image_id for i in view.indices}
+    ran = run_code(model, view.code)
+    assert view.curve.to_frame().equals(ran["curve"].to_frame())
+    samples = [scenes[i] for i in view.indices]
+    edits = explorer.circuit.circuit().edits(
+        model, model.encode(samples), "mean", reference=scenes[:12], ablate="circuit", pooled=True
+    )
+    with mechvrp.trace(model, model.encode(samples)) as t:
+        t.apply(edits)
+        logits = t.logits[:, -1].save()
+    texts = [model.tokenizer.decode([token]).strip() for token in logits.argmax(-1).tolist()]
+    right = [
+        mechvrp.data.is_correct(sample, text, reading="strict")
+        for sample, text in zip(samples, texts, strict=True)
+    ]
+    assert view.curve.points[-1].accuracy.value == pytest.approx(np.mean(right))
+    with pytest.raises(InputError, match="shares 1 images"):
+        next(circuit_curves(model, scenes[:8], NODES, mode="mean", reference=scenes[:1]))
+    with pytest.raises(InputError, match="takes no reference"):
+        next(circuit_curves(model, scenes[:8], NODES, reference=scenes[40:]))
+
+
 def test_images_that_were_looked_at_are_left_out(explorer, scenes):
     explorer.clean()
     seen = scenes[0].image_id

@@ -61,6 +61,29 @@ def test_patches_and_donors_reproduce(explorer, run_code):
     assert np.abs(found.probability).max() > 0
 
 
+@pytest.mark.parametrize("cells", ["tokens", "patches", "heads", "units"])
+def test_means_are_those_of_the_place(explorer, run_code, cells):
+    """A cell of a map is what ablating that place to its mean gives."""
+    explorer.look("mlp_out", 2, "last")
+    found = explorer.map(cells, "mean")
+    assert found.method == "mean"
+    plan = found.plan
+    rng = np.random.default_rng(1)
+    columns = {0, *rng.integers(len(plan.columns), size=3).tolist()}
+    for column in columns:
+        row = int(rng.integers(len(plan.layers)))
+        if not np.isfinite(found.probability[row, column]):
+            continue
+        explorer.look(plan.component, plan.layers[row], **plan.keywords[column])
+        outcome = explorer.ablated("mean")
+        expected = outcome.margin_after - outcome.margin_before
+        assert found.margin[row, column] == pytest.approx(expected, abs=2e-4)
+    assert np.isfinite(found.probability).all(axis=0).sum() > len(plan.columns) / 2
+    if cells != "patches":  # the same code but for its cells, and the slowest
+        ran = run_code(explorer.model, found.code)
+        np.testing.assert_allclose(ran["effects"], found.probability, rtol=0, atol=2e-5)
+
+
 def test_cells_without_a_value_say_why(explorer, scenes):
     lengths = [explorer.model.encode(s).tokens.length for s in scenes[:20]]
     longest, shortest = int(np.argmax(lengths)), int(np.argmin(lengths))

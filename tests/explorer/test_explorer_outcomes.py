@@ -82,6 +82,44 @@ def test_a_mean_is_of_the_reference(explorer, scenes, run_code):
     np.testing.assert_allclose(shown(outcome, "after"), at(ran["after"], outcome), **CLOSE)
 
 
+def test_means_at_a_token_and_at_patches_are_of_the_same_ones(explorer, scenes, run_code):
+    model = explorer.model
+    states = [
+        mechvrp.cache(model, [s], "blocks.1.hook_mlp_out", positions="all") for s in scenes[:12]
+    ]
+    for positions in (-2, [(1, 2), (3, 3)]):
+        explorer.look("mlp_out", 1, positions)
+        outcome = explorer.ablated("mean")
+        named = [positions] if isinstance(positions, int) else positions
+        edits = []
+        for one in named:
+            values = []
+            for acts in states:
+                rows = acts.rows("blocks.1.hook_mlp_out")
+                there = (
+                    rows.position == one
+                    if isinstance(one, int)
+                    else (rows.row == one[0]) & (rows.col == one[1])
+                )
+                values.append(acts.flat("blocks.1.hook_mlp_out")[there].double())
+            value = torch.cat(values).mean(0, keepdim=True).float()
+            there = one if isinstance(one, int) else [one]
+            edits.append(mechvrp.steer("mlp_out", value[0], layer=1, positions=there))
+        # Zeroed, then the mean added: the mean in its place.
+        edits = [mechvrp.zero("mlp_out", layer=1, positions=positions), *edits]
+        expected = by_hand(model, scenes[0], edits)
+        np.testing.assert_allclose(shown(outcome, "after"), at(expected, outcome), **CLOSE)
+        ran = run_code(model, outcome.code)
+        np.testing.assert_allclose(shown(outcome, "after"), at(ran["after"], outcome), **CLOSE)
+
+
+def test_means_that_do_not_fit_are_refused_before_they_are_made(explorer, monkeypatch):
+    monkeypatch.setattr("mechvrp.explorer.running._MEMORY", 10_000)
+    explorer.look("mlp_out", 1, "image")
+    with pytest.raises(InputError, match="0.0 GB; 4 GB is the most"):
+        explorer.ablated("mean")
+
+
 def test_patching_gives_another_examples_value(any_explorer, scenes, run_code):
     model = any_explorer.model
     last = model.n_layers - 1
@@ -114,8 +152,25 @@ def test_a_circuit_is_taken_away_or_patched(explorer, scenes, run_code):
     patched = explorer.patched(donor, circuit=True)
     ran = run_code(model, patched.code)
     np.testing.assert_allclose(shown(patched, "after"), at(ran["after"], patched), **CLOSE)
-    with pytest.raises(InputError, match="zeroed or patched"):
-        explorer.ablated("mean", circuit=True)
+    with pytest.raises(InputError, match="'zero' or 'mean'"):
+        explorer.ablated("median", circuit=True)
+
+
+def test_a_circuit_takes_means_by_kind_of_token(any_explorer, scenes, run_code):
+    model = any_explorer.model
+    any_explorer.circuit.add(["blocks.1.attn.hook_z[head 1]@last", "blocks.2.hook_mlp_out@image"])
+    outcome = any_explorer.ablated("mean", circuit=True)
+    last = mechvrp.cache(model, scenes[:12], "blocks.1.attn.hook_z", positions="last")
+    image = mechvrp.cache(model, scenes[:12], "blocks.2.hook_mlp_out", positions="image")
+    edits = [
+        mechvrp.mean("z", last, layer=1, positions="last", heads=1),
+        mechvrp.mean("mlp_out", image, layer=2, positions="image"),
+    ]
+    expected = by_hand(model, scenes[0], edits)
+    np.testing.assert_allclose(shown(outcome, "after"), at(expected, outcome), **CLOSE)
+    ran = run_code(model, outcome.code)
+    np.testing.assert_allclose(shown(outcome, "after"), at(ran["after"], outcome), **CLOSE)
+    assert ran["answer_after"] == outcome.answer_after
 
 
 def test_a_probe_reads_both_runs(scenes, run_code, explorer):
@@ -221,15 +276,31 @@ def test_a_saved_circuit_is_a_circuit(explorer, tmp_path):
         explorer.circuit.remove("blocks.0.attn.hook_z[head 1]")
 
 
-def test_the_top_of_a_ranking_becomes_nodes(explorer):
-    scores = np.zeros(explorer.model.d_mlp)
+def test_the_top_of_a_ranking_becomes_nodes(explorer, scenes):
+    model = explorer.model
+    scores = np.zeros(model.d_mlp)
     scores[[5, 200, 17]] = 3.0, -2.0, 1.0
-    ranking = mechvrp.Ranking(("blocks.1.mlp.hook_post",), scores)
-    explorer.circuit.add_top(ranking, 2)
+    site = "blocks.1.mlp.hook_post"
+    ranking = mechvrp.Ranking((site,), scores, images=frozenset({scenes[40].image_id}))
+    explorer = Explorer(model, scenes, rankings=[ranking, ranking])
+    assert list(explorer.rankings) == [f"given scores, {site}", f"given scores, {site} (1)"]
+    first = f"given scores, {site}"
+    explorer.circuit.add(f"{site}[unit 200]@last")
+    explorer.add_top(first, 2)
     assert [str(node) for node in explorer.circuit.nodes] == [
-        "blocks.1.mlp.hook_post[unit 5]@last",
-        "blocks.1.mlp.hook_post[unit 200]@last",
+        f"{site}[unit 200]@last",
+        f"{site}[unit 5]@last",
     ]
+    assert explorer.looked == {scenes[40].image_id}  # a curve is measured on others
+    with pytest.raises(InputError, match="in the circuit already"):
+        explorer.add_top(first, 2)
+    with pytest.raises(InputError, match="no ranking 'mine'"):
+        explorer.add_top("mine", 2)
+    with pytest.raises(InputError, match=r"rankings are mechvrp.Ranking"):
+        Explorer(model, scenes, rankings={"mine": scores})
+    other = mechvrp.Ranking((site,), scores, model=model.name, fingerprint="other weights")
+    with pytest.raises(InputError):
+        Explorer(model, scenes, rankings={"other": other})
 
 
 def test_places_that_are_no_nodes_say_why(explorer):

@@ -131,7 +131,7 @@ def test_an_example_without_the_positions_says_so(panel, monkeypatch):
     _, shown = panel
     length = len(shown["example"]["tokens"])
     made, _ = panel
-    tokens = [made.session._clean(i).batch.tokens for i in range(20)]
+    tokens = [made.session._runs.clean(i).batch.tokens for i in range(20)]
     short = min(range(20), key=lambda i: tokens[i].length)
     long = max(range(20), key=lambda i: tokens[i].length)
     assert tokens[short].length < tokens[long].length
@@ -193,6 +193,34 @@ def test_maps_are_shown_by_cell(panel):
     do(panel, do="map", cells="patches")
     assert shown["heat"]["grid"] == [12, 12]
     assert shown["heat"]["columns"][0]["positions"] == [[0, 0]]
+
+
+def test_means_and_rankings_go_through(scenes, explorer):
+    scores = [0.0] * explorer.model.d_mlp
+    scores[9], scores[4] = -2.0, 1.0
+    ranking = mechvrp.Ranking(("blocks.2.mlp.hook_post",), scores)
+    session = Explorer(explorer.model, scenes, reference=8, rankings={"mine": ranking})
+    shown = Shown()
+    made = Panel(session, shown)
+    panel = made, shown
+    made.start()
+    assert made.wait(60)
+    assert shown["setup"]["rankings"] == [{"name": "mine", "units": 256}]
+    assert do(panel, do="top", ranking="mine", k=2)["note"] == "Added 2 nodes."
+    assert [name[-14:] for name in shown["circuit"]["nodes"]] == [
+        "t[unit 9]@last",
+        "t[unit 4]@last",
+    ]
+    assert "no ranking" in do(panel, do="top", ranking="yours", k=2)["error"]
+    do(panel, do="ablate", circuit=True, method="mean")
+    assert shown["outcome"]["what"] == "the circuit of 2 nodes: mean"
+    assert shown["outcome"]["answer_after"]
+    do(panel, do="map", cells="heads", method="mean")
+    assert shown["heat"]["method"] == "mean"
+    do(panel, do="grow", n=8, draws=1, method="mean")
+    assert shown["curve"]["method"] == "mean"
+    assert "reference=dataset[:8]" in shown["curve"]["code"]
+    made.close()
 
 
 def test_without_anywidget_it_says_what_to_install(explorer, scenes, monkeypatch):

@@ -2,6 +2,7 @@
 // ({do: ...}, see mechvrp/explorer/panel.py); nothing is computed here and nothing is fetched.
 
 const SVG = "http://www.w3.org/2000/svg";
+const DONE = { zero: "zeroed", mean: "set to the mean", patch: "patched" };
 const KEYWORDS = ["last", "question", "image", "text", "all"];
 
 function el(tag, attributes = {}, ...children) {
@@ -114,6 +115,8 @@ class View {
     this.model = model;
     this.root = root;
     this.measure = "probability";
+    this.cellMethod = "zero"; // of the effect map
+    this.circuitMethod = "zero"; // of the circuit and its curve
     this.cells = []; // of the effect map
     this.parts = {};
     for (const [name, title] of [
@@ -177,12 +180,18 @@ class View {
     );
   }
 
+  choice(key, now, options, change) {
+    return el("select", { "data-key": key, onchange: (event) => change(event.target.value) },
+      ...options.map(([value, text]) => el("option", { value, selected: value === now }, text)));
+  }
+
   draw_setup(setup) {
     if (setup.model) {
       this.titled.textContent = ` ${setup.model} (${setup.layers} layers, ${setup.heads} heads) · ${setup.total} examples`;
     }
     this.draw_gallery(this.get("gallery"));
     this.draw_place(this.get("place"));
+    this.draw_circuit(this.get("circuit"));
   }
 
   draw_status(status) {
@@ -215,9 +224,7 @@ class View {
     const setup = this.get("setup");
     const chosen = this.get("example").index;
     const asked = gallery.asked;
-    const select = (label, value, options, change) =>
-      el("label", {}, label, el("select", { "data-key": label, onchange: (event) => change(event.target.value) },
-        ...options.map(([key, text]) => el("option", { value: key, selected: key === value }, text))));
+    const select = (label, value, options, change) => el("label", {}, label, this.choice(label, value, options, change));
     const filters = el("div", { class: "mvx-row" },
       select("Task ", asked.task ?? "", [["", "all"], ...(setup.tasks ?? []).map((t) => [t, t])],
         (task) => this.ask({ task: task || null })),
@@ -347,7 +354,7 @@ class View {
     ...own, ...KEYWORDS.map((word) => option(word, word, place.positions)));
     const listed = (name) => {
       const input = el("input", { type: "text", "data-key": name, size: 12, placeholder: "all",
-        value: (place[name] ?? []).join(", "), "aria-label": name,
+        value: (place[name] ?? []).join(", "),
         onchange: (event) => {
           const numbers = event.target.value.split(/[\s,]+/).filter(Boolean).map(Number);
           this.look({ [name]: numbers.length ? numbers : null });
@@ -391,9 +398,13 @@ class View {
         el("td", {}, share(word.before)),
         outcome.kind === "clean" ? null : el("td", {}, share(word.after)));
     });
+    const said = (text) => (text === "" ? "(empty)" : text);
     const change = outcome.kind === "clean" ? "clean run"
       : outcome.changed ? `begins with “${outcome.first_after.trim()}” instead of “${outcome.first.trim()}”`
         : `still begins with “${outcome.first.trim()}”`;
+    const whole = outcome.answer_before === null ? outcome.no_answers && `No whole answers: ${outcome.no_answers}`
+      : outcome.answer_after === null ? `Whole answer: ${said(outcome.answer_before)}`
+        : `Whole answer: ${said(outcome.answer_before)} → ${said(outcome.answer_after)}`;
     const reads = outcome.reliability_before === null ? null
       : el("p", {}, `Probe's reliability ${share(outcome.reliability_before)}` +
         (outcome.reliability_after === null ? "" : ` → ${share(outcome.reliability_after)}`));
@@ -406,7 +417,7 @@ class View {
         el("tbody", {}, ...rows)),
       el("p", { class: "mvx-note" }, `Margin over the best other token: ${signed(outcome.margin_before)}` +
         (outcome.margin_after === null ? "" : ` → ${signed(outcome.margin_after)}`) + " (logits)"),
-      reads, codeButton(outcome.code, "this run", this));
+      whole ? el("p", { class: "mvx-whole" }, whole) : null, reads, codeButton(outcome.code, "this run", this));
   }
 
   // ---- effects --------------------------------------------------------------------------------
@@ -425,28 +436,26 @@ class View {
   draw_heat(heat) {
     this.cells = [];
     const kinds = [["tokens", "layers × tokens"], ["patches", "image patches"], ["heads", "layers × heads"], ["units", "units of this site"]];
-    const donor = () => {
+    const how = () => {
       const input = this.parts.place.querySelector("[data-key=donor]");
-      return this.withDonor && input ? { donor: Number(input.value) } : {};
+      return this.cellMethod === "patch" && input ? { donor: Number(input.value) } : { method: this.cellMethod };
     };
-    const from = el("input", { type: "checkbox", "data-key": "patched", onchange: (event) => (this.withDonor = event.target.checked) });
-    from.checked = !!this.withDonor;
-    const measure = el("select", { "data-key": "measure", onchange: (event) => {
-      this.measure = event.target.value;
+    const method = this.choice("cell method", this.cellMethod,
+      [["zero", "zero"], ["mean", "mean"], ["patch", "the other example's value"]], (value) => (this.cellMethod = value));
+    const measure = this.choice("measure", this.measure, [["probability", "probability"], ["margin", "margin (logits)"]], (value) => {
+      this.measure = value;
       this.draw_heat(this.get("heat"));
-      this.draw_example(this.get("example"));
-    } }, ...[["probability", "probability"], ["margin", "margin (logits)"]].map(([key, text]) =>
-      el("option", { value: key, selected: key === this.measure }, text)));
+    });
     const parts = [
       el("h3", {}, "What each cell by itself does"),
-      el("div", { class: "mvx-row" }, ...kinds.map(([cells, text]) => this.button(text, () => ({ do: "map", cells, ...donor() })))),
-      el("div", { class: "mvx-row" }, el("label", {}, from, " patch from the other example instead of zero"), el("label", {}, "Show ", measure)),
+      el("div", { class: "mvx-row" }, ...kinds.map(([cells, text]) => this.button(text, () => ({ do: "map", cells, ...how() })))),
+      el("div", { class: "mvx-row" }, el("label", {}, "Put in ", method), el("label", {}, "Show ", measure)),
     ];
     if (heat.cells) {
       const values = heat[this.measure];
       const most = largest(values);
-      const digits = this.measure === "probability" ? 3 : 2;
-      const what = `${heat.method === "zero" ? "zeroed" : "patched"}: change of the ${this.measure === "probability" ? "probability" : "margin"} of the clean answer's first token (${
+      const digits = Math.min(6, Math.max(this.measure === "probability" ? 3 : 2, most > 0 ? Math.ceil(-Math.log10(most)) + 1 : 0));
+      const what = `${DONE[heat.method]}: change of the ${this.measure === "probability" ? "probability" : "margin"} of the clean answer's first token (${
         this.measure === "probability" ? share(heat.base_probability) : signed(heat.base_margin)} clean)`;
       const caption = `${heat.component} ${what}. Blue lowers it, orange raises it; full colour is ${most.toFixed(digits)}.`;
       if (heat.cells === "patches") {
@@ -513,18 +522,28 @@ class View {
     const list = el("ol", {}, ...circuit.nodes.map((node) => el("li", {}, el("code", {}, node), " ",
       el("button", { type: "button", class: "mvx-quiet", "data-key": "remove " + node, "aria-label": `Remove ${node}`,
         onclick: () => this.send({ do: "remove", node }) }, "Remove"))));
+    const rankings = this.get("setup").rankings ?? [];
+    const ranked = rankings.length ? this.choice("ranking", this.ranking ?? rankings[0].name,
+      rankings.map(({ name }) => [name, name]), (value) => (this.ranking = value)) : null;
+    const top = el("input", { type: "number", "data-key": "k", min: 1, value: this.top ?? 5,
+      onchange: (event) => (this.top = Number(event.target.value)) });
+    const method = this.choice("circuit method", this.circuitMethod, [["zero", "zero"], ["mean", "mean"]],
+      (value) => (this.circuitMethod = value));
     redraw(this.parts.circuit,
-      el("h3", {}, `Circuit (${circuit.nodes.length} nodes)`),
+      el("h3", {}, `Circuit (${circuit.nodes.length} node${circuit.nodes.length === 1 ? "" : "s"})`),
       none ? el("p", { class: "mvx-note" }, "Choose heads, units or an MLP, and add them.") : list,
       el("div", { class: "mvx-row" },
         el("label", {}, "Name ", el("input", { type: "text", "data-key": "name", size: 14, value: circuit.name,
           onchange: (event) => this.send({ do: "name", name: event.target.value }) })),
         this.button("Clear", { do: "clear" }, { disabled: none })),
+      ranked ? el("div", { class: "mvx-row" }, el("label", {}, "Top ", top), el("label", {}, "of ", ranked),
+        this.button("Add top", () => ({ do: "top", ranking: ranked.value, k: Number(top.value) }))) : null,
       el("div", { class: "mvx-row" },
-        this.button("Ablate circuit", { do: "ablate", circuit: true }, { disabled: none }),
+        el("label", {}, "Put in ", method),
+        this.button("Ablate circuit", () => ({ do: "ablate", circuit: true, method: method.value }), { disabled: none }),
+        this.button("Grow curve", () => ({ do: "grow", method: method.value }), { disabled: none }),
         this.button("Patch circuit", () => ({ do: "patch", circuit: true,
-          donor: Number(this.parts.place.querySelector("[data-key=donor]").value) }), { disabled: none }),
-        this.button("Grow curve", { do: "grow" }, { disabled: none })),
+          donor: Number(this.parts.place.querySelector("[data-key=donor]").value) }), { disabled: none })),
       el("div", { class: "mvx-row" }, file,
         this.button("Save", () => ({ do: "save", path: file.value }), { disabled: none }),
         this.button("Load", () => ({ do: "load", path: file.value }))),
@@ -545,7 +564,8 @@ class View {
     const band = (low, high) => points.map((p, i) => `${i ? "L" : "M"}${x(p.k)},${y(p[high])}`).join("") +
       [...points].reverse().map((p) => `L${x(p.k)},${y(p[low])}`).join("") + "Z";
     const last = points[points.length - 1];
-    const words = `Accuracy with all ${last.k} nodes zeroed ${share(last.accuracy)}, with as many random nodes ${share(last.random)}; clean ${share(points[0].accuracy)}.`;
+    const done = DONE[curve.method];
+    const words = `Accuracy with all ${last.k} nodes ${done} ${share(last.accuracy)}, with as many random nodes ${share(last.random)}; clean ${share(points[0].accuracy)}.`;
     const drawn = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words });
     for (const v of [0, 0.25, 0.5, 0.75, 1]) {
       drawn.append(svg("line", { x1: left, x2: width - 10, y1: y(v), y2: y(v), class: "mvx-axis" }),
@@ -565,7 +585,7 @@ class View {
         drawn.append(svg("text", { x: x(p.k), y: height - bottom + 16, "text-anchor": "middle" }, String(p.k)));
       }
     });
-    drawn.append(svg("text", { x: (left + width) / 2, y: height - 4, "text-anchor": "middle" }, "nodes zeroed"));
+    drawn.append(svg("text", { x: (left + width) / 2, y: height - 4, "text-anchor": "middle" }, "nodes " + done));
     redraw(this.parts.curve,
       el("h3", {}, "Accuracy without the circuit"), drawn,
       el("p", {}, el("span", { class: "mvx-key-top" }, "the circuit's nodes"), ", ",
