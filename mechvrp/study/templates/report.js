@@ -1,9 +1,12 @@
 "use strict";
 (function () {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  function restyle(element) {
-    const colour = dark.matches ? "#e6e6e6" : "#1f2328";
-    return window.Plotly.relayout(element, { "font.color": colour, "hoverlabel.font.color": null });
+  const INK = "#1f2328", LIGHT = "#e6e6e6", PAPER = 680;  // pixels: an A4 page between its margins
+  const ink = () => (dark.matches ? LIGHT : INK);
+  function restyle(element, colour, width) {
+    const given = { "font.color": colour, "hoverlabel.font.color": null };
+    if (width !== undefined) Object.assign(given, { width: width, autosize: width === null });
+    return window.Plotly.relayout(element, given);
   }
   const options = {
     responsive: true,
@@ -16,7 +19,7 @@
     const source = document.getElementById(element.dataset.figure);
     const figure = JSON.parse(source.textContent);
     figure.layout.font = Object.assign({}, figure.layout.font, {
-      color: dark.matches ? "#e6e6e6" : "#1f2328",
+      color: ink(),
     });
     window.Plotly.newPlot(element, figure.data, figure.layout, options);
   }
@@ -28,7 +31,9 @@
       details.querySelectorAll("[data-figure]:not(.js-plotly-plot)").forEach(draw);
     });
   });
-  dark.addEventListener("change", () => {
-    figures.filter((element) => element.classList.contains("js-plotly-plot")).forEach(restyle);
-  });
+  const here = () => figures.filter((element) => element.classList.contains("js-plotly-plot"));
+  dark.addEventListener("change", () => here().forEach((element) => restyle(element, ink())));
+  // Paper is white and narrow, whatever the screen is.
+  window.addEventListener("beforeprint", () => here().forEach((element) => restyle(element, INK, PAPER)));
+  window.addEventListener("afterprint", () => here().forEach((element) => restyle(element, ink(), null)));
 })();
