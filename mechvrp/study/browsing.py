@@ -27,9 +27,6 @@ from mechvrp.study.schema import EXAMPLE_COLUMNS, ModelSection
 
 __all__ = ["Browser", "example_browser"]
 
-#: Of the browser's data in the page, pictures and all, in bytes: with the figures it stays below 5 MB.
-BUDGET = 4_300_000
-
 _SHARED = ("image_id", "task", "split", "question", "answer")
 _MEDIA = {"png": "image/png", "webp": "image/webp"}
 
@@ -56,7 +53,7 @@ class Browser:
 
 
 def example_browser(
-    run: RunFolder, sections: Sequence[ModelSection], seed: int, budget: int = BUDGET
+    run: RunFolder, sections: Sequence[ModelSection], seed: int, budget: int
 ) -> Browser | None:
     """The browser's data, at most ``budget`` bytes; ``None`` where no model was observed.
 
@@ -212,7 +209,8 @@ def _inside(rows: range, chosen: np.ndarray) -> list[int]:
 def _pictures(run: RunFolder, names: pd.Series) -> tuple[list[str], list[int]]:
     """Pictures as data URLs, each once, and the number of each example's; -1 where there is none."""
     places: dict[str, int] = {}
-    urls, found = [], []
+    urls: list[str] = []
+    found: list[int] = []
     for name in names:
         if pd.isna(name):
             found.append(-1)

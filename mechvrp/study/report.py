@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
+from plotly.offline import get_plotlyjs
 
 from mechvrp.plots import (
     ablation_curve,
@@ -28,7 +29,7 @@ from mechvrp.plots import (
 )
 from mechvrp.store import RunFolder
 from mechvrp.study import report_words
-from mechvrp.study.browsing import example_browser
+from mechvrp.study.browsing import Browser, example_browser
 from mechvrp.study.causal_words import causal_part
 from mechvrp.study.page import figure_json, render
 from mechvrp.study.readout_words import readout_part
@@ -36,6 +37,10 @@ from mechvrp.study.schema import ModelSection, Summary, check_examples
 from mechvrp.study.summary_words import three_findings
 
 __all__ = ["render_report", "write_report"]
+
+#: Bytes of the page beside plotly.js: where all examples do not fit, fewer are shown.
+PAGE = 5_000_000
+_FORM = 20_000  # of them the browser's own markup, beside its data
 
 _SPLIT_WORDS = {"all": "all", "train": "training", "heldout": "held out"}
 
@@ -55,24 +60,31 @@ def render_report(run: RunFolder) -> str:
     # A model that could not be observed has no accuracy, and no examples.
     observed = [section for section in summary.sections if section.accuracy]
     _check_examples(run, [section.model.name for section in observed])
-    return render(
-        "report.html",
-        own_scripts=("report.js", "examples.js"),
-        summary=summary,
-        answered=[
+    values: dict[str, Any] = {
+        "summary": summary,
+        "answered": [
             report_words.accuracy_finding(s.model.name, s.accuracy).text
             if s.accuracy
             else f"{s.model.name} could not be observed."
             for s in summary.sections
         ],
-        questions=three_findings(summary.sections),
-        sections=[_section(section) for section in summary.sections],
-        browser=example_browser(run, summary.sections, summary.seeds.get("study", 0)),
-        overview=_overview(summary.sections),
-        versions=run.versions,
-        config=json.dumps(run.config, indent=2, ensure_ascii=False),
-        split_words=_SPLIT_WORDS,
-    )
+        "questions": three_findings(summary.sections),
+        "sections": [_section(section) for section in summary.sections],
+        "overview": _overview(summary.sections),
+        "versions": run.versions,
+        "config": json.dumps(run.config, indent=2, ensure_ascii=False),
+        "split_words": _SPLIT_WORDS,
+    }
+
+    def page(browser: Browser | None) -> str:
+        return render(
+            "report.html", own_scripts=("report.js", "examples.js"), browser=browser, **values
+        )
+
+    # The examples have what the rest leaves of the page's size.
+    rest = len(page(None).encode("utf-8", "replace")) - len(get_plotlyjs().encode())
+    budget = max(PAGE - rest - _FORM, PAGE // 5)
+    return page(example_browser(run, summary.sections, summary.seeds.get("study", 0), budget))
 
 
 def _check_examples(run: RunFolder, models: Sequence[str]) -> None:

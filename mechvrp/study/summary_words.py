@@ -135,8 +135,8 @@ def _ablation(section: ModelSection) -> Finding:
 def _largest(ablation: AblationSection) -> str:
     point = max((p for p in ablation.points if p.task == "all"), key=lambda p: p.k)
     return (
-        f"With the {point.k} of {ablation.units} dimensions that the probe weighs most zeroed, accuracy changes "
-        f"by {_points(point.change, point.change_low, point.change_high)}; with as many random ones by "
+        f"With the {point.k} of {ablation.units} dimensions that the probe weighs most zeroed, accuracy "
+        f"changes by {_points(point.change, point.change_low, point.change_high)}; with as many random ones by "
         f"{_points(point.random_change, point.random_change_low, point.random_change_high)}."
     )
 

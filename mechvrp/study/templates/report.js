@@ -18,22 +18,36 @@
   function draw(element) {
     const source = document.getElementById(element.dataset.figure);
     const figure = JSON.parse(source.textContent);
-    figure.layout.font = Object.assign({}, figure.layout.font, {
-      color: ink(),
-    });
+    figure.layout.font = Object.assign({}, figure.layout.font, { color: ink() });
     window.Plotly.newPlot(element, figure.data, figure.layout, options);
   }
+  const waiting = () => Array.from(document.querySelectorAll("[data-figure]:not(.js-plotly-plot)"))
+    // A figure inside closed details has no width yet: it is drawn when the details open.
+    .filter((element) => !element.closest("details:not([open])"));
+  // One figure after the other, so that a page of many can be read and used at once.
+  function next() {
+    const [first] = waiting();
+    if (!first) return;
+    draw(first);
+    setTimeout(next);
+  }
   const figures = Array.from(document.querySelectorAll("[data-figure]"));
-  // A figure inside closed details has no width yet: it is drawn when the details open.
-  figures.filter((element) => !element.closest("details:not([open])")).forEach(draw);
+  figures.forEach((element) => {  // what follows must not move when it is drawn
+    const layout = JSON.parse(document.getElementById(element.dataset.figure).textContent).layout;
+    if (layout.height) element.style.minHeight = layout.height + "px";
+  });
+  setTimeout(next);
   document.querySelectorAll("details").forEach((details) => {
     details.addEventListener("toggle", () => {
-      details.querySelectorAll("[data-figure]:not(.js-plotly-plot)").forEach(draw);
+      if (details.open) setTimeout(next);
     });
   });
   const here = () => figures.filter((element) => element.classList.contains("js-plotly-plot"));
   dark.addEventListener("change", () => here().forEach((element) => restyle(element, ink())));
   // Paper is white and narrow, whatever the screen is.
-  window.addEventListener("beforeprint", () => here().forEach((element) => restyle(element, INK, PAPER)));
+  window.addEventListener("beforeprint", () => {
+    waiting().forEach(draw);
+    here().forEach((element) => restyle(element, INK, PAPER));
+  });
   window.addEventListener("afterprint", () => here().forEach((element) => restyle(element, ink(), null)));
 })();
