@@ -25,8 +25,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report of one model with every figure there is."""
-    return write_report(browsable_run(tmp_path_factory.mktemp("figures") / "run", "one", n=24))
+    """A report of one model with every figure there is, which is shown the middle of wide images."""
+    path = tmp_path_factory.mktemp("figures") / "run"
+    return write_report(browsable_run(path, "one", n=24, size=(32, 24), crops=True))
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +133,19 @@ def test_hostile_text_is_text(open_page: Callable[..., Any], hostile: Path) -> N
     assert page.locator("img[src=x]").count() == 0
     sources = page.locator("img").evaluate_all("all => all.map((i) => i.src)")
     assert all(source.startswith("data:image/") for source in sources)
+
+
+def test_the_map_lies_on_what_the_model_is_shown(page: Any, figures: Path) -> None:
+    page.goto(figures.as_uri())
+    page.locator("#ex-rows button").first.click()
+    page.wait_for_function(
+        "document.getElementById('ex-map').textContent.includes('central square')"
+    )
+    image, canvas = page.locator("#ex-picture img"), page.locator("#ex-picture canvas")
+    whole, cut = image.bounding_box(), canvas.bounding_box()
+    assert cut["width"] == pytest.approx(0.75 * whole["width"], abs=2)
+    assert cut["height"] == pytest.approx(whole["height"], abs=2)
+    assert cut["x"] - whole["x"] == pytest.approx(0.125 * whole["width"], abs=2)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -52,7 +52,7 @@ def test_the_folder_holds_what_it_says(result, model):
     browser = example_browser(run, result.summary.sections, 0, 4_000_000)
     assert (browser.shown, browser.total, browser.gaps) == (120, 120, ())
     (shown,) = json.loads(browser.data)["models"]
-    assert shown["crops"] is False
+    assert shown["crops"] is True  # CLIP's processor
     assert shown["correct"] == table.correct.astype(int).tolist()
     seen = mechvrp.reliability.observe(model, samples[:2], k=0)
     for i in range(2):
