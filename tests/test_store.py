@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -230,10 +231,16 @@ def test_what_a_stage_found_is_kept(run: RunFolder) -> None:
 
 
 def test_gallery(run: RunFolder) -> None:
-    image = Image.new("RGB", (3, 2), "red")
+    held = io.BytesIO()
+    Image.new("RGB", (3, 2), "red").save(held, "PNG")
+    image = held.getvalue()
     run.write_gallery_image("ex-1.png", image)
     assert run.gallery_names() == ["ex-1.png"]
-    assert run.read_gallery_png("ex-1.png").startswith(b"\x89PNG")
+    assert run.read_gallery_image("ex-1.png") == image
+    with pytest.raises(InputError, match="no webp image"):
+        run.write_gallery_image("ex-1.webp", image)
+    with pytest.raises(InputError, match="no png image"):
+        run.write_gallery_image("ex-2.png", b"<svg onload=alert(1)>")
     for name in ("../out.png", "a/b.png", "<img>.png", ".png", "a.svg", "a.png\n"):
         with pytest.raises(InputError, match="gallery image name"):
             run.write_gallery_image(name, image)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mechvrp.data import Sample
     from mechvrp.models.vlm import VLM
 
-__all__ = ["box_region", "cell_region", "queried_region"]
+__all__ = ["box_region", "cell_region", "crops_images", "queried_region"]
 
 Region = Bool[np.ndarray, "row col"]
 
@@ -105,7 +105,7 @@ def queried_region(model: VLM, sample: Sample, grid: tuple[int, int]) -> Region 
         raise InputError(
             f"{sample!r} has a box but no meta['size'], the height and width of its image in pixels"
         )
-    crop = _crops(model)
+    crop = crops_images(model)
     found = np.zeros(grid, dtype=bool)
     for box in boxes:
         box_region(box, meta["size"], grid)  # refuses what is not inside the image
@@ -130,7 +130,12 @@ def _seen(box: tuple[float, float, float, float], size: tuple[int, int]) -> bool
     return left < x + side and right > x and top < y + side and bottom > y
 
 
-def _crops(model: VLM) -> bool:
+def crops_images(model: VLM) -> bool:
+    """Whether the model is shown a central square of an image only, not all of it.
+
+    Raises:
+        UnavailableError: the model has no processor.
+    """
     images = getattr(model.processor, "image_processor", None)
     if images is None:
         raise UnavailableError(

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from mechvrp.errors import InputError, NumericalError, RunFolderError
 
-__all__ = ["read_arrays", "read_dims", "write_arrays"]
+__all__ = ["read_arrays", "read_dims", "read_names", "write_arrays"]
 
 
 def write_arrays(
@@ -69,6 +69,17 @@ def read_dims(path: Path) -> dict[str, list[str]]:
         with safe_open(path, framework="pt") as file:
             dims: dict[str, list[str]] = json.loads((file.metadata() or {}).get("dims", "{}"))
             return dims
+    except SafetensorError as error:
+        raise RunFolderError(
+            f"{path} is damaged: {error}. Remove it and run the study again"
+        ) from error
+
+
+def read_names(path: Path) -> list[str]:
+    """Names of the arrays in a file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return list(file.keys())
     except SafetensorError as error:
         raise RunFolderError(
             f"{path} is damaged: {error}. Remove it and run the study again"

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import torch
 
 from mechvrp.errors import InputError, RunFolderError
-from mechvrp.store.arrays import read_arrays, read_dims, write_arrays
+from mechvrp.store.arrays import read_arrays, read_dims, read_names, write_arrays
 from mechvrp.store.atomic import write_atomically
 from mechvrp.store.json_files import read_object
 
@@ -147,6 +147,21 @@ class Chunks:
                     f"written. Remove it and run the study again"
                 )
             yield found
+
+    def names(self) -> tuple[set[str], set[str]]:
+        """What a piece holds: the columns of its table, and its arrays.
+
+        Raises:
+            RunFolderError: the first piece is missing or damaged.
+        """
+        table, arrays = self._existing(self._table(0)), self._arrays(0)
+        try:
+            columns = set(pq.read_schema(table).names)
+        except (ValueError, OSError, pa.ArrowException) as error:
+            raise RunFolderError(
+                f"{table} is damaged: {error}. Remove it and run the study again"
+            ) from error
+        return columns, set(read_names(arrays)) if arrays.is_file() else set()
 
     def array(self, name: str) -> np.ndarray:
         """One array of all pieces, joined along its dimension ``example``; it must fit in memory.

@@ -9,7 +9,7 @@ Layout of a run folder (format 1)::
     chunks/STAGE/MODEL/     results by example, in pieces (`mechvrp.store.Chunks`)
     stages/STAGE/MODEL.json what a stage found for a model
     summary.json            the results (strict JSON: no NaN, an absent number is null)
-    gallery/*.png           example images
+    gallery/*.png, *.webp   small pictures of examples' images
     report.html             the report, made from the files above
 
 Every file is written beside its place and moved there with ``os.replace``, so a run that is
@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -38,9 +38,6 @@ from mechvrp.store.atomic import TEMPORARY, remove_temporaries, write_atomically
 from mechvrp.store.chunks import Chunks
 from mechvrp.store.json_files import differences, plain, read_json, read_object
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 __all__ = ["FORMAT_VERSION", "RunFolder", "software_versions"]
 
 FORMAT_VERSION = 1
@@ -51,7 +48,8 @@ _PACKAGES = (
     *("transformers", "xarray"),
 )
 _LOCK = "run.lock"
-_GALLERY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}\.png")
+_GALLERY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}\.(png|webp)")
+_MAGIC = {".png": re.compile(rb"\x89PNG\r\n"), ".webp": re.compile(rb"RIFF.{4}WEBP", re.DOTALL)}
 
 
 def software_versions() -> dict[str, Any]:
@@ -308,23 +306,26 @@ class RunFolder:
         except (ValueError, OSError, pa.ArrowException) as error:
             raise RunFolderError(f"{path} is damaged: {error}. Run the study again") from error
 
-    def write_gallery_image(self, name: str, image: Image) -> str:
-        """Write ``gallery/<name>`` as PNG; returns ``name``.
+    def write_gallery_image(self, name: str, content: bytes) -> str:
+        """Write ``gallery/<name>``, a PNG or WebP file's bytes; returns ``name``.
 
         Raises:
-            InputError: ``name`` is not letters, digits, ``_`` and ``-`` followed by ``.png``.
+            InputError: ``name`` is not letters, digits, ``_`` and ``-`` followed by ``.png`` or ``.webp``, or
+                the content is of another kind.
         """
         _check_gallery_name(name)
+        if not _MAGIC[Path(name).suffix].match(content):
+            raise InputError(f"the content for {name} is no {Path(name).suffix[1:]} image")
         (self.path / "gallery").mkdir(exist_ok=True)
-        self._atomically(f"gallery/{name}", lambda target: image.save(target, format="PNG"))
+        self._atomically(f"gallery/{name}", lambda target: target.write_bytes(content))
         return name
 
     def gallery_names(self) -> list[str]:
         """Names of the gallery's images, sorted."""
         folder = self.path / "gallery"
-        return sorted(p.name for p in folder.glob("*.png") if _GALLERY_NAME.fullmatch(p.name))
+        return sorted(p.name for p in folder.glob("*") if _GALLERY_NAME.fullmatch(p.name))
 
-    def read_gallery_png(self, name: str) -> bytes:
+    def read_gallery_image(self, name: str) -> bytes:
         """The bytes of one gallery image."""
         _check_gallery_name(name)
         return self._existing(f"gallery/{name}").read_bytes()
@@ -371,6 +372,6 @@ def _folder_names(stage: str, part: str) -> list[str]:
 def _check_gallery_name(name: str) -> None:
     if not _GALLERY_NAME.fullmatch(name):
         raise InputError(
-            f"gallery image name {name!r}: use letters, digits, '_' and '-', then '.png' "
+            f"gallery image name {name!r}: use letters, digits, '_' and '-', then '.png' or '.webp' "
             "(a name from the data could otherwise point outside the folder)"
         )

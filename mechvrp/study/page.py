@@ -1,10 +1,10 @@
-"""What every page of a study shares: one look, two scripts, and a policy that lets nothing else run."""
+"""What every page of a study shares: one look, its scripts, and a policy that lets nothing else run."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,17 @@ from plotly.offline import get_plotlyjs
 
 from mechvrp.study import report_words
 
-__all__ = ["figure_json", "render"]
+__all__ = ["figure_json", "render", "safe_json"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def render(template: str, **values: Any) -> str:
+def render(template: str, *, own_scripts: Sequence[str] = ("report.js",), **values: Any) -> str:
     """A self-contained page of one of the templates.
 
     Values from data are escaped by Jinja's autoescape. Beside ``values`` a template has ``style``,
-    ``scripts`` (plotly's and ours) and ``policy``, which names both by their hashes and lets no request out.
+    ``scripts`` (plotly's and ``own_scripts``, files beside the templates) and ``policy``, which names each
+    script by its hash and lets no request out.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -42,7 +43,8 @@ def render(template: str, **values: Any) -> str:
     }
     environment.filters.update(formats)
     # Hashes of a policy are over the exact text between the tags.
-    scripts = [get_plotlyjs(), (_TEMPLATES / "report.js").read_text(encoding="utf-8")]
+    own = [(_TEMPLATES / name).read_text(encoding="utf-8") for name in own_scripts]
+    scripts = [get_plotlyjs(), *own]
     return environment.get_template(template).render(
         style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
         scripts=[Markup(script) for script in scripts],
@@ -53,8 +55,12 @@ def render(template: str, **values: Any) -> str:
 
 def figure_json(figure: go.Figure) -> Markup:
     """A figure for a script element of type JSON."""
-    # Inside a script element only "</" and "<!--" could end or change it; no "<" is left at all.
-    text = str(figure.to_json())
+    return safe_json(str(figure.to_json()))
+
+
+def safe_json(text: str) -> Markup:
+    """JSON for a script element: it says the same, and no sign in it could end or change the element."""
+    # Inside a script element only "</" and "<!--" could; no "<" is left at all.
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return Markup(text)

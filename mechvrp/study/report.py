@@ -3,20 +3,19 @@
 Everything that comes from data is escaped: by Jinja's autoescape in the page, by
 `mechvrp.plots` in figures, and in the JSON of figures by writing ``<``, ``>`` and ``&`` as escapes.
 A content security policy in the page is the second line: it lets no request out and runs no script
-but the page's own two, which it names by their hashes.
+but the page's own, which it names by their hashes.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow.compute as pc
 from markupsafe import Markup
+from plotly.offline import get_plotlyjs
 
 from mechvrp.plots import (
     ablation_curve,
@@ -30,12 +29,18 @@ from mechvrp.plots import (
 )
 from mechvrp.store import RunFolder
 from mechvrp.study import report_words
+from mechvrp.study.browsing import Browser, example_browser
 from mechvrp.study.causal_words import causal_part
 from mechvrp.study.page import figure_json, render
 from mechvrp.study.readout_words import readout_part
-from mechvrp.study.schema import EXAMPLE_COLUMNS, ModelSection, Summary, check_examples
+from mechvrp.study.schema import ModelSection, Summary, check_examples
+from mechvrp.study.summary_words import three_findings
 
 __all__ = ["render_report", "write_report"]
+
+#: Bytes of the page beside plotly.js: where all examples do not fit, fewer are shown.
+PAGE = 5_000_000
+_FORM = 20_000  # of them the browser's own markup, beside its data
 
 _SPLIT_WORDS = {"all": "all", "train": "training", "heldout": "held out"}
 
@@ -44,7 +49,7 @@ def write_report(run: RunFolder) -> Path:
     """Write ``report.html`` from the other files of a run folder; returns its path.
 
     Raises:
-        RunFolderError: the summary, the examples or a gallery image is missing or damaged.
+        RunFolderError: the summary, the examples or a picture is missing or damaged.
     """
     return run.write_report(render_report(run))
 
@@ -53,30 +58,41 @@ def render_report(run: RunFolder) -> str:
     """The report as HTML text; see `write_report`."""
     summary = Summary.from_json(run.read_summary())
     # A model that could not be observed has no accuracy, and no examples.
-    observed = [section.model.name for section in summary.sections if section.accuracy]
-    shown = _examples(run, observed)
-    return render(
-        "report.html",
-        summary=summary,
-        sections=[
-            _section(run, section, shown[shown["model"] == section.model.name])
-            for section in summary.sections
+    observed = [section for section in summary.sections if section.accuracy]
+    _check_examples(run, [section.model.name for section in observed])
+    values: dict[str, Any] = {
+        "summary": summary,
+        "answered": [
+            report_words.accuracy_finding(s.model.name, s.accuracy).text
+            if s.accuracy
+            else f"{s.model.name} could not be observed."
+            for s in summary.sections
         ],
-        overview=_overview(summary.sections),
-        versions=run.versions,
-        config=json.dumps(run.config, indent=2, ensure_ascii=False),
-        split_words=_SPLIT_WORDS,
-    )
+        "questions": three_findings(summary.sections),
+        "sections": [_section(section) for section in summary.sections],
+        "overview": _overview(summary.sections),
+        "versions": run.versions,
+        "config": json.dumps(run.config, indent=2, ensure_ascii=False),
+        "split_words": _SPLIT_WORDS,
+    }
+
+    def page(browser: Browser | None) -> str:
+        return render(
+            "report.html", own_scripts=("report.js", "examples.js"), browser=browser, **values
+        )
+
+    # The examples have what the rest leaves of the page's size.
+    rest = len(page(None).encode("utf-8", "replace")) - len(get_plotlyjs().encode())
+    budget = max(PAGE - rest - _FORM, PAGE // 5)
+    return page(example_browser(run, summary.sections, summary.seeds.get("study", 0), budget))
 
 
-def _examples(run: RunFolder, models: Sequence[str]) -> pd.DataFrame:
-    """The examples that have a picture."""
+def _check_examples(run: RunFolder, models: Sequence[str]) -> None:
     if not models and not run.has("examples.parquet"):
-        return pd.DataFrame(columns=list(EXAMPLE_COLUMNS))
+        return
     columns = run.example_columns()
     present = set(run.read_examples(["model"])["model"]) if "model" in columns else set()
     check_examples(columns, sorted(present), models)
-    return run.read_examples(EXAMPLE_COLUMNS, where=pc.field("gallery").is_valid())
 
 
 def _overview(sections: Sequence[ModelSection]) -> dict[str, Any]:
@@ -105,8 +121,8 @@ def _overview(sections: Sequence[ModelSection]) -> dict[str, Any]:
     }
 
 
-def _section(run: RunFolder, section: ModelSection, examples: pd.DataFrame) -> dict[str, Any]:
-    """What the template needs of one model: its summary, findings, figures and gallery."""
+def _section(section: ModelSection) -> dict[str, Any]:
+    """What the template needs of one model: its summary, findings and figures."""
     figures: dict[str, Markup] = {}
     if section.accuracy:
         figures["accuracy"] = figure_json(task_accuracy(pd.DataFrame(section.accuracy)))
@@ -138,7 +154,6 @@ def _section(run: RunFolder, section: ModelSection, examples: pd.DataFrame) -> d
         "causal": causal_part(section.causal, figure_json) if section.causal else None,
         "figures": figures,
         "task_figures": task_figures,
-        "gallery": _gallery(run, examples),
     }
 
 
@@ -146,18 +161,3 @@ def _rarer(section: ModelSection) -> int | None:
     """Held-out answers of the rarer kind, right or wrong."""
     rows = [r for r in section.accuracy if (r.task, r.split) == ("all", "heldout")]
     return min(rows[0].n_right, rows[0].n - rows[0].n_right) if rows else None
-
-
-def _gallery(run: RunFolder, examples: pd.DataFrame) -> list[dict[str, Any]]:
-    """Examples that all have an image, right ones and wrong ones, in the table's order."""
-    sides: list[dict[str, Any]] = []
-    for correct, title in ((True, "Right answers"), (False, "Wrong answers")):
-        items = [
-            {str(key): None if pd.isna(value) else value for key, value in record.items()}
-            for record in examples[examples["correct"] == correct].to_dict(orient="records")
-        ]
-        for item in items:
-            png = base64.b64encode(run.read_gallery_png(str(item["gallery"]))).decode("ascii")
-            item["image"] = f"data:image/png;base64,{png}"
-        sides.append({"title": title, "items": items})
-    return sides

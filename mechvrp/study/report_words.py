@@ -19,7 +19,20 @@ from mechvrp.study.schema import (
     SignalSection,
 )
 
-__all__ = ["ENOUGH", "Finding", "findings", "percent", "signed", "signed_three", "three"]
+__all__ = [
+    "ENOUGH",
+    "Finding",
+    "ablation_findings",
+    "accuracy_finding",
+    "findings",
+    "percent",
+    "probe_against_chance",
+    "probe_leads",
+    "probe_scopes",
+    "signed",
+    "signed_three",
+    "three",
+]
 
 _Q = 0.05  # false discovery rate
 
@@ -41,13 +54,13 @@ def findings(section: ModelSection) -> list[Finding]:
     """What this model's numbers say, in the order in which a reader needs it."""
     if not section.accuracy:
         return [Finding("inconclusive", f"{section.model.name} could not be observed.")]
-    found = [_accuracy(section.model.name, section.accuracy)]
+    found = [accuracy_finding(section.model.name, section.accuracy)]
     if section.signals:
         found += _signals(section.signals, _rarer_heldout(section.accuracy))
     if section.probe:
         found += _probe(section.probe)
     if section.ablation:
-        found += _ablation(section.ablation)
+        found += ablation_findings(section.ablation)
     return found
 
 
@@ -71,7 +84,8 @@ def signed_three(value: float | None) -> str:
     return "none" if value is None else f"{value:+.3f}".replace("-", "−")
 
 
-def _accuracy(name: str, rows: Sequence[AccuracyRow]) -> Finding:
+def accuracy_finding(name: str, rows: Sequence[AccuracyRow]) -> Finding:
+    """How many answers are right, over all and in the best and worst task."""
     row = next(row for row in rows if row.task == "all" and row.split == "all")
     interval = "" if row.low is None else f", {_range(percent(row.low), percent(row.high))}"
     text = (
@@ -154,30 +168,51 @@ def _signals(signals: SignalSection, rarer: int) -> list[Finding]:
 
 def _probe(probe: ProbeSection) -> list[Finding]:
     """Within tasks and over all (one of them where there is one task), each with its control."""
-    rows = {(row.name, row.scope): row for row in probe.comparison}
-    overall = next(row for row in probe.tasks if row.task == "all")
-    rarer = min(overall.n_right, overall.n - overall.n_right)
-    several = sum(row.task not in ("all", "within tasks") for row in probe.tasks) > 1
-    sentences = {"all": "predicts whether the answer is right with AUROC {}"}
-    if several:
-        # Over all, telling hard tasks from easy ones is enough; within them it is not.
-        sentences = {
-            "within tasks": "orders right and wrong answers of the same task with AUROC {}",
-            "all": "predicts whether the answer is right, over all tasks, with AUROC {}",
-        }
-    found = []
-    for scope, sentence in sentences.items():
-        row = rows.get(("probe", scope))
-        if row is None or row.auroc is None:
-            continue
-        where = f"A linear probe ({probe.site_words}), on images it was not fitted on, "
-        control = rows.get(("shuffled labels", scope))
-        found.append(_against_chance(where + sentence, row, control, rarer))
-    for row in probe.comparison:
-        known = row.lead is not None and row.lead_low is not None and row.lead_high is not None
-        if known and row.scope in sentences:
-            found.append(_lead(row, rarer))
+    scopes = probe_scopes(probe)
+    found = [finding for scope in scopes if (finding := probe_against_chance(probe, scope))]
+    for scope in scopes:
+        found += probe_leads(probe, scope)
     return found
+
+
+def probe_scopes(probe: ProbeSection) -> tuple[str, ...]:
+    """What the probe is judged over, what tells most first.
+
+    Over all, telling hard tasks from easy ones is enough; within them it is not.
+    """
+    several = sum(row.task not in ("all", "within tasks") for row in probe.tasks) > 1
+    return ("within tasks", "all") if several else ("all",)
+
+
+def probe_against_chance(probe: ProbeSection, scope: str) -> Finding | None:
+    """Whether the probe tells anything, beside its control; ``None`` where it has no AUROC."""
+    rows = {(row.name, row.scope): row for row in probe.comparison}
+    row = rows.get(("probe", scope))
+    if row is None or row.auroc is None:
+        return None
+    if scope == "within tasks":
+        sentence = "orders right and wrong answers of the same task with AUROC {}"
+    elif len(probe_scopes(probe)) > 1:
+        sentence = "predicts whether the answer is right, over all tasks, with AUROC {}"
+    else:
+        sentence = "predicts whether the answer is right with AUROC {}"
+    where = f"A linear probe ({probe.site_words}), on images it was not fitted on, "
+    control = rows.get(("shuffled labels", scope))
+    return _against_chance(where + sentence, row, control, _rarer(probe))
+
+
+def probe_leads(probe: ProbeSection, scope: str) -> list[Finding]:
+    """The probe minus each baseline."""
+    return [
+        _lead(row, _rarer(probe))
+        for row in probe.comparison
+        if row.scope == scope and None not in (row.lead, row.lead_low, row.lead_high)
+    ]
+
+
+def _rarer(probe: ProbeSection) -> int:
+    overall = next(row for row in probe.tasks if row.task == "all")
+    return min(overall.n_right, overall.n - overall.n_right)
 
 
 #: With fewer answers of the rarer kind than this the interval of an AUROC is too narrow: under the null
@@ -240,7 +275,8 @@ def _lead(row: ComparisonRow, rarer: int) -> Finding:
     )
 
 
-def _ablation(ablation: AblationSection) -> list[Finding]:
+def ablation_findings(ablation: AblationSection) -> list[Finding]:
+    """Whether zeroing the top units costs anything, and whether more than random ones; none without points."""
     points = [point for point in ablation.points if point.task == "all" and point.k > 0]
     if not points:
         return []

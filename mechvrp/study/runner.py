@@ -20,6 +20,7 @@ from mechvrp.models import VLM, fingerprint, load
 from mechvrp.store import RunFolder
 from mechvrp.study.checking import dataset_digest, usable_dataset
 from mechvrp.study.config import StudyConfig
+from mechvrp.study.pictures import write_pictures
 from mechvrp.study.report import write_report
 from mechvrp.study.schema import Summary
 from mechvrp.study.settings import resolve_settings
@@ -189,17 +190,16 @@ def _stages(stages: Sequence[str] | None) -> tuple[str, ...]:
 def _summarise(
     run: RunFolder, parts: Sequence[ModelStudy], dataset: Dataset, config: StudyConfig
 ) -> Summary:
-    """Write the table of examples, the gallery and the summary."""
+    """Write the table of examples, their pictures and the summary."""
     sections = tuple(part.section() for part in parts)
-
-    def tables() -> Iterator[pd.DataFrame]:
-        for part in parts:
-            yield from part.examples()
-
     if any(section.accuracy for section in sections):
+        pictures = write_pictures(run, dataset, config.seed)
+
+        def tables() -> Iterator[pd.DataFrame]:
+            for part in parts:
+                yield from part.examples(pictures)
+
         run.write_examples_in_parts(tables)
-    for part in parts:
-        part.write_gallery()
     summary = Summary(
         title=f"Reliability of {', '.join(s.model.name for s in sections)} on {dataset.name}",
         created=datetime.now(UTC).isoformat(timespec="seconds"),

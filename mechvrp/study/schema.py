@@ -54,13 +54,16 @@ EXAMPLE_COLUMNS: dict[str, str] = {
     "correct": "boolean, by the benchmark's own rule",
     "answer_probability": "the model's probability of its answer, 0 to 1",
     "probe_score": "held-out examples: log-odds of a right answer; null for training examples",
-    "gallery": "name of the image in gallery/, or null if it is not in the gallery",
+    "gallery": "name of the image's picture in gallery/, or null if the run keeps none",
 }
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """One model: its name, the family's name, its sizes, and which weights it had (``fingerprint``)."""
+    """One model: its name, the family's name, its sizes, and which weights it had (``fingerprint``).
+
+    ``crops``: it is shown a central square of an image; null in runs that did not note it.
+    """
 
     name: str
     family: str
@@ -70,6 +73,7 @@ class ModelInfo:
     dtype: str
     device: str
     fingerprint: str = ""
+    crops: bool | None = None
 
 
 @dataclass(frozen=True)

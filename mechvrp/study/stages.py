@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from rich.console import Console
 from mechvrp.data import Dataset
 from mechvrp.errors import InputError, NumericalError, RunFolderError, UnavailableError
 from mechvrp.models import VLM, fingerprint
+from mechvrp.models.regions import crops_images
 from mechvrp.store import Chunks, RunFolder
 from mechvrp.study.checking import check_weights
 from mechvrp.study.config import StudyConfig
@@ -24,9 +25,6 @@ from mechvrp.study.stage_results import Correlated, Intervened, Observed, keep, 
 from mechvrp.study.telling import Teller
 
 __all__ = ["ModelStudy"]
-
-#: Pictures of each kind (right, wrong) in the gallery.
-GALLERY = 12
 
 LABEL_RULE = (
     "the greedy answer scored by the benchmark's rule (mechvrp.data.is_correct): polls by the {} "
@@ -170,8 +168,8 @@ class ModelStudy:
             causal=intervened.causal if intervened else None,
         )
 
-    def examples(self) -> Iterator[pd.DataFrame]:
-        """The table of examples, a piece at a time, with sides, scores and pictures' names."""
+    def examples(self, pictures: Mapping[int, str]) -> Iterator[pd.DataFrame]:
+        """The table of examples, a piece at a time, with sides, scores and pictures' names (by example)."""
         correlated = kept(self.run, self.part, Correlated)
         if correlated is None:
             return
@@ -180,7 +178,6 @@ class ModelStudy:
         sides[self.heldout] = "heldout"
         scores = np.full(n, np.nan)
         scores[list(correlated.scored)] = correlated.scores
-        pictures = self._pictures(sides)
         for table in example_tables(self._observations):
             rows = table["example"].to_numpy()
             yield table.assign(
@@ -189,29 +186,6 @@ class ModelStudy:
                 probe_score=pd.Series(scores[rows]).astype("Float64"),
                 gallery=pd.Series([pictures.get(int(i)) for i in rows], dtype="string"),
             )
-
-    def write_gallery(self) -> None:
-        """Pictures of held-out examples, right and wrong."""
-        if kept(self.run, self.part, Correlated) is None:
-            return
-        sides = np.full(len(self.dataset), "train", dtype=object)
-        sides[self.heldout] = "heldout"
-        for i, name in self._pictures(sides).items():
-            self.run.write_gallery_image(name, self.dataset[i].image)
-
-    def _pictures(self, sides: np.ndarray) -> dict[int, str]:
-        """Names of pictures by example: other images first, tasks in turn."""
-        table = self._observations.table(["example", "image_id", "task", "correct"])
-        table = table.assign(split=sides)
-        held = table[table["split"] == "heldout"].sample(frac=1, random_state=self.config.seed)
-        found: dict[int, str] = {}
-        for value in (False, True):
-            part = held[held["correct"] == value]
-            part = part.assign(again=part.groupby("image_id").cumcount()).sort_values("again")
-            part = part.assign(turn=part.groupby(["again", "task"]).cumcount())
-            for i in part.sort_values(["again", "turn", "example"]).index[:GALLERY]:
-                found[int(i)] = f"{self.index}-{i:06d}.png"
-        return found
 
     @property
     def _observations(self) -> Chunks:
@@ -269,6 +243,7 @@ def _model_info(model: VLM) -> ModelInfo:
         dtype=str(model.dtype).removeprefix("torch."),
         device=model.device.type,
         fingerprint=fingerprint(model),
+        crops=crops_images(model),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import mechvrp
 from mechvrp.errors import InputError, RunFolderError
 from mechvrp.store import RunFolder
+from mechvrp.study.browsing import example_browser
 
 OPTIONS = {"n": 120, "ks": (0, 2, 48), "n_resamples": 200, "progress": False}
 
@@ -45,7 +47,22 @@ def test_the_folder_holds_what_it_says(result, model):
     assert np.allclose(acts.stack("resid_post").numpy(), hidden[:, :5], atol=1e-4)
     assert {"torch", "transformers", "nnsight"} <= set(run.versions["created"]["packages"])
     assert json.loads((run.path / "config.json").read_text())["config"]["seed"] == 0
-    assert run.gallery_names()
+    # A picture an image, and what the report's browser shows of every example.
+    assert len(run.gallery_names()) == section.data.n_images == table.gallery.nunique()
+    browser = example_browser(run, result.summary.sections, 0, 4_000_000)
+    assert (browser.shown, browser.total, browser.gaps) == (120, 120, ())
+    (shown,) = json.loads(browser.data)["models"]
+    assert shown["crops"] is True  # CLIP's processor
+    assert shown["correct"] == table.correct.astype(int).tolist()
+    seen = mechvrp.reliability.observe(model, samples[:2], k=0)
+    for i in range(2):
+        mean = seen.maps[i].mean((0, 1))
+        rows, peak, code = shown["maps"][i]
+        levels = np.frombuffer(base64.b64decode(code), np.uint8).reshape(rows, -1)
+        assert np.allclose(levels * peak / 255, mean / mean.sum(), atol=peak / 255)
+        assert np.allclose(
+            shown["own"][i], [seen.own.entry[i], *seen.own.post[:, i]], rtol=2e-3, atol=1e-3
+        )
     assert (run.path / "report.html").stat().st_size > 1e5
 
 

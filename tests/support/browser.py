@@ -95,7 +95,7 @@ def watched_pages(browser: Any, known: Collection[str] = ()) -> Iterator[Callabl
         context = browser.new_context(**options)
         contexts.append(context)
         new = context.new_page()
-        new.set_default_timeout(10_000)  # milliseconds
+        new.set_default_timeout(60_000)  # milliseconds: machines that test are busy
         new.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
         new.on("pageerror", lambda error: problems.append(f"exception: {error}"))
         new.on("request", lambda request: _watch(request.url, problems))

@@ -1,9 +1,12 @@
 "use strict";
 (function () {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  function restyle(element) {
-    const colour = dark.matches ? "#e6e6e6" : "#1f2328";
-    return window.Plotly.relayout(element, { "font.color": colour, "hoverlabel.font.color": null });
+  const INK = "#1f2328", LIGHT = "#e6e6e6", PAPER = 680;  // pixels: an A4 page between its margins
+  const ink = () => (dark.matches ? LIGHT : INK);
+  function restyle(element, colour, width) {
+    const given = { "font.color": colour, "hoverlabel.font.color": null };
+    if (width !== undefined) Object.assign(given, { width: width, autosize: width === null });
+    return window.Plotly.relayout(element, given);
   }
   const options = {
     responsive: true,
@@ -15,20 +18,36 @@
   function draw(element) {
     const source = document.getElementById(element.dataset.figure);
     const figure = JSON.parse(source.textContent);
-    figure.layout.font = Object.assign({}, figure.layout.font, {
-      color: dark.matches ? "#e6e6e6" : "#1f2328",
-    });
+    figure.layout.font = Object.assign({}, figure.layout.font, { color: ink() });
     window.Plotly.newPlot(element, figure.data, figure.layout, options);
   }
+  const waiting = () => Array.from(document.querySelectorAll("[data-figure]:not(.js-plotly-plot)"))
+    // A figure inside closed details has no width yet: it is drawn when the details open.
+    .filter((element) => !element.closest("details:not([open])"));
+  // One figure after the other, so that a page of many can be read and used at once.
+  function next() {
+    const [first] = waiting();
+    if (!first) return;
+    draw(first);
+    setTimeout(next);
+  }
   const figures = Array.from(document.querySelectorAll("[data-figure]"));
-  // A figure inside closed details has no width yet: it is drawn when the details open.
-  figures.filter((element) => !element.closest("details:not([open])")).forEach(draw);
+  figures.forEach((element) => {  // what follows must not move when it is drawn
+    const layout = JSON.parse(document.getElementById(element.dataset.figure).textContent).layout;
+    if (layout.height) element.style.minHeight = layout.height + "px";
+  });
+  setTimeout(next);
   document.querySelectorAll("details").forEach((details) => {
     details.addEventListener("toggle", () => {
-      details.querySelectorAll("[data-figure]:not(.js-plotly-plot)").forEach(draw);
+      if (details.open) setTimeout(next);
     });
   });
-  dark.addEventListener("change", () => {
-    figures.filter((element) => element.classList.contains("js-plotly-plot")).forEach(restyle);
+  const here = () => figures.filter((element) => element.classList.contains("js-plotly-plot"));
+  dark.addEventListener("change", () => here().forEach((element) => restyle(element, ink())));
+  // Paper is white and narrow, whatever the screen is.
+  window.addEventListener("beforeprint", () => {
+    waiting().forEach(draw);
+    here().forEach((element) => restyle(element, INK, PAPER));
   });
+  window.addEventListener("afterprint", () => here().forEach((element) => restyle(element, ink(), null)));
 })();
