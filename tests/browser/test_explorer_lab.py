@@ -108,10 +108,14 @@ def _await(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
 
 def _await_kernel(address: str, page: Any) -> None:
     """Cells that are run before the page knows its kernel make it ask for one."""
+    kernels: list[dict[str, Any]] = []
     for _ in range(600):
         page.wait_for_timeout(200)  # the page must live on meanwhile
-        with urllib.request.urlopen(f"{address}/api/kernels", timeout=5) as response:
-            kernels = json.load(response)
+        try:
+            with urllib.request.urlopen(f"{address}/api/kernels", timeout=5) as response:
+                kernels = json.load(response)
+        except urllib.error.HTTPError:  # while the kernel starts
+            continue
         if kernels and kernels[0]["connections"] and kernels[0]["execution_state"] == "idle":
             page.wait_for_timeout(2000)
             return
