@@ -29,7 +29,10 @@ def test_last_token_of_every_layer(model):
     acts = mechvrp.cache(model, batch, ["resid_post", "neurons", "z", "logits"])
     with torch.no_grad():
         out = model.model(**batch.inputs)
-    assert torch.equal(acts["unembed.hook_out"], out.logits[:, -1])
+    # The cache unembeds the last position alone: a product of another shape, which some processors round
+    # otherwise.
+    logits = out.logits[:, -1]
+    assert (acts["unembed.hook_out"] - logits).abs().max() <= 1e-6 * logits.abs().max()
     with mechvrp.trace(model, batch) as t:
         h = t.resid_post[1].save()
         z = t.z[2].save()
