@@ -22,7 +22,7 @@ MOST = 1000
 #: Of all pictures together, in bytes; a third more in the page, as base64.
 BUDGET = 2_500_000
 #: Longest side in pixels and quality of WebP, best first. The last is taken whatever its size.
-_LADDER = ((160, 80), (160, 50), (128, 40), (96, 40), (64, 30), (32, 10))
+_LADDER = ((160, 80), (160, 50), (160, 25), (128, 25), (96, 20), (64, 30), (32, 10))
 
 
 def browsed(image_ids: np.ndarray, seed: int, most: int = MOST) -> np.ndarray:
