@@ -10,7 +10,7 @@ from mechvrp.cli import app, main
 runner = CliRunner()
 
 
-@pytest.mark.parametrize("command", [[], ["study"], ["models"], ["data"], ["report"]])
+@pytest.mark.parametrize("command", [[], ["study"], ["models"], ["families"], ["data"], ["report"]])
 def test_help(command):
     result = runner.invoke(app, [*command, "--help"])
     assert result.exit_code == 0
@@ -24,6 +24,18 @@ def test_models_and_data_list_what_exists():
     output = runner.invoke(app, ["data"]).output
     for name in ("scenes", "pope", "folder", "adversarial"):
         assert name in output
+
+
+def test_families_lists_what_was_checked():
+    output = runner.invoke(app, ["families"], terminal_width=200).output
+    for name in ("paligemma", "gemma3", "idefics3", "mllama"):
+        assert name in output
+
+
+def test_families_checks_a_model():
+    output = runner.invoke(app, ["families", "--check", "tiny-qwen2-vl"]).output
+    assert "a family written by hand" in output
+    assert "differs" not in output
 
 
 @pytest.mark.parametrize(

@@ -42,20 +42,6 @@ def test_the_readme_s_python_runs(tmp_path, monkeypatch):
     assert scope["monitor"].guarantee in str(scope["monitor"])
 
 
-def test_contributing_s_family_is_accepted():
-    from mechvrp.models import families
-
-    before = families.families()
-    try:
-        (example,) = blocks("CONTRIBUTING.md", "python")
-        exec(example, {})
-        family = families.families()["my_vlm"]
-        assert family.prompt(None, "Q?", task="vqa", instruction="") == "<image>\nQ?"
-    finally:
-        families._FAMILIES.clear()
-        families._FAMILIES.update(before)
-
-
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
 def test_make_targets_and_files_that_are_named_exist(name):
     text = (ROOT / name).read_text()

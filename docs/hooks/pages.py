@@ -91,7 +91,7 @@ def reference_index() -> str:
             "| | |",
             "|---|---|",
             *rows,
-            "| [The command line](cli.md) | `mechvrp study`, `compare`, `models`, `data` |",
+            "| [The command line](cli.md) | `mechvrp study`, `compare`, `models`, `families`, `data` |",
             "",
         ]
     )

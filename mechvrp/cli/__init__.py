@@ -12,6 +12,7 @@ import typer
 # In the order in which help lists them.
 from mechvrp.cli import studying as studying  # isort: skip
 from mechvrp.cli import listing as listing  # isort: skip
+from mechvrp.cli import checking as checking  # isort: skip
 from mechvrp.cli import comparing as comparing  # isort: skip
 from mechvrp.cli.root import app as app
 

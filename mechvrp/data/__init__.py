@@ -15,6 +15,7 @@ from mechvrp.data.readings import strict_yes_no as strict_yes_no
 from mechvrp.data.registry import DatasetInfo as DatasetInfo
 from mechvrp.data.registry import available as available
 from mechvrp.data.registry import load as load
+from mechvrp.data.registry import register_dataset as register_dataset
 from mechvrp.data.sample import Dataset as Dataset
 from mechvrp.data.sample import Sample as Sample
 from mechvrp.data.sample import Skipped as Skipped
@@ -56,6 +57,7 @@ __all__ = [
     "pope_scores",
     "read_count",
     "read_letter",
+    "register_dataset",
     "score",
     "strict_yes_no",
     "train_test_split",

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from mechvrp.data.assemble import check_limit
 from mechvrp.data.records import Problems
 from mechvrp.data.sample import Dataset
 from mechvrp.errors import DataError
+from mechvrp.plugins import load_plugins
 
-__all__ = ["DatasetInfo", "available", "load"]
+__all__ = ["DatasetInfo", "available", "load", "register_dataset"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +218,9 @@ _LOADERS: dict[str, tuple[DatasetInfo, str, str]] = {
     ),
 }
 
+# Those that were registered at run time, with the function that loads each.
+_REGISTERED: dict[str, tuple[DatasetInfo, Callable[..., Dataset]]] = {}
+
 # A name on the hub, of which "./data" and "/data" are none.
 _REMOTE = re.compile(r"\w[\w.-]*/[\w.-]+")
 
@@ -224,7 +229,31 @@ _COMMON = ("root", "split", "limit", "seed", "on_error")
 
 def available() -> tuple[DatasetInfo, ...]:
     """Every dataset that :func:`load` knows, sorted by name."""
-    return tuple(_LOADERS[name][0] for name in sorted(_LOADERS))
+    load_plugins("mechvrp.datasets")
+    known = {name: entry[0] for name, entry in _LOADERS.items()}
+    known |= {name: entry[0] for name, entry in _REGISTERED.items()}
+    return tuple(known[name] for name in sorted(known))
+
+
+def register_dataset(
+    info: DatasetInfo, loader: Callable[..., Dataset], *, replace: bool = False
+) -> None:
+    """Make a dataset known to :func:`load` by its name.
+
+    Args:
+        info: what there is to know of it.
+        loader: called with ``split``, ``limit``, ``seed`` and the dataset's own options by name, and, if
+            ``info.root`` says that it needs files, ``root`` and ``on_error``; see :func:`load`.
+        replace: whether it may take the name of one that exists.
+
+    Raises:
+        DataError: the name is taken.
+    """
+    if not replace and info.name in {**_LOADERS, **_REGISTERED}:
+        raise DataError(
+            f"there is a dataset {info.name!r} already; pass replace=True to replace it"
+        )
+    _REGISTERED[info.name] = (info, loader)
 
 
 def load(
@@ -263,7 +292,7 @@ def load(
         DataError: no such dataset, split or option; files are missing or damaged; an unusable
             record under ``"raise"``; or nothing is left to return.
     """
-    info, module, function = _entry(name)
+    info, loader = _entry(name)
     Problems(on_error)  # refuses any other word before a file is read
     check_limit(limit)
     if isinstance(seed, bool) or not isinstance(seed, int):
@@ -273,19 +302,22 @@ def load(
         given |= {"root": _root(info, root), "on_error": on_error}
     elif root is not None:
         raise DataError(f"{name!r} is generated and reads no files; leave root= out")
-    loader = getattr(importlib.import_module(module), function)
     _check_options(name, loader, options)
     dataset: Dataset = loader(**given)
     return dataset
 
 
-def _entry(name: str) -> tuple[DatasetInfo, str, str]:
+def _entry(name: str) -> tuple[DatasetInfo, Callable[..., Dataset]]:
+    load_plugins("mechvrp.datasets")
+    if name in _REGISTERED:
+        return _REGISTERED[name]
     if name not in _LOADERS:
-        known = sorted(_LOADERS)
+        known = sorted({**_LOADERS, **_REGISTERED})
         close = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.5)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise DataError(f"there is no dataset {name!r}{hint} The datasets are {', '.join(known)}")
-    return _LOADERS[name]
+    info, module, function = _LOADERS[name]
+    return info, getattr(importlib.import_module(module), function)
 
 
 def _root(info: DatasetInfo, root: str | os.PathLike[str] | None) -> str | Path:

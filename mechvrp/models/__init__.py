@@ -13,6 +13,8 @@ from mechvrp.models.loading import load as load
 from mechvrp.models.regions import box_region as box_region
 from mechvrp.models.regions import cell_region as cell_region
 from mechvrp.models.regions import queried_region as queried_region
+from mechvrp.models.structure import FamilyReport as FamilyReport
+from mechvrp.models.structure import check_family as check_family
 from mechvrp.models.tokens import Each as Each
 from mechvrp.models.tokens import ImageTokens as ImageTokens
 from mechvrp.models.tokens import TokenMap as TokenMap
@@ -24,12 +26,14 @@ __all__ = [
     "Each",
     "EmbeddedModel",
     "Family",
+    "FamilyReport",
     "Grid",
     "ImageTokens",
     "Modules",
     "TokenMap",
     "box_region",
     "cell_region",
+    "check_family",
     "embedded_models",
     "fingerprint",
     "known_families",

@@ -42,13 +42,13 @@ class ImageTokens:
 
 
 def place_images(
-    input_ids: Int[Tensor, "batch pos"], token_id: int, grids: Sequence[Grid]
+    input_ids: Int[Tensor, "batch pos"], token_id: int | None, grids: Sequence[Grid]
 ) -> tuple[ImageTokens, ...]:
     """Each sample's image tokens, from the grids of all images in the order of the inputs.
 
     Args:
         input_ids: [batch, pos].
-        token_id: the placeholder that stands for an image token.
+        token_id: the placeholder that stands for an image token, ``None`` if there is none.
         grids: the layout of every image.
 
     Raises:
@@ -57,7 +57,8 @@ def place_images(
     found, feature = [], 0
     remaining = iter(grids)
     for sample, ids in enumerate(input_ids):
-        position = (ids == token_id).nonzero().flatten()
+        # No id equals None: images that are not in the sequence have no positions.
+        position = (ids == (-1 if token_id is None else token_id)).nonzero().flatten()
         row: list[int] = []
         col: list[int] = []
         image: list[int] = []
@@ -69,8 +70,11 @@ def place_images(
                     f"sample {sample} has {len(position)} image tokens in its prompt, but its "
                     f"images give {len(row)}: an image is missing, or was resized elsewhere"
                 )
-            row += [-1] * grid.extra + [r for r in range(grid.rows) for _ in range(grid.cols)]
-            col += [-1] * grid.extra + list(range(grid.cols)) * grid.rows
+            row += [-1] * grid.extra
+            col += [-1] * grid.extra
+            for r in range(grid.rows):
+                row += [r] * grid.cols + [-1] * grid.ends
+                col += [*range(grid.cols), *[-1] * grid.ends]
             image += [len(shapes)] * grid.tokens
             shapes.append((grid.rows, grid.cols))
         if len(row) != len(position):

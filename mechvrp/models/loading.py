@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,7 @@ def load(
     device_map: Any = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    probe: Mapping[str, Any] | None = None,
 ) -> Any:
     """Load a vision-language model as a ``VLM``.
 
@@ -44,14 +46,18 @@ def load(
         device: ``"auto"`` (CUDA, else Apple's MPS, else CPU) or a torch device; a model in memory
             stays where it is under ``"auto"``.
         dtype: ``"auto"`` (the checkpoint's own) or a torch dtype by name, e.g. ``"bfloat16"``.
-        attn: attention implementation, ``"sdpa"`` or ``"eager"``. By default SDPA; a model in memory
-            keeps its own unless another is asked for.
+        attn: attention implementation, ``"sdpa"`` or ``"eager"``. By default SDPA, where the model has
+            it; a model in memory keeps its own unless another is asked for.
         device_map: as in transformers, for models larger than one device; excludes ``device``.
         revision, trust_remote_code: as in transformers, for hub ids.
+        probe: encoded inputs of two samples or more with prompts of different lengths, padded on the
+            left. A model that no family describes is run on them (about ten forwards) to find its sites
+            and verify them; by default its processor makes them.
 
     Raises:
         InputError: no such embedded name, folder or hub id, or arguments that exclude each other.
-        UnsupportedModelError: no family describes the architecture.
+        UnsupportedModelError: no family describes the architecture, and its structure could not be
+            looked at or has no decoder blocks.
     """
     from torch import nn
 
@@ -69,12 +75,15 @@ def load(
                 "device_map and revision are for loading by name; this model is loaded"
             )
         if attn is not None and attn != model.config._attn_implementation:
-            model.set_attn_implementation(family_of(model.config).attention_for(model.config, attn))
+            family = family_of(model.config)
+            model.set_attn_implementation(
+                family.attention_for(model.config, attn) if family else attn
+            )
         if device != "auto":
             model = model.to(_checked(device))
         if dtype != "auto":
             model = model.to(_dtype(dtype))
-        return VLM(model, processor)
+        return VLM(model, processor, probe=probe)
 
     name = str(name_or_path_or_hf_model)
     place = _device() if device == "auto" else _checked(device)
@@ -94,9 +103,11 @@ def load(
     weights_dtype = "auto" if dtype == "auto" else _dtype(dtype)
     hub = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
-        # The config alone first: an architecture that is not known is refused before a download.
+        # The config alone first: what its family wants of transformers is known before a download.
         config = AutoConfig.from_pretrained(source, **hub)
-        chosen = family_of(config).attention_for(config, attn or "sdpa")
+        family = family_of(config)
+        # Of a model that no family describes it is not known whether it has SDPA: transformers chooses.
+        chosen = family.attention_for(config, attn or "sdpa") if family else attn
         model = AutoModelForImageTextToText.from_pretrained(
             source,
             dtype=weights_dtype,
@@ -110,7 +121,7 @@ def load(
         raise InputError(f"could not load {name!r}: {error}") from error
     if device_map is None:
         model = model.to(place)
-    return VLM(model, processor, name=name)
+    return VLM(model, processor, name=name, probe=probe)
 
 
 def _checked(device: Any) -> Any:

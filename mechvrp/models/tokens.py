@@ -33,11 +33,12 @@ class TokenMap:
     Args:
         input_ids: [batch, pos].
         attention_mask: [batch, pos], 0 on padding.
-        image_token_id: the placeholder that stands for an image token.
+        image_token_id: the placeholder that stands for an image token, ``None`` if none does.
         grids: the layout of every image, in the order of the inputs.
         tokenizer: to find words; ``None`` where the inputs were encoded elsewhere.
         questions: the question of each sample and the prompt's text behind it (instruction and
             template), ``None`` likewise.
+        no_image: why image tokens are not in the sequence, where they are not.
 
     Raises:
         DataError: the image tokens of the ids do not fit the grids, or a row is padded on the right.
@@ -48,10 +49,11 @@ class TokenMap:
         input_ids: Int[Tensor, "batch pos"],
         attention_mask: Int[Tensor, "batch pos"],
         *,
-        image_token_id: int,
+        image_token_id: int | None,
         grids: Sequence[Grid],
         tokenizer: Any = None,
         questions: Sequence[tuple[str, str]] | None = None,
+        no_image: str = "",
     ) -> None:
         self.input_ids = input_ids.cpu()
         self.attention_mask = attention_mask.cpu().bool()
@@ -63,6 +65,7 @@ class TokenMap:
             )
         self._tokenizer = tokenizer
         self._questions = questions
+        self._no_image = no_image
         self.images: tuple[ImageTokens, ...] = place_images(self.input_ids, image_token_id, grids)
 
     def __len__(self) -> int:
@@ -82,9 +85,15 @@ class TokenMap:
     def patch(self, sample: int, row: int, col: int, *, image: int = 0) -> int:
         """The position of the image token at (row, col) of a sample's image."""
         tokens = self.images[sample]
+        self._need_image()
         if not 0 <= image < len(tokens.shapes):
             raise SiteError(f"sample {sample} has {len(tokens.shapes)} image(s); asked for {image}")
         rows, cols = tokens.shapes[image]
+        if not rows * cols:
+            raise SiteError(
+                f"the {len(tokens)} image tokens of sample {sample} have no places on a grid: use "
+                "positions='image', or numbers"
+            )
         if not (0 <= row < rows and 0 <= col < cols):
             raise SiteError(
                 f"patch ({row}, {col}) is outside the {rows} x {cols} grid of sample {sample}: "
@@ -240,10 +249,15 @@ class TokenMap:
                 )
         return tuple(chosen for _ in range(len(self)))
 
+    def _need_image(self) -> None:
+        if self._no_image:
+            raise SiteError(f"this model has no image positions: {self._no_image}")
+
     def _named(self, name: str) -> tuple[Int[Tensor, " chosen"], ...]:
         if name == "last":
             return tuple(p[None] for p in self.last)
         if name == "image":
+            self._need_image()
             return tuple(tokens.position for tokens in self.images)
         if name == "question":
             return self.question

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from mechvrp.data.sample import Sample
 from mechvrp.errors import InputError, ShapeError, UnavailableError
 from mechvrp.models.batch import Batch
 from mechvrp.models.families import Family, family_of
+from mechvrp.models.structure import structural
 from mechvrp.models.tokens import TokenMap
 
 if TYPE_CHECKING:
@@ -68,28 +69,43 @@ class VLM:
         *,
         family: Family | None = None,
         name: str = "",
+        probe: Mapping[str, Tensor] | None = None,
     ) -> None:
         model.eval()
         self.turn = threading.RLock()
         self.model: Any = model
         self.processor = processor
         self.name = name or type(model).__name__
-        self.family = family or family_of(self.model.config)
+        self.family: Family = (
+            family
+            or family_of(self.model.config)
+            or structural(model, self.envoy, processor, dict(probe) if probe is not None else None)
+        )
         self.modules = self.family.check(model)
 
         config: Any = self.model.config.get_text_config(decoder=True)
-        first = f"{self.modules.layers}.0."
         self.n_layers = len(self._list(self.modules.layers))
-        self.n_vision_layers = len(self._list(self.modules.vision_layers))
+        self.n_vision_layers = (
+            0
+            if self.family.unavailable("vision_resid_post")
+            else len(self._list(self.modules.vision_layers))
+        )
         self.d_model: int = config.hidden_size
         self.n_heads: int = config.num_attention_heads
         self.n_kv_heads: int = getattr(config, "num_key_value_heads", None) or self.n_heads
         # From the weights: configs leave these out, or keep a default that is not used.
-        o_proj: Any = model.get_submodule(first + self.modules.o)
-        self.d_head: int = o_proj.in_features // self.n_heads
-        neurons: Any = model.get_submodule(first + self.modules.neurons)
-        self.d_mlp: int = neurons.in_features
+        self.d_head: int = self._width("z", "o") // self.n_heads
+        self.d_mlp: int = self._width("neurons", "neurons")
         self.d_vocab: int = self.model.get_output_embeddings().weight.shape[0]
+
+    def _width(self, component: str, field: str) -> int:
+        """What a Linear of the blocks reads, by the first block that has it; 0 where none has."""
+        for layer in range(self.n_layers):
+            if not self.family.unavailable(component, layer):
+                path = f"{self.modules.layers}.{layer}.{getattr(self.modules, field)}"
+                found: Any = self.model.get_submodule(path)
+                return int(found.in_features)
+        return 0
 
     def _list(self, path: str) -> Sequence[nn.Module]:
         return self.model.get_submodule(path)
@@ -129,8 +145,9 @@ class VLM:
         with self.turn:
             if layer in self._instrumented:
                 return
-            for path in ("", f".{self.modules.attn}"):
-                _ = self.envoy.get(f"{self.modules.layers}.{layer}{path}").source
+            _ = self.envoy.get(f"{self.modules.layers}.{layer}").source
+            if not self.family.unavailable("pattern", layer):
+                _ = self.envoy.get(f"{self.modules.layers}.{layer}.{self.modules.attn}").source
             self._instrumented.add(layer)
 
     @cached_property
@@ -241,6 +258,7 @@ class VLM:
             grids=self.family.grids(self.model, inputs),
             tokenizer=self.tokenizer,
             questions=questions,
+            no_image=self.family.no_image(),
         )
         return Batch(inputs, tokens, samples, prompts).to(self.device)
 

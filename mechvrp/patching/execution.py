@@ -221,7 +221,8 @@ class Runner:
         n = layout.variants
         beginning, state = self._last_only(layout), None
         # Placeholders of images stay as they are where the blocks they enter are skipped.
-        inputs = repeated(self.batch, n, pixels=start is None)
+        pixels = start is None or not self.model.family.forgets_image
+        inputs = repeated(self.batch, n, pixels=pixels)
         options: dict[str, Any] = {"logits_to_keep": 1, "use_cache": False}
         entry = start.entry if start is not None else 0
         if start is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from mechvrp.patching.trials import Trial, trial
 from mechvrp.patching.variants import Variant
 from mechvrp.tracing import access
 from mechvrp.tracing.sites import Site
@@ -100,6 +101,7 @@ class Plan:
         attention_share: share of a block's weights that its attention has.
         query_share: share of them that make queries and write what these attended to.
         why_not: why the clean run's cache cannot be shared, "" if it can.
+        whole: why every variant is a whole forward, "" if not all are.
         why_tower: why edits behind the vision tower run it again all the same, "" if they do not.
     """
 
@@ -111,6 +113,7 @@ class Plan:
     attention_share: float = 1.0
     query_share: float = 0.0
     why_not: str = ""
+    whole: str = ""
     why_tower: str = ""
 
     @property
@@ -200,6 +203,8 @@ class Plan:
             lines.append(f"  {what}")
         if self.why_not:
             lines.append(f"  no branches or suffixes: {self.why_not}")
+        if self.whole:
+            lines.append(f"  whole forwards only: {self.whole}")
         if self.why_tower and self.tower_runs > 1:
             lines.append(f"  images encoded again: {self.why_tower}")
         return "\n".join(lines)
@@ -207,8 +212,8 @@ class Plan:
 
 def can_split(model: VLM, batch: Batch) -> str:
     """ "" if what stands before a position is as it is whatever follows, else the reason it isn't."""
-    if model.family.attention != "causal":
-        return f"in {model.family.name} all positions of a prompt see one another"
+    if why := model.family.inseparable():
+        return why
     config = model.model.config.get_text_config(decoder=True)
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     window = getattr(config, "sliding_window", None)
@@ -223,15 +228,23 @@ def can_split(model: VLM, batch: Batch) -> str:
 
 
 def make_plan(
-    model: VLM, batch: Batch, variants: Sequence[Variant], *, memory: int, watch: bool = False
+    model: VLM,
+    batch: Batch,
+    variants: Sequence[Variant],
+    *,
+    memory: int,
+    watch: bool = False,
+    allowed: Trial | None = None,
 ) -> Plan:
     """Group variants by the cheapest exact way to run them.
 
     Args:
         memory: bytes that the activations of one pass may take, roughly.
         watch: whether the last position's attention is read along, in every block.
+        allowed: what saves work and is exact; by default as it was tried on the model.
     """
-    why_not = can_split(model, batch)
+    allowed = trial(model) if allowed is None else allowed
+    why_not = can_split(model, batch) or allowed.split
     length, examples = batch.tokens.length, len(batch)
     last = model.n_layers - 1
     single = access.has_resid_mid(model, last) and access.has_single_queries(model, last)
@@ -242,6 +255,8 @@ def make_plan(
         if variant.error:
             continue
         mode = _mode(variant, model.n_layers, length, why_not)
+        if allowed.resume and mode != "clean":
+            mode = "full"
         start = starts[index] = start_of(mode, variant, model.n_layers, length)
         room = length - start.first
         key: tuple[Any, ...] = (start,)  # rows of whole sequences begin together
@@ -296,6 +311,7 @@ def make_plan(
         len(variants),
         *shares,
         why_not,
+        allowed.resume,
         why_tower,
     )
 
@@ -354,7 +370,7 @@ def _shares(model: VLM, single: bool) -> tuple[float, float]:
     if not access.has_resid_mid(model, model.n_layers - 1):
         return 1.0, 0.0  # the two cannot be run apart
 
-    first = f"{model.modules.layers}.0"
+    first = f"{model.modules.layers}.{model.n_layers - 1}"
     whole, asked = _weights(model, first), 0
     if single:
         asked = sum(

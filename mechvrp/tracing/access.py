@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mechvrp.errors import ShapeError, UnavailableError
+from mechvrp.models.structure.operations import ATTENTION, residual_operation
 from mechvrp.tracing.attention import inputs_of, replaced_output
 from mechvrp.tracing.sites import COMPONENTS, Site
 
@@ -35,6 +36,10 @@ __all__ = [
 
 def check_available(model: VLM, site: Site) -> None:
     """Raise ``UnavailableError``, with the remedy, for a site this model cannot give as loaded."""
+    if why := model.family.unavailable(site.component, site.layer):
+        raise UnavailableError(
+            f"{model.name} has no {site}: {why}. mechvrp.models.check_family(model) lists what it has."
+        )
     if site.component == "pattern" and model.attn_implementation not in ("eager", "sdpa"):
         raise UnavailableError(
             f"{site} does not exist under attn={model.attn_implementation!r}, which never forms "
@@ -95,13 +100,12 @@ def _resid_mid(model: VLM, site: Site) -> Any:
     """The assignment of the residual stream between attention and MLP.
 
     Setting the next norm's input would leave the model's own ``residual`` as it was; nnsight serves
-    the assignment itself: the one just before ``residual`` is bound the second time.
+    the assignment itself.
     """
     source = _block(model, site).source
     names = list(source.names)
-    bound = names.index("residual_1") if "residual_1" in names else 0
-    before = names[bound - 1] if bound else ""
-    if not before.startswith("hidden_states_"):
+    before = residual_operation(names)
+    if not before:
         raise UnavailableError(
             f"{site}: the residual stream between attention and MLP was not found in the forward of "
             f"{type(_block(model, site)._module).__name__}, whose operations are {names}"
@@ -114,6 +118,8 @@ def has_resid_mid(model: VLM, layer: int) -> bool:
 
     Blocks whose attention and MLP both read the block's input have none.
     """
+    if model.family.unavailable("resid_mid", layer):
+        return False
     try:
         _resid_mid(model, Site("resid_mid", layer))
     except UnavailableError:
@@ -127,13 +133,15 @@ def has_single_queries(model: VLM, layer: int) -> bool:
 
     What attends under other implementations than SDPA and eager takes other masks.
     """
+    if any(model.family.unavailable(component, layer) for component in ("q", "z", "pattern")):
+        return False
     try:
         names = list(_block(model, Site("q", layer), model.modules.attn).source.names)
         for part in (model.modules.q, model.modules.o):
             _block(model, Site("q", layer), part)
     except AttributeError:
         return False
-    return "attention_interface_1" in names and model.attn_implementation in ("eager", "sdpa")
+    return ATTENTION in names and model.attn_implementation in ("eager", "sdpa")
 
 
 def is_made(model: VLM, site: Site) -> bool:
@@ -143,7 +151,7 @@ def is_made(model: VLM, site: Site) -> bool:
 
 def attention_of(model: VLM, site: Site) -> Any:
     """The call of the layer's attention function."""
-    return _block(model, site, model.modules.attn).source.attention_interface_1
+    return getattr(_block(model, site, model.modules.attn).source, ATTENTION)
 
 
 def module_of(model: VLM, site: Site) -> Any:

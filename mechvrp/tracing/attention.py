@@ -29,6 +29,11 @@ _NEUTRAL = (
     "cache_position",
     "output_attentions",
     "position_embeddings",
+    # What some models hand down to every module, of which attention takes nothing.
+    "logits_to_keep",
+    "output_hidden_states",
+    "output_router_logits",
+    "return_dict",
 )
 _USED = ("scaling", "dropout", "is_causal", "sliding_window")
 

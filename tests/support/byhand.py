@@ -42,7 +42,11 @@ def place(name: str, component: str, layer: int | None) -> tuple[str, str]:
 
 def hook(model: Any, name: str, component: str, layer: int | None, fn: Fn) -> None:
     """Pass a site's value through ``fn``; to be called on a fresh model, before its first forward."""
-    path, side = place(name, component, layer)
+    attach(model, component, *place(name, component, layer), fn)
+
+
+def attach(model: Any, component: str, path: str, side: str, fn: Fn) -> None:
+    """``hook`` at a module of any model."""
     module = model.get_submodule(path)
     if component == "resid_mid":
         # The block keeps the same tensor as its residual, so only an edit in place reaches both.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from mechvrp.errors import InputError, UnsupportedModelError
+from mechvrp.errors import InputError
 from mechvrp.models.families.base import Family as Family
 from mechvrp.models.families.base import Grid as Grid
 from mechvrp.models.families.base import Modules as Modules
 from mechvrp.models.families.llava import Llava
 from mechvrp.models.families.paligemma import PaliGemma
 from mechvrp.models.families.qwen2_vl import Qwen2VL
+from mechvrp.plugins import load_plugins
 
 __all__ = ["Family", "Grid", "Modules", "families", "family_of", "register_family"]
 
@@ -29,20 +30,15 @@ def register_family(family: Family, *, replace: bool = False) -> Family:
 
 
 def families() -> dict[str, Family]:
-    """Every known ``config.model_type`` and its family."""
+    """Every known ``config.model_type`` and its family, those of other packages included."""
+    load_plugins("mechvrp.families")
     return dict(_FAMILIES)
 
 
-def family_of(config: Any) -> Family:
-    """The family that describes this config (raises ``UnsupportedModelError``)."""
-    model_type = getattr(config, "model_type", None)
-    if model_type not in _FAMILIES:
-        raise UnsupportedModelError(
-            f"no family describes model type {model_type!r}; known: {', '.join(sorted(_FAMILIES))}. "
-            "To add one, subclass mechvrp.models.Family and pass an instance to "
-            "mechvrp.models.register_family (CONTRIBUTING.md shows how)."
-        )
-    return _FAMILIES[model_type]
+def family_of(config: Any) -> Family | None:
+    """The registered family that describes this config; ``None``: its structure has to be looked at."""
+    load_plugins("mechvrp.families")
+    return _FAMILIES.get(getattr(config, "model_type", None) or "")
 
 
 for _family in (Llava(), PaliGemma(), Qwen2VL()):

@@ -23,15 +23,20 @@ __all__ = ["Family", "Grid", "Modules"]
 
 
 class Grid(NamedTuple):
-    """The layout of one image's tokens: ``extra`` tokens without a place, then rows x cols in raster order."""
+    """The layout of one image's tokens: ``extra`` tokens without a place, then rows x cols in raster order.
+
+    ``ends`` tokens without a place follow each row. An image whose tokens have no places at all is
+    ``Grid(0, 0, extra=n)``.
+    """
 
     rows: int
     cols: int
     extra: int = 0
+    ends: int = 0
 
     @property
     def tokens(self) -> int:
-        return self.extra + self.rows * self.cols
+        return self.extra + self.rows * (self.cols + self.ends)
 
 
 @dataclass(frozen=True)
@@ -72,12 +77,16 @@ class Family(ABC):
     Attributes:
         name: what people call it.
         model_types: values of ``config.model_type`` it describes.
-        attention: how the prompt attends to itself: ``"causal"``, or ``"prefix"`` where all prompt
-            positions see one another.
+        attention: how the prompt attends to itself: ``"causal"``, ``"prefix"`` where all prompt
+            positions see one another, or ``"image"`` where those of an image do.
         required_inputs: keys a batch must hold beside ``input_ids`` and ``attention_mask``; without
             them the model computes something else, often silently.
         projected_field: field of the projector's output that holds the image features, or ``""``
             where the output is the tensor itself.
+        forgets_image: whether blocks need nothing of the image but what stands in the residual stream,
+            so that a run from a block on can leave the pixels out.
+        measured: whether its facts were measured on the model, so that a sweep's shortcuts are tried on
+            it, too, before they are used.
         features_as: how the model takes image features that are known already (``mm_encoder_outputs``):
             ``"whole"``, in one tensor, or in ``"parts"``, which it joins; ``""``: not, or not as they come
             from the projector.
@@ -85,9 +94,11 @@ class Family(ABC):
 
     name: ClassVar[str]
     model_types: ClassVar[tuple[str, ...]]
-    attention: ClassVar[Literal["causal", "prefix"]] = "causal"
+    attention: ClassVar[Literal["causal", "prefix", "image"]] = "causal"
     required_inputs: ClassVar[tuple[str, ...]] = ("pixel_values",)
     projected_field: ClassVar[str] = ""
+    forgets_image: ClassVar[bool] = True
+    measured: ClassVar[bool] = False
     features_as: ClassVar[Literal["", "whole", "parts"]] = ""
 
     def modules(self, model: nn.Module) -> Modules:
@@ -113,6 +124,21 @@ class Family(ABC):
                     "mechvrp.models.register_family."
                 ) from error
         return modules
+
+    def unavailable(self, component: str, layer: int | None = None) -> str:
+        """Why the models have no such site (a component of ``mechvrp.tracing``), "" if they have it."""
+        return ""
+
+    def no_image(self) -> str:
+        """Why image tokens are not in the sequence, "" if they are."""
+        return ""
+
+    def inseparable(self) -> str:
+        """Why the positions of a prompt cannot be run apart from those behind them, "" if they can."""
+        if self.attention == "causal":
+            return ""
+        whose = "of a prompt" if self.attention == "prefix" else "of an image"
+        return f"in {self.name} all positions {whose} see one another"
 
     def attention_for(self, config: Any, attn: str) -> Any:
         """What to pass to transformers as ``attn_implementation`` when ``attn`` was asked for."""
@@ -152,8 +178,8 @@ class Family(ABC):
         """Positions counted from each row's first real token, [batch, pos]."""
         return (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
 
-    def image_token_id(self, model: Any) -> int:
-        """The placeholder id that image features are written over."""
+    def image_token_id(self, model: Any) -> int | None:
+        """The placeholder id that image features are written over, ``None`` if they are not in it."""
         return int(model.config.image_token_id)
 
     def takes_features(self, model: Any) -> bool:

@@ -1,0 +1,210 @@
+"""``Structural``: the family of a model that no family describes, made for it from its structure."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mechvrp.errors import InputError, UnavailableError, UnsupportedModelError
+from mechvrp.models.families.base import Family, Grid, Modules
+from mechvrp.models.structure.facts import Facts
+from mechvrp.models.structure.measuring import measure
+from mechvrp.models.structure.probing import rope_positions
+
+if TYPE_CHECKING:
+    from nnsight import NNsight
+    from PIL.Image import Image
+
+__all__ = ["QUESTIONS", "Structural", "probe_images", "structural"]
+
+#: What was measured in this process, by class, config, versions and inputs; it holds no weights.
+_KNOWN: dict[tuple[Any, ...], Facts] = {}
+
+#: Questions of different lengths, asked of the images of a probe.
+QUESTIONS = ("What is to be seen at the top of this picture?", "How many?")
+
+
+class Structural(Family):
+    """Everything comes from ``facts``, measured on one model; see ``structural``."""
+
+    name: str  # type: ignore[misc]
+    model_types: ClassVar[tuple[str, ...]] = ()
+    measured = True
+
+    def __init__(self, name: str, facts: Facts, probe: dict[str, Tensor]) -> None:
+        self.name = name  # type: ignore[misc]
+        self.facts = facts
+        #: The inputs it was measured on.
+        self.probe = probe
+        self.attention = facts.attention  # type: ignore[misc,assignment]
+        self.required_inputs = facts.required  # type: ignore[misc]
+        self.projected_field = facts.projected_field  # type: ignore[misc]
+        self.forgets_image = facts.forgets_image  # type: ignore[misc]
+
+    def modules(self, model: nn.Module) -> Modules:
+        return self.facts.modules
+
+    def check(self, model: nn.Module) -> Modules:
+        return self.facts.modules
+
+    def unavailable(self, component: str, layer: int | None = None) -> str:
+        return self.facts.unavailable(component, layer)
+
+    def prompt(self, processor: Any, question: str, *, task: str, instruction: str | None) -> str:
+        return _prompt(self, processor, question + (instruction or ""))
+
+    def prepare(self, model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        self._require(inputs, *self.required_inputs)
+        # Processors give float32, which not every model casts.
+        inputs = {k: v.to(model.dtype) if v.is_floating_point() else v for k, v in inputs.items()}
+        if "position_ids" not in inputs and self.facts.positions != "own":
+            inputs["position_ids"] = self.position_ids(model, inputs)
+        return inputs
+
+    def position_ids(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
+        found = rope_positions(model, inputs) if self.facts.positions == "rope" else None
+        return super().position_ids(model, inputs) if found is None else found
+
+    def image_token_id(self, model: Any) -> int | None:
+        return self.facts.image_token
+
+    def inseparable(self) -> str:
+        if self.facts.between:
+            return f"{self.name} adds to the residual stream between its blocks"
+        if self.facts.positions == "own":
+            return f"{self.name} takes no position ids"
+        return super().inseparable()
+
+    def no_image(self) -> str:
+        return self.facts.notes.get("image", "")
+
+    def _counts(self, inputs: dict[str, Tensor]) -> list[int]:
+        if self.facts.image_token is None:
+            return [0] * len(inputs["input_ids"])
+        return (inputs["input_ids"] == self.facts.image_token).sum(-1).tolist()
+
+    def grids(self, model: Any, inputs: dict[str, Tensor]) -> list[Grid]:
+        if self.facts.image_token is None:
+            return []
+        return self.facts.layout.grids(model, inputs, self._counts(inputs))
+
+    def vision_rows(self, model: Any, inputs: dict[str, Tensor]) -> list[int]:
+        return self.facts.layout.rows(model, inputs, self._counts(inputs))
+
+    def patch_pixels(
+        self, model: Any, inputs: dict[str, Tensor], pixels: Tensor, image: int
+    ) -> Tensor:
+        if "grid" in self.facts.notes or self.facts.image_token is None:
+            raise UnavailableError(
+                f"the image tokens of {self.name} have no places on a grid: "
+                f"{self.facts.notes.get('grid') or self.no_image()}"
+            )
+        grid = self.grids(model, inputs)[image]
+        return self.facts.layout.patch_pixels(inputs, pixels, image, grid)
+
+
+def _prompt(family: Family, processor: Any, text: str) -> str:
+    if getattr(processor, "chat_template", None):
+        return family._chat(processor, text)
+    token = getattr(processor, "image_token", None)
+    if not token:
+        raise UnavailableError(
+            f"{type(processor).__name__} has neither a chat template nor an image token, so mechvrp does "
+            "not know how to write a prompt for it; encode inputs yourself and give them to model.batch"
+        )
+    return f"{token}\n{text}"
+
+
+def probe_images() -> list[Image]:
+    """Two small images of noise, one wide and one high."""
+    import PIL.Image
+
+    generator = torch.Generator().manual_seed(0)
+    return [
+        PIL.Image.fromarray(
+            torch.randint(0, 256, (*size, 3), generator=generator, dtype=torch.uint8).numpy()
+        )
+        for size in ((56, 84), (84, 56))
+    ]
+
+
+class _Encoder(Structural):
+    """Encodes the probe before anything is known."""
+
+    def __init__(self) -> None:
+        self.name = "probe"  # type: ignore[misc]
+
+
+def _synthetic(processor: Any) -> dict[str, Tensor]:
+    """Two questions about two images of noise, encoded by the processor."""
+    encoder = _Encoder()
+    prompts = [_prompt(encoder, processor, question) for question in QUESTIONS]
+    return encoder.tokenize(processor, prompts, probe_images())
+
+
+def structural(
+    model: Any,
+    envoy: NNsight,
+    processor: Any = None,
+    probe: dict[str, Tensor] | None = None,
+) -> Structural:
+    """A family for a model of a kind that none describes: found by structure, verified by runs.
+
+    About ten forwards of the probe, half of which end behind the vision tower; what is measured is kept
+    in memory for other models of the same class, config and versions.
+
+    Args:
+        model, envoy: the model in eval mode, and nnsight's envoy over it.
+        processor: encodes the probe, two small images with questions of different lengths.
+        probe: inputs of two samples or more with prompts of different lengths, in place of those.
+
+    Raises:
+        UnsupportedModelError: there is nothing to run it on, or its blocks were not found.
+        InputError: it does not run on the probe.
+    """
+    import nnsight
+    import transformers
+
+    kind = getattr(model.config, "model_type", type(model).__name__)
+    if probe is None and processor is None:
+        from mechvrp.models.families import families
+
+        raise UnsupportedModelError(
+            f"no family describes model type {kind!r}; known: {', '.join(sorted(families()))}. mechvrp can "
+            "find the sites of any other model by its structure and verify them, for which it needs to "
+            "run it: give its processor (mechvrp.load(model, processor=...)), or inputs of two samples "
+            "with prompts of different lengths (mechvrp.load(model, probe=inputs)). Or describe it with "
+            "mechvrp.models.register_family."
+        )
+    if probe is None:
+        try:
+            inputs = _synthetic(processor)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(
+                f"{type(processor).__name__} does not encode a probe of two images and questions "
+                f"({type(error).__name__}: {error}); give inputs that you encoded: mechvrp.load(model, "
+                "processor=processor, probe=inputs)"
+            ) from error
+    else:
+        inputs = dict(probe)
+    inputs.pop("labels", None)
+    if "input_ids" not in inputs:
+        raise InputError(f"a probe needs input_ids; got {sorted(inputs)}")
+    device = model.get_input_embeddings().weight.device
+    inputs = {k: v.to(device) for k, v in inputs.items() if isinstance(v, Tensor)}
+    inputs = {k: v.to(model.dtype) if v.is_floating_point() else v for k, v in inputs.items()}
+    inputs.setdefault("attention_mask", torch.ones_like(inputs["input_ids"]))
+    key = (
+        type(model).__qualname__,
+        json.dumps(model.config.to_dict(), sort_keys=True, default=str),
+        str(model.dtype),
+        tuple((k, tuple(v.shape)) for k, v in sorted(inputs.items())),
+        transformers.__version__,
+        nnsight.__version__,
+    )
+    if key not in _KNOWN:
+        _KNOWN[key] = measure(model, envoy, inputs)
+    return Structural(kind, _KNOWN[key], inputs)

@@ -1,0 +1,218 @@
+"""``check_family``: what of a model mechvrp can name, how that was verified, and what to do for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from mechvrp.errors import InputError, UnavailableError
+from mechvrp.models.families.base import Modules
+from mechvrp.models.structure.facts import Facts
+from mechvrp.models.structure.family import QUESTIONS, probe_images, structural
+
+if TYPE_CHECKING:
+    from mechvrp.models.vlm import VLM
+
+__all__ = ["FamilyReport", "ReportRow", "check_family", "report_of"]
+
+#: The components in the order of computation, as ``mechvrp.tracing`` has them.
+COMPONENTS = (
+    "embed", "vision_resid_post", "projected", "resid_pre", "q", "k", "v", "pattern", "z", "attn_out",
+    "resid_mid", "neurons", "mlp_out", "resid_post", "logits",
+)  # fmt: skip
+_IN_BLOCK = COMPONENTS[3:-1]
+
+#: What to do where something is not there.
+_REMEDIES = {
+    "embed": "edit resid_pre of block 0",
+    "projected": "edit resid_pre of block 0 at positions='image'",
+    "vision_resid_post": "read the tower through model.envoy; edit image tokens at resid_pre of block 0",
+    "q": "edit z or pattern",
+    "k": "edit z or pattern",
+    "v": "edit z",
+    "pattern": "load with attn='eager' or 'sdpa', or cut edges by editing z",
+    "z": "edit attn_out",
+    "attn_out": "edit resid_mid or resid_post, or describe the model by a family of its own",
+    "mlp_out": "edit resid_post, or describe the model by a family of its own",
+    "resid_mid": "edit attn_out, or resid_post",
+    "neurons": "edit mlp_out",
+    "resid_post": "describe the model by a family of its own",
+    "image": "use explicit positions",
+    "grid": "use positions='image', or describe the model by a family of its own (grids)",
+}
+
+
+@dataclass(frozen=True)
+class ReportRow:
+    """One thing that is asked of a model.
+
+    Attributes:
+        what: a component, or ``image``, ``grid``, ``attention``, ``padding``, ``final_norm``.
+        available: whether it can be used.
+        why: how it was verified, or why it cannot be used.
+        layers: the blocks that lack it where others have it.
+        remedy: what to do instead.
+    """
+
+    what: str
+    available: bool
+    why: str
+    layers: tuple[int, ...] = ()
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class FamilyReport:
+    """What holds of a model; print it.
+
+    Attributes:
+        model: its class.
+        family: by which it is used.
+        described: whether that family is written by hand; then the rows say what its structure shows.
+        rows: what was asked, in the order of computation.
+        differences: where a family written by hand and the structure disagree.
+    """
+
+    model: str
+    family: str
+    described: bool
+    rows: tuple[ReportRow, ...]
+    differences: tuple[str, ...] = ()
+
+    def __getitem__(self, what: str) -> ReportRow:
+        for row in self.rows:
+            if row.what == what:
+                return row
+        raise InputError(f"no row {what!r}; there are {', '.join(row.what for row in self.rows)}")
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What cannot be used, in whole or in some blocks."""
+        return tuple(row.what for row in self.rows if not row.available or row.layers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        by = "a family written by hand" if self.described else "found by structure"
+        lines = [f"{self.model}: {self.family} ({by})"]
+        for row in self.rows:
+            mark = "yes" if row.available else "no"
+            if row.available and row.layers:
+                mark = f"not in blocks {', '.join(map(str, row.layers))}"
+            lines.append(f"  {row.what:<18} {mark:<4} {row.why}")
+            if row.remedy:
+                lines.append(f"  {'':<18} {'':<4} do: {row.remedy}")
+        lines += [f"  differs: {difference}" for difference in self.differences]
+        return "\n".join(lines)
+
+
+def report_of(facts: Facts, family: str, *, described: bool = False) -> FamilyReport:
+    """The rows of what was measured."""
+    rows = [_component(facts, name) for name in COMPONENTS]
+    rows.append(_row("final_norm", facts, facts.unavailable("final_norm")))
+    rows.append(_row("image", facts, facts.notes.get("image", "")))
+    if "image" not in facts.notes:
+        rows.append(_row("grid", facts, facts.notes.get("grid", "")))
+    how = f"{facts.attention}: {facts.how.get('attention', '')}"
+    rows.append(ReportRow("attention", True, how))
+    rows.append(_row("padding", facts, facts.notes.get("padding", "")))
+    if why := facts.notes.get("positions", ""):
+        rows.append(ReportRow("positions", False, why, remedy="pass position_ids to model.batch"))
+    resumed = "skipping the first half of the blocks with what they gave changes no logit"
+    if not facts.forgets_image:
+        resumed += ", if the pixels are given again"
+    rows.append(
+        ReportRow(
+            "resume",
+            facts.resumes,
+            resumed if facts.resumes else facts.notes.get("resume", "logits differ"),
+            remedy="" if facts.resumes else "sweeps run whole forwards",
+        )
+    )
+    return FamilyReport(facts.kind, family, described, tuple(rows))
+
+
+def _component(facts: Facts, name: str) -> ReportRow:
+    depth = facts.n_layers
+    lacking = tuple(i for i in range(depth) if facts.unavailable(name, i))
+    if facts.unavailable(name) or (name in _IN_BLOCK and len(lacking) == depth):
+        return _row(name, facts, facts.unavailable(name, 0))
+    if name in _IN_BLOCK and lacking:
+        why = facts.unavailable(name, lacking[0])
+        return ReportRow(name, True, why, lacking, _REMEDIES.get(name, ""))
+    return _row(name, facts, "")
+
+
+def _row(name: str, facts: Facts, why: str) -> ReportRow:
+    if why:
+        return ReportRow(name, False, why, remedy=_REMEDIES.get(name, ""))
+    return ReportRow(name, True, facts.how.get(name, "") or "measured")
+
+
+def _encoded(model: VLM) -> dict[str, Tensor]:
+    """Two synthetic samples, as the model's own family writes and encodes them."""
+    from mechvrp.data.sample import Sample
+
+    samples = [
+        Sample(image, question, "", str(index), "vqa")
+        for index, (image, question) in enumerate(zip(probe_images(), QUESTIONS, strict=True))
+    ]
+    inputs = dict(model.encode(samples).inputs)
+    inputs.pop("position_ids", None)
+    return inputs
+
+
+def check_family(model: VLM, *, probe: Mapping[str, Tensor] | None = None) -> FamilyReport:
+    """What of a model can be read and edited, each verified by runs, and what to do for the rest.
+
+    For a model that no family describes these are the facts mechvrp goes by. For one with a family
+    written by hand its structure is measured anew and compared with what the family says.
+
+    Args:
+        model: from ``mechvrp.load``.
+        probe: encoded inputs of two samples or more, as in ``mechvrp.load``; by default the processor
+            makes them.
+
+    Raises:
+        UnavailableError: a model with a family written by hand has neither a processor nor a probe.
+        InputError: the model does not run on the probe.
+    """
+    family: Any = model.family
+    if family.measured and probe is None:
+        return report_of(family.facts, family.name)
+    if probe is None and model.processor is None:
+        raise UnavailableError(
+            f"{model.name} was loaded without a processor, so there is nothing to run it on: give inputs of "
+            "two samples, check_family(model, probe=inputs)"
+        )
+    if probe is None:
+        probe = _encoded(model)
+    facts = structural(model.model, model.envoy, probe=dict(probe)).facts
+    found = report_of(facts, family.name, described=not family.measured)
+    differences = []
+    if not family.measured:
+        for name in (
+            *Modules.GLOBAL,
+            "attn",
+            "q",
+            "k",
+            "v",
+            "o",
+            "neurons",
+            "attn_write",
+            "mlp_write",
+        ):
+            said = getattr(model.modules, name)
+            seen = "" if name in facts.modules.absent else getattr(facts.modules, name)
+            if said != seen:
+                differences.append(f"{name}: the family says {said!r}, its structure {seen!r}")
+        if family.attention != facts.attention:
+            differences.append(
+                f"attention: the family says {family.attention!r}, the runs {facts.attention!r}"
+            )
+    return FamilyReport(found.model, found.family, found.described, found.rows, tuple(differences))

@@ -1,0 +1,151 @@
+"""Trials: the ways in which a sweep saves work, tried once on a model before they are believed.
+
+For hand-written families they are known to be exact. A family that was found by structure has a probe,
+on which every way is compared with whole forwards; what differs, or fails, is not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+
+from mechvrp.errors import MechVRPError, UnavailableError
+from mechvrp.patching.interventions import scale, zero
+from mechvrp.tracing import access
+from mechvrp.tracing.sites import Site
+from mechvrp.tracing.tracer import Trace
+
+if TYPE_CHECKING:
+    from mechvrp.models import VLM, Batch
+    from mechvrp.patching.planning import Mode
+    from mechvrp.patching.variants import Variant
+
+__all__ = ["EXACT", "Trial", "trial"]
+
+#: By how much logits may differ from a whole forward's, as a share of the largest.
+_TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-9, torch.float16: 5e-3}
+_FAILURES = (
+    MechVRPError,
+    RuntimeError,
+    IndexError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    KeyError,
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Why a way is not used, "" if it is exact.
+
+    Attributes:
+        resume: runs from a block on, over whole sequences.
+        split: runs of some positions over the clean run's keys and values.
+    """
+
+    resume: str = ""
+    split: str = ""
+
+
+EXACT = Trial()
+#: By what is known of a model (shared by all of its class and config) and its attention implementation.
+_known: WeakKeyDictionary[Any, dict[str, Trial]] = WeakKeyDictionary()
+
+
+def trial(model: VLM) -> Trial:
+    """What may be used on a model; worked out at its first sweep, by some thirty forwards of its probe.
+
+    Raises:
+        UnavailableError: not even whole forwards give what a trace gives.
+    """
+    if not model.family.measured:
+        return EXACT
+    probe: Any = model.family.probe  # type: ignore[attr-defined]
+    known = _known.setdefault(model.family.facts, {})  # type: ignore[attr-defined]
+    if model.attn_implementation not in known:
+        known[model.attn_implementation] = _tried(model, model.batch(**probe))
+    return known[model.attn_implementation]
+
+
+def _tried(model: VLM, batch: Batch) -> Trial:
+    whole, parts = _variants(model, batch)
+    wrong = _wrong(model, batch, whole, Trial(split="is not tried yet"))
+    if "full" in wrong:
+        raise UnavailableError(
+            f"{model.name} cannot be swept: whole forwards differ from a trace ({wrong['full']})"
+        )
+    resume = wrong.get("resume", "")
+    split = model.family.inseparable()
+    if not split:
+        found = _wrong(model, batch, parts, Trial())
+        split = next((why for mode in ("branches", "suffix") if (why := found.get(mode))), "")
+    return Trial(resume, split)
+
+
+def _variants(model: VLM, batch: Batch) -> tuple[list[Any], list[Any]]:
+    """Edits that are run from a block on, and edits of some positions, at every kind of site."""
+    last = model.n_layers - 1
+    real = int(batch.tokens.attention_mask.sum(-1).min())
+    whole: list[Any] = [zero("embed", positions="last")] if _has(model, Site("embed")) else []
+    parts: list[Any] = []
+    places = ("last", [-2, -1], -real + real // 3, -real)
+    kinds = ("resid_pre", "q", "v", "z", "attn_out", "resid_mid", "neurons", "resid_post")
+    for i, component in enumerate(kinds):
+        for layer in dict.fromkeys((0, min(1, last), last)):
+            site = Site(component, layer)
+            if not _has(model, site):
+                continue
+            whole.append(scale(site, 0.5, positions="all"))
+            # Each kind at other places in other layers, so that all meet without all being run.
+            parts += [scale(site, 0.5, positions=places[(i + layer + j) % 4]) for j in (0, 2)]
+    return whole, parts
+
+
+def _has(model: VLM, site: Site) -> bool:
+    try:
+        access.check_available(model, site)
+    except UnavailableError:
+        return False
+    return True
+
+
+def _wrong(model: VLM, batch: Batch, edits: Sequence[Any], allowed: Trial) -> dict[Mode, str]:
+    """Modes that do not give what whole forwards give, and by how much; "" is not among the values."""
+    from mechvrp.patching.execution import Runner
+    from mechvrp.patching.planning import make_plan
+    from mechvrp.patching.variants import as_variants
+
+    variants = as_variants(model, batch, list(edits))
+    plan = make_plan(model, batch, variants, memory=2**28, allowed=allowed)
+    modes = {group.mode for group in plan.groups}
+    try:
+        runner = Runner(model, batch, plan)
+    except _FAILURES as error:
+        return dict.fromkeys(modes, f"its clean run fails: {type(error).__name__}: {error}")
+    found: dict[Mode, str] = {}
+    for group in plan.groups:
+        # Those that begin first and last stand for the group.
+        chosen = [variants[i] for i in dict.fromkeys((group.variants[0], group.variants[-1]))]
+        try:
+            logits = runner.run(group, chosen).logits
+            for variant, own in zip(chosen, logits, strict=True):
+                if why := _differs(model, batch, variant, own):
+                    found.setdefault(group.mode, why)
+        except _FAILURES as error:
+            found.setdefault(group.mode, f"it fails: {type(error).__name__}: {error}")
+    return found
+
+
+def _differs(model: VLM, batch: Batch, variant: Variant, found: torch.Tensor) -> str:
+    with Trace(model, batch) as t:
+        t.apply(*variant.edits)
+        logits = t.logits[:, -1].float().save()
+    gap = float((found - logits).abs().max()) / max(float(logits.abs().max()), 1e-30)
+    if gap <= _TOLERANCE.get(model.dtype, 5e-2):
+        return ""
+    return f"{variant.description} differs by {gap:.2g} of the largest logit from a whole forward"
