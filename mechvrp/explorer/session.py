@@ -214,7 +214,7 @@ class Explorer:
             done = circuit_edit(self._runs, self.circuit, self.batch, "patch", donor)
         else:
             done = place_patch(self._runs, self.place, donor)
-        return self._outcome("patched", done)
+        return self._outcome("patched", done, donor)
 
     def map(
         self,
@@ -244,7 +244,9 @@ class Explorer:
         if donor is not None:
             done, donor = "patch", self._donor(donor)
         edits, lines = map_edits(self._runs, plan, done, donor, job)
-        return effect_map(self.model, self.batch, plan, self.index, done, edits, lines, job)
+        found = effect_map(self.model, self.batch, plan, self.index, done, edits, lines, job)
+        self._look_at(self.index, donor)
+        return found
 
     # ---- the circuit ------------------------------------------------------------------------
 
@@ -361,10 +363,13 @@ class Explorer:
             raise InputError(f"example {donor} is the one that is patched; choose another as donor")
         return number
 
-    def _outcome(self, kind: Kind, done: Done | None) -> Outcome:
+    def _look_at(self, *indices: int | None) -> None:
+        self.looked |= {self.examples[i].image_id for i in indices if i is not None}
+
+    def _outcome(self, kind: Kind, done: Done | None, donor: int | None = None) -> Outcome:
         runs = self._runs
         batch, clean, right = runs.clean(self.index)
-        self.looked.add(self.sample.image_id)
+        self._look_at(self.index, donor)
         edited = None if done is None else runs.run(batch, done.edits)
         code = coding.outcome(
             self.index,

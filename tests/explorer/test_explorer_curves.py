@@ -116,6 +116,19 @@ def test_images_that_were_looked_at_are_left_out(explorer, scenes):
         explorer.curve_examples(30)
 
 
+def test_a_map_and_a_donor_count_as_looked_at(explorer, scenes):
+    images = list(dict.fromkeys(sample.image_id for sample in scenes))
+    of = [next(i for i, s in enumerate(scenes) if s.image_id == image) for image in images]
+    explorer.look("z", 1, "last")
+    explorer.map("heads")
+    assert explorer.looked == set(images[:1])
+    explorer.map("heads", donor=of[1])
+    assert explorer.looked == set(images[:2])
+    explorer.patched(of[2])
+    assert explorer.looked == set(images[:3])
+    assert explorer.curve_examples(30)[0] == of[3]
+
+
 def test_cancelling_leaves_the_circuit_and_what_was_shown(explorer):
     explorer.circuit.add(NODES)
     grown = []
