@@ -30,7 +30,7 @@ def explore(
     reference: int = 64,
     reading: Literal["official", "strict"] = "strict",
     max_new_tokens: int = 16,
-    rankings: Mapping[str, Ranking] | Sequence[Ranking] = (),
+    rankings: Mapping[str, Ranking] | Sequence[Ranking] | None = None,
 ) -> Any:
     """Explore a model on a dataset in a notebook: examples, interventions, circuits, by clicking.
 
