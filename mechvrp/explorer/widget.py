@@ -1,4 +1,4 @@
-"""``explore``: the explorer as a notebook widget (anywidget: Lab, Notebook 7, VS Code, Colab)."""
+"""``explore``: the explorer as a notebook widget (anywidget; tried in JupyterLab and Notebook 7)."""
 
 from __future__ import annotations
 
