@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mechvrp.study.directions import isolated
 from mechvrp.study.schema import (
     AblationSection,
     AccuracyRow,
@@ -53,7 +54,7 @@ class Finding:
 def findings(section: ModelSection) -> list[Finding]:
     """What this model's numbers say, in the order in which a reader needs it."""
     if not section.accuracy:
-        return [Finding("inconclusive", f"{section.model.name} could not be observed.")]
+        return [Finding("inconclusive", f"{isolated(section.model.name)} could not be observed.")]
     found = [accuracy_finding(section.model.name, section.accuracy)]
     if section.signals:
         found += _signals(section.signals, _rarer_heldout(section.accuracy))
@@ -89,15 +90,15 @@ def accuracy_finding(name: str, rows: Sequence[AccuracyRow]) -> Finding:
     row = next(row for row in rows if row.task == "all" and row.split == "all")
     interval = "" if row.low is None else f", {_range(percent(row.low), percent(row.high))}"
     text = (
-        f"{name} answered {row.n_right} of {row.n} questions rightly "
+        f"{isolated(name)} answered {row.n_right} of {row.n} questions rightly "
         f"({percent(row.accuracy)}{interval})."
     )
     tasks = [r for r in rows if r.split == "all" and r.task != "all" and r.accuracy is not None]
     if len(tasks) > 1:
         best, worst = max(tasks, key=_share), min(tasks, key=_share)
         text += (
-            f" Its best task is {best.task} ({percent(best.accuracy)}), "
-            f"its worst {worst.task} ({percent(worst.accuracy)})."
+            f" Its best task is {isolated(best.task)} ({percent(best.accuracy)}), "
+            f"its worst {isolated(worst.task)} ({percent(worst.accuracy)})."
         )
     return Finding("fact", text)
 
