@@ -162,7 +162,7 @@ def _words(figure: Any) -> str:
 
     def title(part: Any) -> str:
         text = (part or {}).get("title", {}).get("text", "")
-        return re.sub(r"<br>", ", ", re.sub(r"</?[a-z]+>(?<!<br>)", "", text))
+        return re.sub(r",?<br>", ", ", re.sub(r"</?[a-z]+>(?<!<br>)", "", text))
 
     panels = [a["text"] for a in layout.get("annotations", []) if a.get("yanchor") == "bottom"]
     traces = [

@@ -65,10 +65,12 @@ def prove_circuit(
       compare m(C) with m(M); normalised like this in Hanna et al. 2024 (arXiv 2403.17806, section 3.1)
       and Marks et al. 2024 (arXiv 2403.19647, section 3.2);
     - completeness is that share of the model without the circuit, (m(M - C) - m(0)) / (m(M) - m(0)), as
-      in Marks et al.; low where the circuit is complete. (Wang et al. take parts K of the circuit away
-      from both; this is K = C.) Backups that act only when the circuit is gone raise it;
-    - minimality is what each node's removal costs, faithfulness of C minus that of C without the node
-      (Wang et al., with K empty).
+      in Marks et al.; low where the circuit is complete. Backups that act only when the circuit is gone
+      raise it. (Wang et al. ask more: |m(C - K) - m(M - K)| small for every subset K of the circuit;
+      this is K = C only);
+    - minimality is what each node's removal costs, faithfulness of C minus that of C without the node.
+      (Wang et al. ask of each node v whether some K has a large |m(C - (K + v)) - m(C - K)|; here K is
+      empty, so that nodes which stand in for one another each cost little.)
 
     Each beside random circuits of the same size and composition. Intervals resample images; the random
     circuits are given, so intervals do not cover their draw. p is a rank among them: of the distance

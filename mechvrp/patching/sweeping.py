@@ -36,7 +36,10 @@ _FAILURES = (MechVRPError, RuntimeError, IndexError, ValueError, MemoryError)
 
 
 def plan(model: VLM, batch: Batch, variants: Variants, *, memory: int = MEMORY) -> Plan:
-    """How ``sweep`` would run these variants, without running anything; print it.
+    """How ``sweep`` would run these variants, without running any of them; print it.
+
+    A model that no family describes runs its trial for this, once (some thirty forwards of a small
+    batch: which ways of sharing are exact on it); one of a hand-written family runs nothing.
 
     Args:
         model, batch, variants, memory: as ``sweep``.

@@ -9,6 +9,9 @@ import mechvrp
 from mechvrp.patching import plan, sweep
 from tests.support import tiny
 
+#: Of the fast suite: a causal and a prefix family, and one of dynamic grids and window order.
+FAST = ("llava-clip", "paligemma", "qwen2.5-vl")
+
 MODELS = {}
 
 
@@ -67,9 +70,18 @@ def count_images(model):
     return seen, block.register_forward_hook(lambda module, given, out: seen.append(len(given[0])))
 
 
-@pytest.mark.parametrize("base", BASES)
-@pytest.mark.parametrize("attn", ["sdpa", "eager"])
-@pytest.mark.parametrize("name", tiny.NAMES)
+def combinations():
+    """Every family, attention and base; of one causal, one prefix and one dynamic family in the fast suite."""
+    for name in tiny.NAMES:
+        for attn in ("sdpa", "eager"):
+            for base in BASES:
+                fast = name == "llava-clip" and attn == "sdpa"
+                fast |= name in FAST and base == ("all" if attn == "eager" else "features")
+                marks = () if fast else pytest.mark.slow
+                yield pytest.param(name, attn, base, marks=marks)
+
+
+@pytest.mark.parametrize(("name", "attn", "base"), combinations())
 def test_one_run_of_the_tower_gives_what_one_forward_a_variant_gives(name, attn, base):
     """Mixed prompts and image sizes (dynamic grids, window order); passes of all widths."""
     model = loaded(name, attn)
@@ -94,7 +106,9 @@ def test_one_run_of_the_tower_gives_what_one_forward_a_variant_gives(name, attn,
             assert (values - expected).abs().max() <= 1e-5 * expected.abs().max(), title
 
 
-@pytest.mark.parametrize("name", tiny.NAMES)
+@pytest.mark.parametrize(
+    "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in tiny.NAMES]
+)
 def test_the_plan_says_how_often_images_are_encoded(name):
     model = loaded(name)
     batch = model.encode(tiny.samples(), instruction="")

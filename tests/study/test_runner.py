@@ -137,7 +137,7 @@ def test_a_finished_folder_is_returned_to_and_another_study_refused(result, mode
 
 
 def test_another_object_of_the_same_name_is_another_study(result, model, tmp_path):
-    options = {k: v for k, v in OPTIONS.items() if k != "n"}
+    options = {k: v for k, v in OPTIONS.items() if k != "n"} | {"stages": ["observe"]}
     out = tmp_path / "run"
     mechvrp.run_study(model, mechvrp.data.load("scenes", limit=120), out=out, **options)
     with pytest.raises(RunFolderError, match="digest|seed"):
