@@ -16,8 +16,8 @@ HEADS = ["blocks.2.attn.hook_z[head 1]@last", "blocks.1.attn.hook_z[head 0]@last
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        *(({"reference": n}, "reference=.*whole number") for n in ("8", None, 2.5, True, 0)),
-        *(({"max_new_tokens": n}, "max_new_tokens=.*whole number") for n in (0, -5, "3")),
+        *(({"reference": n}, "reference.*whole number") for n in ("8", None, 2.5, True, 0)),
+        *(({"max_new_tokens": n}, "max_new_tokens.*whole number") for n in (0, -5, "3")),
         ({"monitor": "x"}, "monitor is a mechvrp.reliability.Monitor; got 'x'"),
         ({"probe": "x", "probe_site": "blocks.2.hook_resid_post"}, "FittedProbe; got 'x'"),
         ({"rankings": 3}, "rankings are a list"),
