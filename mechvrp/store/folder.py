@@ -331,7 +331,7 @@ class RunFolder:
     def _note_resumption(self) -> None:
         now = software_versions()
         # Where the file was lost nobody knows what the run was begun with.
-        known = self.versions if self.has("versions.json") else {"created": UNKNOWN}
+        known: dict[str, Any] = self.versions if self.has("versions.json") else {"created": UNKNOWN}
         if now != known.get("created") and now not in known.get("resumed", []):
             known["resumed"] = [*known.get("resumed", []), now]
             self._write_json("versions.json", known)
