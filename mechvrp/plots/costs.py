@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
+from mechvrp.errors import InputError
 from mechvrp.plots.checks import checked_rows
 from mechvrp.plots.theme import (
     COLOURS,
@@ -33,10 +34,15 @@ def auroc_against_cost(rows: pd.DataFrame) -> go.Figure:
         One dot with its interval per signal and model, signals of one cost on a shade of their own.
 
     Raises:
-        InputError: no such table, or no signal has an AUROC.
+        InputError: no such table, no signal has an AUROC, or one that has lacks its cost.
     """
     rows = checked_rows(rows, _COLUMNS, "signals", value="auroc")
     drawn = rows[rows["auroc"].notna()]
+    if (without := drawn["cost_forwards"].isna()).any():
+        names = ", ".join(dict.fromkeys(map(str, drawn.loc[without, "signal"])))
+        raise InputError(
+            f"cost_forwards is missing for {names}; give the further forwards an example, 0 for none"
+        )
     means = (
         drawn.groupby("signal", sort=False)
         .agg(cost=("cost_forwards", "max"), mean=("auroc", "mean"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -40,27 +42,42 @@ def save_figure(
         The path.
 
     Raises:
-        InputError: an unknown format, no such folder, or sizes that are not positive.
+        InputError: no figure, an unknown format or colour, no such folder, a folder in the file's place, or
+            sizes that are not positive numbers.
         UnavailableError: kaleido or a browser is missing; the message says how to get it.
     """
+    if not isinstance(figure, go.Figure):
+        raise InputError(f"expected a plotly figure (go.Figure); got {type(figure).__name__}")
     target = Path(path)
     form = target.suffix.lower().lstrip(".").replace("jpg", "jpeg")
     if form not in _FORMATS:
         raise InputError(f"{target.name}: a picture ends in .{', .'.join(_FORMATS)}")
     if not target.parent.is_dir():
         raise InputError(f"no folder {target.parent}; make it first")
+    if target.is_dir():
+        raise InputError(f"{target} is a folder; name a file")
     sizes = {
-        "width": width or figure.layout.width or 900,
-        "height": height or figure.layout.height or 500,
+        "width": (figure.layout.width or 900) if width is None else width,
+        "height": (figure.layout.height or 500) if height is None else height,
         "scale": scale,
     }
-    if any(not size > 0 for size in sizes.values()):
-        raise InputError(f"width, height and scale must be above 0; got {sizes}")
+    if not all(_positive(size) for size in sizes.values()):
+        raise InputError(f"width, height and scale must be numbers above 0; got {sizes}")
     drawn = go.Figure(figure)
     if background is not None:
-        drawn.update_layout(paper_bgcolor=background)
+        try:
+            drawn.update_layout(paper_bgcolor=background)
+        except ValueError as error:  # plotly's, a page long
+            raise InputError(
+                f"background is {background!r}; expected a colour such as 'white', '#1f2328' or "
+                "'rgba(0,0,0,0.5)', or None"
+            ) from error
     target.write_bytes(_drawn(drawn, {"format": form, **sizes}))
     return target
+
+
+def _positive(size: object) -> bool:
+    return isinstance(size, Real) and not isinstance(size, bool) and 0 < float(size) < math.inf
 
 
 def _drawn(figure: go.Figure, options: dict[str, object]) -> bytes:

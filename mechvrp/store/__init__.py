@@ -3,6 +3,6 @@
 from mechvrp.store.chunks import Chunks as Chunks
 from mechvrp.store.folder import FORMAT_VERSION as FORMAT_VERSION
 from mechvrp.store.folder import RunFolder as RunFolder
-from mechvrp.store.folder import software_versions as software_versions
+from mechvrp.store.versions import software_versions as software_versions
 
 __all__ = ["FORMAT_VERSION", "Chunks", "RunFolder", "software_versions"]

@@ -19,60 +19,31 @@ interrupted leaves the previous file or the new one, never half of one. Nothing 
 from __future__ import annotations
 
 import json
-import platform
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from filelock import FileLock, Timeout
 
 from mechvrp.errors import InputError, RunFolderError
 from mechvrp.store.atomic import TEMPORARY, remove_temporaries, write_atomically
 from mechvrp.store.chunks import Chunks
 from mechvrp.store.json_files import differences, plain, read_json, read_object
+from mechvrp.store.versions import UNKNOWN, software_versions
 
-__all__ = ["FORMAT_VERSION", "RunFolder", "software_versions"]
+__all__ = ["FORMAT_VERSION", "RunFolder"]
 
 FORMAT_VERSION = 1
 _FORMAT_NAME = "mechvrp-run"
-_PACKAGES = (
-    *("mechvrp", "einops", "jaxtyping", "nnsight", "numpy", "pandas", "pillow", "plotly"),
-    *("pyarrow", "safetensors", "scikit-learn", "scipy", "torch", "torchvision"),
-    *("transformers", "xarray"),
-)
 _LOCK = "run.lock"
+_AGAIN = "run the study's command again: it goes on, and makes what is missing"
 _GALLERY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}\.(png|webp)")
 _MAGIC = {".png": re.compile(rb"\x89PNG\r\n"), ".webp": re.compile(rb"RIFF.{4}WEBP", re.DOTALL)}
-
-
-def software_versions() -> dict[str, Any]:
-    """Versions and settings that results can depend on; names no host, user or folder.
-
-    Keys: ``packages`` (name to version, null where not installed), ``python``, ``system``,
-    ``machine`` (the processor's architecture), ``torch_threads``, ``cuda_device`` (or null).
-    """
-
-    def version(package: str) -> str | None:
-        try:
-            return metadata.version(package)
-        except metadata.PackageNotFoundError:
-            return None
-
-    return {
-        "packages": {package: version(package) for package in _PACKAGES},
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "torch_threads": torch.get_num_threads(),
-        "cuda_device": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
 
 
 class RunFolder:
@@ -209,7 +180,7 @@ class RunFolder:
     def read_stage(self, stage: str, part: str) -> dict[str, Any] | None:
         """What `write_stage` wrote; ``None`` if that stage has not ended for the part."""
         path = self.path / f"stages/{'/'.join(_folder_names(stage, part))}.json"
-        return read_object(path) if path.is_file() else None
+        return _read_object(path) if path.is_file() else None
 
     def discard(self, *names: str) -> None:
         """Remove files of the run that are out of date; only for who holds its lock."""
@@ -223,7 +194,7 @@ class RunFolder:
     @property
     def versions(self) -> dict[str, Any]:
         """``{"created": {...}, "resumed": [{...}, ...]}``; see `software_versions`."""
-        return read_object(self._existing("versions.json"))
+        return _read_object(self._existing("versions.json"))
 
     def write_summary(self, summary: Mapping[str, Any]) -> Path:
         """Write ``summary.json``. NaN is refused: write None (null) where a number is absent."""
@@ -231,7 +202,7 @@ class RunFolder:
 
     def read_summary(self) -> dict[str, Any]:
         """The content of ``summary.json``."""
-        return read_object(self._existing("summary.json"))
+        return _read_object(self._existing("summary.json"))
 
     def write_examples(self, examples: pd.DataFrame) -> Path:
         """Write the per-example table (its index is not kept).
@@ -296,7 +267,7 @@ class RunFolder:
         try:
             return pq.read_table(path, columns=wanted, filters=where).to_pandas()
         except (ValueError, OSError, pa.ArrowException) as error:
-            raise RunFolderError(f"{path} is damaged: {error}. Run the study again") from error
+            raise RunFolderError(f"{path} is damaged: {error}. Remove it, and {_AGAIN}") from error
 
     def example_columns(self) -> list[str]:
         """The names of the per-example table's columns."""
@@ -304,7 +275,7 @@ class RunFolder:
         try:
             return list(pq.read_schema(path).names)
         except (ValueError, OSError, pa.ArrowException) as error:
-            raise RunFolderError(f"{path} is damaged: {error}. Run the study again") from error
+            raise RunFolderError(f"{path} is damaged: {error}. Remove it, and {_AGAIN}") from error
 
     def write_gallery_image(self, name: str, content: bytes) -> str:
         """Write ``gallery/<name>``, a PNG or WebP file's bytes; returns ``name``.
@@ -326,9 +297,20 @@ class RunFolder:
         return sorted(p.name for p in folder.glob("*") if _GALLERY_NAME.fullmatch(p.name))
 
     def read_gallery_image(self, name: str) -> bytes:
-        """The bytes of one gallery image."""
+        """The bytes of one gallery image.
+
+        Raises:
+            RunFolderError: it is missing, or no image.
+        """
         _check_gallery_name(name)
-        return self._existing(f"gallery/{name}").read_bytes()
+        path = self._existing(f"gallery/{name}")
+        content = path.read_bytes()
+        if not _MAGIC[path.suffix].match(content):
+            raise RunFolderError(
+                f"{path} is damaged: its {len(content)} bytes are no {path.suffix[1:]} image. Remove it, and "
+                f"{_AGAIN}"
+            )
+        return content
 
     def write_report(self, html: str) -> Path:
         """Write ``report.html`` (UTF-8)."""
@@ -340,11 +322,16 @@ class RunFolder:
     def _existing(self, name: str) -> Path:
         path = self.path / name
         if not path.is_file():
-            raise RunFolderError(f"{self.path} has no {name}; that stage of the run has not ended")
+            raise RunFolderError(
+                f"{self.path} has no {name}: that stage has not ended, or the file was removed. In either case "
+                f"{_AGAIN}"
+            )
         return path
 
     def _note_resumption(self) -> None:
-        now, known = software_versions(), self.versions
+        now = software_versions()
+        # Where the file was lost nobody knows what the run was begun with.
+        known: dict[str, Any] = self.versions if self.has("versions.json") else {"created": UNKNOWN}
         if now != known.get("created") and now not in known.get("resumed", []):
             known["resumed"] = [*known.get("resumed", []), now]
             self._write_json("versions.json", known)
@@ -360,6 +347,13 @@ class RunFolder:
 
     def _atomically(self, name: str, write: Callable[[Path], Any]) -> Path:
         return write_atomically(self.path / name, write)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        return read_object(path)
+    except RunFolderError as error:
+        raise RunFolderError(f"{error}. Remove it, and {_AGAIN}") from error
 
 
 def _folder_names(stage: str, part: str) -> list[str]:

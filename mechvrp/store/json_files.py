@@ -20,7 +20,10 @@ def read_json(path: Path) -> Any:
 
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
-    except (ValueError, OSError) as error:  # a JSON and a Unicode error are both ValueErrors
+    except OSError as error:
+        why = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise RunFolderError(f"{path} cannot be read: {why}") from error
+    except ValueError as error:  # a JSON and a Unicode error are both ValueErrors
         raise RunFolderError(f"{path} is damaged: {error}") from error
 
 

@@ -160,7 +160,12 @@ def _observed(
 ) -> dict[str, Any]:
     """Maps, sampled answers and margins by depth, from the pieces of the observations."""
     parts = run.written_chunks("observe")
-    pieces = next((p for n, p in parts.items() if n.startswith(f"{index}-") and p.complete), None)
+    pieces = next((p for n, p in parts.items() if n.startswith(f"{index}-")), None)
+    if pieces is not None and not pieces.complete:
+        raise RunFolderError(
+            f"{pieces.folder} lacks {len(pieces.missing())} of its {len(pieces)} pieces. Run the study's "
+            "command again: it goes on, and makes what is missing"
+        )
     columns, arrays = pieces.names() if pieces is not None else (set(), set())
     found: dict[str, Any] = {"maps": None, "votes": None, "own": None, "truth": None}
     if pieces is not None and {"map", "map_rows", "votes"} <= columns:

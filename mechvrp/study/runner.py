@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 
 from mechvrp import data as benchmarks
 from mechvrp.data import Dataset, train_test_split
-from mechvrp.errors import InputError
+from mechvrp.errors import InputError, RunFolderError
 from mechvrp.models import VLM, fingerprint, load
 from mechvrp.store import RunFolder
 from mechvrp.study.checking import dataset_digest, usable_dataset
@@ -95,7 +96,11 @@ def run_study(
     # misspelt name leaves nothing behind.
     used = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
     run = RunFolder.create(out, settings.to_json()) if used else None
-    if run is not None and _finished(run, len(given)):
+    whole = run is not None and _finished(run, len(given))
+    if run is not None and whole and (damage := _damage(run)):
+        say.print(f"{escape(damage)}; what is missing is made anew")
+        whole = False
+    if run is not None and whole:
         say.print(f"{run.path} already holds this study; its report is {run.path / 'report.html'}")
         summary = Summary.from_json(run.read_summary())
         return StudyResult(run, run.path / "report.html", summary)
@@ -224,6 +229,21 @@ def _finished(run: RunFolder, models: int) -> bool:
         if not observed.failure and kept(run, paths[0].stem, Intervened) is None:
             return False
     return True
+
+
+def _damage(run: RunFolder) -> str:
+    """What a finished run lacks of what its report is made from; nothing: an empty text."""
+    try:
+        found = run.read_summary()
+        for pieces in run.written_chunks("observe").values():
+            if not pieces.complete:
+                return f"{pieces.folder} lacks pieces"
+        if any(section.get("accuracy") for section in found.get("sections", [])):
+            for name in run.read_examples(["gallery"])["gallery"].dropna().unique():
+                run.read_gallery_image(str(name))
+    except RunFolderError as error:
+        return str(error)
+    return ""
 
 
 def _known_name(run: RunFolder, index: int) -> str | None:

@@ -15,7 +15,7 @@ import mechvrp
 from mechvrp.circuits import GROUPS, Circuit, CircuitEdge, CircuitNode, circuit_nodes
 from mechvrp.circuits.token_groups import token_groups
 from mechvrp.data.scene_counterfactual import counterfactual_pair
-from mechvrp.errors import InputError, MechVRPError, SiteError
+from mechvrp.errors import InputError, MechVRPError, RunFolderError, SiteError
 from tests.support import circuits
 
 EMBEDDED = ["tiny-llava", "tiny-paligemma", "tiny-qwen2-vl"]
@@ -399,3 +399,8 @@ def test_edits_that_run_the_model_are_made_before_a_trace(small, mode):
         t.apply(before)
         other = t.logits.save()
     assert logits.shape == other.shape
+
+
+def test_a_missing_file_is_said_to_be_missing(tmp_path):
+    with pytest.raises(RunFolderError, match=r"none\.json cannot be read: there is no such file"):
+        Circuit.load(tmp_path / "none.json")

@@ -92,3 +92,5 @@ def test_cost_orders_signals_by_cost_and_then_auroc():
     assert figure.data[1].error_x.array == pytest.approx((0.1,))
     with pytest.raises(InputError, match="no signal"):
         auroc_against_cost(rows.assign(auroc=None))
+    with pytest.raises(InputError, match="cost_forwards is missing for dear, good"):
+        auroc_against_cost(rows.assign(cost_forwards=[None, None, *rows["cost_forwards"][2:]]))

@@ -45,6 +45,17 @@ def test_bad_targets_are_refused_before_a_browser_starts(tmp_path):
             save_figure(go.Figure(), tmp_path / name)
     with pytest.raises(InputError, match="above 0"):
         save_figure(go.Figure(), tmp_path / "a.png", scale=0)
+    for given in ({"scale": "a"}, {"width": 0}, {"height": float("nan")}, {"width": True}):
+        with pytest.raises(InputError, match="numbers above 0"):
+            save_figure(go.Figure(), tmp_path / "a.png", **given)
+    with pytest.raises(InputError, match="background is 'no colour'; expected a colour"):
+        save_figure(go.Figure(), tmp_path / "a.png", background="no colour")
+    for figure in (None, {"data": []}):
+        with pytest.raises(InputError, match="expected a plotly figure"):
+            save_figure(figure, tmp_path / "a.png")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(InputError, match="is a folder"):
+        save_figure(go.Figure(), tmp_path / "folder.png")
 
 
 def test_without_kaleido_it_says_how_to_get_it(tmp_path, monkeypatch):

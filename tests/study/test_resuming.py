@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import mechvrp
 from mechvrp.errors import RunFolderError
 from mechvrp.store import RunFolder, atomic
 from mechvrp.study import observing
+from mechvrp.study.report import write_report
 from tests.support.shuffles import few_shuffles
 
 OPTIONS = {
@@ -156,6 +158,46 @@ def kill_and_compare(model, whole, options, tmp_path, monkeypatch, n):
         before = [name for name in written[: (moment + 1) // 2] if name[:6].isdigit()]
         repeated = len(before) + len([n for n in again if n[:6].isdigit()]) - len(pieces)
         assert repeated in (0, 1), (moment, before, again)  # at most the arrays of one piece
+
+
+def damaged(run: RunFolder, out: Path) -> dict[str, str]:
+    """A copy of a run with each kind of damage, one after the other: what making the report says to it."""
+    found = {}
+    shutil.copytree(run.path, out)
+    piece = next(out.glob("chunks/observe/*/000001.parquet"))
+    picture = next(out.glob("gallery/*"))
+    for path, content in (
+        (piece, None), (picture, b""), (picture, None), (out / "versions.json", None),
+        (out / "examples.parquet", None), (out / "summary.json", b"{"),
+    ):  # fmt: skip
+        kept = path.read_bytes()
+        path.unlink() if content is None else path.write_bytes(content)
+        with pytest.raises(RunFolderError) as error:
+            write_report(RunFolder.open(out))
+        found[f"{path.name} {content}"] = str(error.value)
+        path.write_bytes(kept)
+    for path in (piece, out / "versions.json", out / "examples.parquet"):
+        path.unlink()
+    picture.write_bytes(b"")
+    return found
+
+
+def test_damage_is_named_and_the_same_command_mends_it(model, whole, tmp_path):
+    run, _ = whole
+    said = damaged(run, tmp_path / "run")
+    again = "the study's command again: it goes on, and makes what is missing"
+    assert [text for text in said.values() if again not in text] == []
+    words = ("lacks 1 of its 6 pieces", "its 0 bytes are no png image", "has no gallery/")
+    words += ("has no versions.json", "has no examples.parquet", "summary.json is damaged")
+    for word, text in zip(words, said.values(), strict=True):
+        assert word in text
+        assert "Errno" not in text
+    # It has a report and a summary, and is not taken for finished.
+    mended = mechvrp.run_study(model, "scenes", out=tmp_path / "run", **OPTIONS)
+    same(mended.run, run)
+    assert "versions.json was lost" in (tmp_path / "run" / "report.html").read_text("utf-8")
+    picture = next((tmp_path / "run").glob("gallery/*")).name
+    assert mended.run.read_gallery_image(picture) == run.read_gallery_image(picture)
 
 
 def start(out: Path) -> subprocess.Popen[bytes]:
