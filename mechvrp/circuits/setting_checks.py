@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mechvrp.errors import InputError
+from mechvrp.errors import InputError, SiteError
 from mechvrp.models import VLM, fingerprint
 from mechvrp.models.tokens import integers
 
@@ -17,7 +17,10 @@ _LEAST = {"n_resamples": _LEAST_RESAMPLES, "seed": 0, "batch_size": 1}
 
 def whole(name: str, given: Any, least: int) -> int:
     """One whole number of at least ``least`` (raises ``InputError``)."""
-    numbers = integers(name, given)
+    try:
+        numbers = integers(name, given)
+    except SiteError:
+        numbers = ()
     if len(numbers) != 1 or numbers[0] < least:
         raise InputError(f"{name}={given!r}; expected one whole number of at least {least}")
     return numbers[0]

@@ -46,6 +46,11 @@ class Draft:
         """
         if isinstance(nodes, (str, CircuitNode)):
             nodes = [nodes]
+        if not isinstance(nodes, Iterable):
+            raise InputError(
+                "nodes are names such as 'blocks.2.attn.hook_z[head 1]@last', or CircuitNode; got "
+                f"{nodes!r:.60}"
+            )
         new = tuple(CircuitNode.parse(node) for node in nodes)
         for node in new:
             node.check(self.model)
@@ -105,8 +110,23 @@ class Draft:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write it as JSON, which ``mechvrp.circuits.Circuit.load`` reads too."""
-        self.circuit().save(path)
+        """Write it as JSON, which ``mechvrp.circuits.Circuit.load`` reads too.
+
+        Raises:
+            InputError: no nodes, no such folder, or a file that stands there and is no circuit's.
+        """
+        made, target = self.circuit(), Path(path)
+        if target.exists() and not target.is_dir():
+            try:
+                if not target.is_file():
+                    raise InputError(f"{target} is no ordinary file")
+                Circuit.load(target)
+            except InputError as error:
+                raise InputError(
+                    f"{target} exists and is no saved circuit, so it was not overwritten: give another "
+                    f"name, or remove it first ({error})"
+                ) from error
+        made.save(target)
 
     def load(self, path: str | Path) -> None:
         """Take a saved circuit in the place of this one; on an error this one stays.
@@ -116,12 +136,19 @@ class Draft:
         """
         held = Circuit.load(path)
         held.check(self.model)
-        order = held.settings.get("order")
+        order, name = held.settings.get("order"), held.settings.get("name") or ""
         nodes = held.nodes
-        if isinstance(order, list) and sorted(order) == sorted(map(str, held.nodes)):
-            nodes = tuple(CircuitNode.parse(name) for name in order)
-        self._nodes = nodes
-        self.name = str(held.settings.get("name") or "")
+        if isinstance(order, list):
+            known = {str(node): node for node in held.nodes}
+            if sorted(map(str, order)) != sorted(known):
+                raise InputError(
+                    f"{path} is damaged: settings.order is {order!r:.60}; expected the names of the circuit's "
+                    f"{len(known)} nodes"
+                )
+            nodes = tuple(known[str(one)] for one in order)
+        if not isinstance(name, str):
+            raise InputError(f"{path} is damaged: settings.name is {name!r:.60}; expected text")
+        self._nodes, self.name = nodes, name
 
     def code(self) -> str:
         """Python that makes the list ``nodes`` and ``circuit``."""
@@ -135,13 +162,19 @@ class Draft:
 
 
 def named_rankings(
-    model: VLM, rankings: Mapping[str, Ranking] | Sequence[Ranking]
+    model: VLM, rankings: Mapping[str, Ranking] | Sequence[Ranking] | None
 ) -> dict[str, Ranking]:
-    """Rankings by name; those of a list are named by how they were made, and where.
+    """Rankings by name; those of a list are named by how they were made, and where. None stands for none.
 
     Raises:
         InputError: something else is among them, or one of other weights.
     """
+    if rankings is None:
+        return {}
+    if isinstance(rankings, str) or not isinstance(rankings, Iterable):
+        raise InputError(
+            f"rankings are a list of mechvrp.Ranking, or those by name; got {rankings!r:.60}"
+        )
     if isinstance(rankings, Mapping):
         found = dict(rankings)
     else:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
+from mechvrp.circuits.setting_checks import check_reading, whole
 from mechvrp.data import Sample, is_correct
 from mechvrp.errors import InputError
 from mechvrp.explorer.jobs import Job
@@ -45,14 +45,17 @@ class Examples:
             )
         if not len(dataset):
             raise InputError("the dataset holds no samples to explore")
-        if not isinstance(dataset[0], Sample):
-            raise InputError(
-                f"dataset is of mechvrp.data.Sample objects; got {type(dataset[0]).__name__}"
-            )
+        for i, one in enumerate(dataset):
+            if not isinstance(one, Sample):
+                raise InputError(
+                    f"dataset is of mechvrp.data.Sample objects; its number {i} is {one!r:.60} "
+                    f"({type(one).__name__})"
+                )
+        check_reading(reading)
         self.model = model
         self.dataset = dataset
         self.reading = reading
-        self.max_new_tokens = max_new_tokens
+        self.max_new_tokens = whole("max_new_tokens", max_new_tokens, 1)
         self.answers: dict[int, Answer] = {}
         self._right: dict[int, bool] = {}
 
@@ -77,14 +80,30 @@ class Examples:
         """The tasks in the dataset, sorted."""
         return tuple(sorted({sample.task for sample in self.dataset}))
 
-    def beside(self, images: Collection[str], n: int) -> tuple[int, ...]:
-        """The first ``n`` examples that have an answer and none of these images, by their ids."""
-        fits = (
+    def beside(self, images: Collection[str], n: int, why: str) -> tuple[int, ...]:
+        """The first ``n`` examples that have an answer and none of these images, by their ids.
+
+        Raises:
+            InputError: they are not of two images; ``why`` says what the others are ("were not looked at").
+        """
+        found = [
             i
             for i, sample in enumerate(self.dataset)
             if sample.image_id not in images and sample.answer.strip()
-        )
-        return tuple(islice(fits, n))
+        ]
+        left = [self.dataset[i].image_id for i in found]
+        if len(set(left)) < 2:
+            raise InputError(
+                f"fewer than two images with answers are left that {why}; explore a larger dataset to measure "
+                "a circuit on it"
+            )
+        enough = next(k for k, image in enumerate(left, 1) if image != left[0])
+        if n < enough:
+            raise InputError(
+                f"the first {n} examples that {why} are of one image, and a curve needs two: give n={enough} "
+                "or more"
+            )
+        return tuple(found[:n])
 
     def right(self, index: int) -> bool | None:
         """Whether the answer is right; None where the model was not asked yet."""
@@ -119,6 +138,15 @@ class Examples:
         if missing:
             job.step("answering", len(missing), len(missing))
 
+    def check_filter(self, *, task: object, right: object, text: object) -> None:
+        """Raise ``InputError`` unless ``filter`` takes these, answered or not."""
+        if task is not None and task not in self.tasks:
+            raise InputError(f"no task {task!r} in the dataset; it has {', '.join(self.tasks)}")
+        if right is not None and not isinstance(right, bool):
+            raise InputError(f"right is True, False, or None for all examples; got {right!r:.60}")
+        if not isinstance(text, str):
+            raise InputError(f"text is what is searched for, '' for all; got {text!r:.60}")
+
     def filter(
         self, *, task: str | None = None, right: bool | None = None, text: str = ""
     ) -> tuple[int, ...]:
@@ -130,10 +158,9 @@ class Examples:
             text: in the question or the benchmark's answer, case ignored.
 
         Raises:
-            InputError: no such task, or ``right`` before all were answered.
+            InputError: no such task or filter, or ``right`` before all were answered.
         """
-        if task is not None and task not in self.tasks:
-            raise InputError(f"no task {task!r} in the dataset; it has {', '.join(self.tasks)}")
+        self.check_filter(task=task, right=right, text=text)
         found = [
             i
             for i, sample in enumerate(self.dataset)

@@ -15,6 +15,7 @@ from mechvrp.circuits.first_token import sweep_answers
 from mechvrp.circuits.node_edits import node_edits
 from mechvrp.circuits.nodes import parse_nodes
 from mechvrp.circuits.random_circuits import pool_key, random_circuits
+from mechvrp.circuits.setting_checks import check_reading, check_settings, whole
 from mechvrp.circuits.stand_ins import StandIns, check_reference
 from mechvrp.errors import InputError, NumericalError, UnavailableError
 from mechvrp.tracing import Activations, Site
@@ -114,6 +115,9 @@ def circuit_curves(
         UnavailableError: fewer than two images have clean answers of one token.
         NumericalError: an ablation gave NaN or infinite logits.
     """
+    whole("draws", draws, 1)
+    check_settings(seed=seed, batch_size=batch_size, n_resamples=n_resamples)
+    check_reading(reading)
     order = [CircuitNode.parse(node) for node in nodes]
     parse_nodes(order)  # refuses what overlaps
     for node in order:

@@ -2,6 +2,7 @@
 
 A view (the widget, or a test) sends messages such as ``{"do": "ablate"}`` and is given, by
 ``show(name, value)``, whatever changed: one of ``NAMES`` and a JSON value. Only ``cancel`` is done at once.
+The last ``status`` of a message has the message's ``id``, if it has one.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mechvrp.errors import InputError, MechVRPError, SiteError
 from mechvrp.explorer import showing
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from mechvrp.explorer.session import Explorer
 
 __all__ = ["NAMES", "Panel"]
+
+T = TypeVar("T", int, str)
 
 #: What is shown, by name.
 NAMES = (
@@ -53,6 +56,7 @@ class Panel:
         self._lock = threading.Lock()
         self._jobs: list[Job] = []
         self._told = 0.0
+        self._curve: dict[str, Any] = {}  # the finished one of this circuit
         self._chosen: tuple[int, ...] = ()
         self._asked: dict[str, Any] = {"task": None, "right": None, "text": ""}
         self._actions: dict[str, Callable[[dict[str, Any], Job], str | None]] = {
@@ -117,8 +121,6 @@ class Panel:
             note = self._actions[action](message, job) or ""
         except Cancelled:
             note = "Cancelled."
-        except (KeyError, TypeError) as problem:
-            error = f"{action}: the message lacks or mistypes something ({problem!r})"
         except (MechVRPError, OSError) as problem:
             error = str(problem)
         except Exception as problem:  # shown, so that the view does not stay busy for ever
@@ -129,7 +131,14 @@ class Panel:
         took = 1000 * (time.perf_counter() - began)
         self._show(
             "status",
-            {"busy": False, "did": str(action), "note": note, "error": error, "took_ms": took},
+            {
+                "busy": False,
+                "did": str(action),
+                "note": note,
+                "error": error,
+                "took_ms": took,
+                "id": message.get("id") if isinstance(message, dict) else None,
+            },
         )
 
     def _progress(self, label: str, done: int, total: int) -> None:
@@ -139,17 +148,19 @@ class Panel:
             self._show("status", {"busy": True, "label": label, "done": done, "total": total})
 
     def _filter(self, message: dict[str, Any], job: Job) -> None:
+        page = _read(message, "page", int, 0)
         asked: dict[str, Any] = {
             "task": message.get("task") or None,
             "right": message.get("right"),
-            "text": str(message.get("text") or ""),
+            "text": message.get("text") or "",
         }
         examples = self.session.examples
+        examples.check_filter(**asked)
         if asked["right"] is not None:
             examples.answer(examples.filter(task=asked["task"], text=asked["text"]), job=job)
         self._chosen = examples.filter(**asked)
         self._asked = asked
-        self._gallery(int(message.get("page") or 0))
+        self._gallery(page)
 
     def _gallery(self, page: int) -> None:
         code = self.session.examples.filter_code(**self._asked)
@@ -160,7 +171,7 @@ class Panel:
 
     def _choose(self, message: dict[str, Any], job: Job) -> str:
         session, note = self.session, ""
-        index = session.examples.index(message["index"])
+        index = session.examples.index(_read(message, "index", int))
         try:
             session.choose(index)
         except SiteError as error:
@@ -182,13 +193,10 @@ class Panel:
         return note
 
     def _look(self, message: dict[str, Any], job: Job) -> None:
-        positions = message.get("positions", "last")
-        if isinstance(positions, list):
-            positions = [tuple(pair) for pair in positions]
         self.session.look(
-            message["component"],
+            _read(message, "component", str),
             message.get("layer"),
-            positions,
+            message.get("positions", "last"),
             units=message.get("units"),
             heads=message.get("heads"),
         )
@@ -205,13 +213,21 @@ class Panel:
         )
 
     def _patch(self, message: dict[str, Any], job: Job) -> None:
-        self._outcome(self.session.patched(message["donor"], circuit=bool(message.get("circuit"))))
+        self._outcome(
+            self.session.patched(self._donor(message), circuit=bool(message.get("circuit")))
+        )
+
+    @staticmethod
+    def _donor(message: dict[str, Any]) -> int:
+        if message.get("donor") == "":  # an empty field
+            raise InputError("give the number of the example whose values are put in")
+        return _read(message, "donor", int)
 
     def _map(self, message: dict[str, Any], job: Job) -> None:
         found = self.session.map(
             message.get("cells", "tokens"),
             message.get("method", "zero"),
-            donor=message.get("donor"),
+            donor=self._donor(message) if "donor" in message else None,
             job=job,
         )
         self._show("heat", showing.heat_of(found))
@@ -222,12 +238,13 @@ class Panel:
 
     def _top(self, message: dict[str, Any], job: Job) -> str:
         before = len(self.session.circuit)
-        self.session.add_top(message["ranking"], int(message["k"]))
+        self.session.add_top(_read(message, "ranking", str), _read(message, "k", int))
         self._circuit()
-        return f"Added {len(self.session.circuit) - before} nodes."
+        added = len(self.session.circuit) - before
+        return f"Added {added} node{'s' * (added != 1)}."
 
     def _remove(self, message: dict[str, Any], job: Job) -> None:
-        self.session.circuit.remove(message["node"])
+        self.session.circuit.remove(_read(message, "node", str))
         self._circuit()
 
     def _clear(self, message: dict[str, Any], job: Job) -> None:
@@ -235,7 +252,7 @@ class Panel:
         self._circuit()
 
     def _name(self, message: dict[str, Any], job: Job) -> None:
-        self.session.circuit.name = str(message["name"]).strip()
+        self.session.circuit.name = _read(message, "name", str).strip()
         self._show("circuit", showing.circuit_of(self.session))
 
     def _save(self, message: dict[str, Any], job: Job) -> str:
@@ -251,24 +268,49 @@ class Panel:
 
     @staticmethod
     def _path(message: dict[str, Any]) -> str:
-        path = str(message.get("path") or "").strip()
+        path = _read(message, "path", str, "").strip()
         if not path:
             raise InputError("give a file name, such as circuit.json")
         return path
 
     def _grow(self, message: dict[str, Any], job: Job) -> None:
+        before = self._curve
         self._show("curve", {})
-        found = self.session.curve(
-            int(message.get("n", 64)),
-            message.get("method", "zero"),
-            draws=int(message.get("draws", 9)),
-            seed=int(message.get("seed", 0)),
-            job=job,
-            on_curve=lambda view: self._show("curve", showing.curve_of(view, False)),
-        )
-        self._show("curve", showing.curve_of(found, True))
+        try:
+            found = self.session.curve(
+                message.get("n", 64),
+                message.get("method", "zero"),
+                draws=message.get("draws", 9),
+                seed=message.get("seed", 0),
+                job=job,
+                on_curve=lambda view: self._show("curve", showing.curve_of(view, False)),
+            )
+        except Exception:
+            if before:  # it is of this circuit still, and finished
+                self._show("curve", before)
+            raise
+        self._curve = showing.curve_of(found, True)
+        self._show("curve", self._curve)
 
     def _circuit(self) -> None:
         """The circuit changed: a curve of the one before is no longer its."""
         self._show("circuit", showing.circuit_of(self.session))
+        self._curve = {}
         self._show("curve", {})
+
+
+def _read(message: dict[str, Any], name: str, kind: type[T], *default: T) -> T:
+    """What a message holds by a name; ``default`` where it holds nothing.
+
+    Raises:
+        InputError: it lacks this, or has something else there.
+    """
+    found = message.get(name)
+    if found is None and default:
+        return default[0]
+    if not isinstance(found, kind) or isinstance(found, bool):
+        raise InputError(
+            f"{message['do']}: the message lacks or mistypes {name!r} ({found!r:.40}); expected "
+            + {int: "a whole number", str: "text"}[kind]
+        )
+    return found

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from mechvrp.circuits import FittedProbe
+from mechvrp.circuits.setting_checks import whole
 from mechvrp.errors import InputError, UnavailableError
 from mechvrp.explorer.answering import decode_on
 from mechvrp.explorer.jobs import Job
@@ -55,6 +56,8 @@ class Probing(NamedTuple):
             raise InputError(
                 "a probe comes with probe_site, the hook name of what it reads, and vice versa"
             )
+        if not isinstance(probe, FittedProbe):
+            raise InputError(f"probe is a mechvrp.circuits.FittedProbe; got {probe!r:.60}")
         site = Site.parse(name).check(model)
         if site.kind.dims != ("batch", "pos", "d_model") or site.component == "embed":
             raise InputError(f"a probe reads the residual stream at a layer; {site} is not that")
@@ -103,12 +106,10 @@ class Runs:
     def __init__(
         self, model: VLM, examples: Examples, probing: Probing | None, reference: int
     ) -> None:
-        if reference < 1:
-            raise InputError(f"reference is a number of examples, at least 1; got {reference}")
         self.model = model
         self.examples = examples
         self.probing = probing
-        self.reference = min(int(reference), len(examples))
+        self.reference = min(whole("reference", reference, 1), len(examples))
         self.no_answers = ""
         try:
             check_plain_decoding(model)

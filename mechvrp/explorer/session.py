@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mechvrp.circuits import AblationCurve, FittedProbe, Ranking
+from mechvrp.circuits.setting_checks import check_settings, whole
 from mechvrp.errors import InputError, UnavailableError
-from mechvrp.explorer import coding
+from mechvrp.explorer import coding, editing
 from mechvrp.explorer.drafting import Draft, named_rankings
-from mechvrp.explorer.editing import Done, Method, circuit_edit, map_edits, place_edit, place_patch
+from mechvrp.explorer.editing import Done, Method
 from mechvrp.explorer.examples import Examples
 from mechvrp.explorer.growing import circuit_curves, curve_sites
 from mechvrp.explorer.jobs import Job
@@ -18,11 +20,12 @@ from mechvrp.explorer.outcomes import Kind, Outcome, outcome_of
 from mechvrp.explorer.places import Place
 from mechvrp.explorer.running import Probing, Runs
 from mechvrp.models import VLM
+from mechvrp.reliability import Monitor
 
 if TYPE_CHECKING:
     from mechvrp.data import Sample
     from mechvrp.models import Batch
-    from mechvrp.reliability import Monitor, MonitorAnswer
+    from mechvrp.reliability import MonitorAnswer
 
 __all__ = ["CurveView", "Explorer"]
 
@@ -60,8 +63,8 @@ class Explorer:
         index: number of the chosen example.
         place: the chosen site, positions, units and heads.
         circuit: the circuit in the making.
-        looked: ids of images that were looked at, or that a ranking was made from: a circuit is judged on
-            others.
+        looked: ids of images that were looked at (as donors too), or that a ranking was made from: a
+            circuit is judged on others.
     """
 
     def __init__(
@@ -75,7 +78,7 @@ class Explorer:
         reference: int = 64,
         reading: Literal["official", "strict"] = "strict",
         max_new_tokens: int = 16,
-        rankings: Mapping[str, Ranking] | Sequence[Ranking] = (),
+        rankings: Mapping[str, Ranking] | Sequence[Ranking] | None = None,
     ) -> None:
         if not isinstance(model, VLM):
             raise InputError(f"model is one from mechvrp.load; got {type(model).__name__}")
@@ -85,6 +88,8 @@ class Explorer:
                 "mechvrp.load(model, processor=...)"
             )
         if monitor is not None:
+            if not isinstance(monitor, Monitor):
+                raise InputError(f"monitor is a mechvrp.reliability.Monitor; got {monitor!r:.60}")
             monitor.model.check(model)
         probing = Probing.check(model, probe, probe_site)
         self.model = model
@@ -160,8 +165,8 @@ class Explorer:
         """
         found = Place(component, layer, positions, units, heads)
         found.check(self.model, self.batch)
-        self.place = found
-        return found
+        self.place = replace(found, layer=found.site.check(self.model).layer)
+        return self.place
 
     # ---- one example ------------------------------------------------------------------------
 
@@ -191,9 +196,9 @@ class Explorer:
             InputError: no such method, an empty circuit, or more values than 4 GB to take means over.
         """
         if circuit:
-            done = circuit_edit(self._runs, self.circuit, self.batch, method, job=job)
+            done = editing.circuit_edit(self._runs, self.circuit, self.batch, method, job=job)
         else:
-            done = place_edit(self._runs, self.place, method, job)
+            done = editing.place_edit(self._runs, self.place, method, job)
         return self._outcome("ablated", done)
 
     def patched(self, donor: int, *, circuit: bool = False) -> Outcome:
@@ -211,10 +216,10 @@ class Explorer:
         """
         donor = self._donor(donor)
         if circuit:
-            done = circuit_edit(self._runs, self.circuit, self.batch, "patch", donor)
+            done = editing.circuit_edit(self._runs, self.circuit, self.batch, "patch", donor)
         else:
-            done = place_patch(self._runs, self.place, donor)
-        return self._outcome("patched", done)
+            done = editing.place_patch(self._runs, self.place, donor)
+        return self._outcome("patched", done, donor)
 
     def map(
         self,
@@ -243,8 +248,10 @@ class Explorer:
         done: Method | Literal["patch"] = method
         if donor is not None:
             done, donor = "patch", self._donor(donor)
-        edits, lines = map_edits(self._runs, plan, done, donor, job)
-        return effect_map(self.model, self.batch, plan, self.index, done, edits, lines, job)
+        edits, lines = editing.map_edits(self._runs, plan, done, donor, job)
+        found = effect_map(self.model, self.batch, plan, self.index, done, edits, lines, job)
+        self._look_at(self.index, donor)
+        return found
 
     # ---- the circuit ------------------------------------------------------------------------
 
@@ -273,19 +280,15 @@ class Explorer:
             method: with ``"mean"``, images of the reference examples are left out too.
 
         Raises:
-            InputError: there are fewer than two such images.
+            InputError: there are fewer than two such images, or not among so few examples.
         """
-        taken = set(self.looked)
+        n = whole("n", n, 2)
+        editing.check_method(method)
+        taken, more = set(self.looked), ""
         if method == "mean":
             taken |= {sample.image_id for sample in self.examples.dataset[: self.reference]}
-        found = self.examples.beside(taken, n)
-        if len({self.examples[i].image_id for i in found}) < 2:
-            more = " and are not among the reference examples" if method == "mean" else ""
-            raise InputError(
-                f"fewer than two images with answers are left that were not looked at{more}; explore a larger "
-                "dataset to measure a circuit on it"
-            )
-        return found
+            more = " and are not among the reference examples"
+        return self.examples.beside(taken, n, f"were not looked at{more}")
 
     def curve(
         self,
@@ -315,6 +318,8 @@ class Explorer:
         """
         job = job or Job()
         self.circuit.circuit()  # refuses an empty one
+        whole("draws", draws, 1)
+        check_settings(seed=seed, batch_size=batch_size)
         nodes = self.circuit.nodes
         indices = self.curve_examples(n, method)
         over = None
@@ -361,10 +366,13 @@ class Explorer:
             raise InputError(f"example {donor} is the one that is patched; choose another as donor")
         return number
 
-    def _outcome(self, kind: Kind, done: Done | None) -> Outcome:
+    def _look_at(self, *indices: int | None) -> None:
+        self.looked |= {self.examples[i].image_id for i in indices if i is not None}
+
+    def _outcome(self, kind: Kind, done: Done | None, donor: int | None = None) -> Outcome:
         runs = self._runs
         batch, clean, right = runs.clean(self.index)
-        self.looked.add(self.sample.image_id)
+        self._look_at(self.index, donor)
         edited = None if done is None else runs.run(batch, done.edits)
         code = coding.outcome(
             self.index,

@@ -1,4 +1,4 @@
-"""``explore``: the explorer as a notebook widget (anywidget: Lab, Notebook 7, VS Code, Colab)."""
+"""``explore``: the explorer as a notebook widget (anywidget; tried in JupyterLab and Notebook 7)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def explore(
     reference: int = 64,
     reading: Literal["official", "strict"] = "strict",
     max_new_tokens: int = 16,
-    rankings: Mapping[str, Ranking] | Sequence[Ranking] = (),
+    rankings: Mapping[str, Ranking] | Sequence[Ranking] | None = None,
 ) -> Any:
     """Explore a model on a dataset in a notebook: examples, interventions, circuits, by clicking.
 

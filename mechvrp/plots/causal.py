@@ -59,7 +59,7 @@ def causal_changes(rows: pd.DataFrame, *, family: str | None = None) -> go.Figur
         name if family else f"{group}: {name}"
         for group, name in zip(shown["family"], shown["name"], strict=True)
     ]
-    ticks = [wrapped(name, 30) for name in names]
+    ticks = [wrapped(name) for name in names]
     lines = 1 + max(tick.count("<br>") for tick in ticks)
     parts = []
     for what, (*_, prefix) in _WHAT.items():

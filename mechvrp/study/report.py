@@ -31,6 +31,7 @@ from mechvrp.store import RunFolder
 from mechvrp.study import report_words
 from mechvrp.study.browsing import Browser, example_browser
 from mechvrp.study.causal_words import causal_part
+from mechvrp.study.directions import isolated
 from mechvrp.study.page import figure_json, render
 from mechvrp.study.readout_words import readout_part
 from mechvrp.study.schema import ModelSection, Summary, check_examples
@@ -65,7 +66,7 @@ def render_report(run: RunFolder) -> str:
         "answered": [
             report_words.accuracy_finding(s.model.name, s.accuracy).text
             if s.accuracy
-            else f"{s.model.name} could not be observed."
+            else f"{isolated(s.model.name)} could not be observed."
             for s in summary.sections
         ],
         "questions": three_findings(summary.sections),

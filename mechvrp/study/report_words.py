@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mechvrp.study.directions import isolated
 from mechvrp.study.schema import (
     AblationSection,
     AccuracyRow,
@@ -53,7 +54,7 @@ class Finding:
 def findings(section: ModelSection) -> list[Finding]:
     """What this model's numbers say, in the order in which a reader needs it."""
     if not section.accuracy:
-        return [Finding("inconclusive", f"{section.model.name} could not be observed.")]
+        return [Finding("inconclusive", f"{isolated(section.model.name)} could not be observed.")]
     found = [accuracy_finding(section.model.name, section.accuracy)]
     if section.signals:
         found += _signals(section.signals, _rarer_heldout(section.accuracy))
@@ -89,15 +90,15 @@ def accuracy_finding(name: str, rows: Sequence[AccuracyRow]) -> Finding:
     row = next(row for row in rows if row.task == "all" and row.split == "all")
     interval = "" if row.low is None else f", {_range(percent(row.low), percent(row.high))}"
     text = (
-        f"{name} answered {row.n_right} of {row.n} questions rightly "
+        f"{isolated(name)} answered {row.n_right} of {row.n} questions rightly "
         f"({percent(row.accuracy)}{interval})."
     )
     tasks = [r for r in rows if r.split == "all" and r.task != "all" and r.accuracy is not None]
     if len(tasks) > 1:
         best, worst = max(tasks, key=_share), min(tasks, key=_share)
         text += (
-            f" Its best task is {best.task} ({percent(best.accuracy)}), "
-            f"its worst {worst.task} ({percent(worst.accuracy)})."
+            f" Its best task is {isolated(best.task)} ({percent(best.accuracy)}), "
+            f"its worst {isolated(worst.task)} ({percent(worst.accuracy)})."
         )
     return Finding("fact", text)
 
@@ -298,40 +299,66 @@ def _top_change(ablation: AblationSection, points: list[CurveRow]) -> Finding:
     return Finding(
         "inconclusive",
         f"Zeroing {what}: at no k up to {points[-1].k} (of {ablation.units}) is a loss of accuracy "
-        f"distinguishable from none. The largest change is {_change(worst)} at k = {worst.k}. An "
+        f"distinguishable from none. The lowest change is {_change(worst)} at k = {worst.k}. An "
         "effect inside such an interval is not ruled out.",
     )
 
 
 def _top_against_random(ablation: AblationSection, points: list[CurveRow]) -> Finding:
-    """By interval at each k, and by one rank test of the whole curve; both must agree."""
+    """By interval at each k, and by one rank test of the whole curve; both must agree.
+
+    The rank test is of the top costing more. Where it costs less, the same ranks are read from the other end.
+    """
     p = points[0].curve_p
     least = 1 / (ablation.draws + 1)
     test = (
-        f"Over the whole curve, the rank of the top among {ablation.draws} random draws gives "
+        f"Over the whole curve, the rank of the top's loss among {ablation.draws} random draws gives "
         f"p = {three(p)} (no less than {three(least)} is possible with {ablation.draws} draws)."
     )
-    worse = [point for point in points if point.excess_high < 0]
-    extreme = min(worse or points, key=lambda point: point.excess)
-    difference = f"{_pp(extreme.excess, extreme.excess_low, extreme.excess_high)}"
-    largest = f"the largest difference is {difference} at k = {extreme.k}"
-    if worse and p is not None and p <= _Q:
+    more = [point for point in points if point.excess_high < 0]
+    less = [point for point in points if point.excess_low > 0]
+    as_many = "zeroing as many random dimensions"
+    if more and not less and p is not None and p <= _Q:
         return Finding(
             "shown",
-            "Zeroing them costs more accuracy than zeroing as many random dimensions at "
-            f"k = {_list(worse)}: {largest}. {test}",
+            f"Zeroing them costs more accuracy than {as_many} at k = {_list(more)}: {_extreme(more)}. {test}",
         )
-    why = (
-        f"the intervals of the difference lie below 0 at k = {_list(worse)}, but the rank test "
-        "does not agree"
-        if worse
-        else "at every k the interval of the difference reaches 0"
-    )
+    if less and not more and p is not None and 1 - p + least <= _Q:
+        return Finding(
+            "against",
+            f"Zeroing them costs less accuracy than {as_many} at k = {_list(less)}: {_extreme(less)}. {test} "
+            "Read from the other end, for a smaller loss, it gives "
+            f"p = {three(1 - p + least)} (draws that tie with it count for it).",
+        )
     return Finding(
         "inconclusive",
-        "That zeroing them costs more accuracy than zeroing as many random dimensions is not "
-        f"shown: {why}; {largest}. {test}",
+        f"That zeroing them costs more accuracy than {as_many} is not shown: {_why_not(more, less)}; "
+        f"{_extreme(points)}. {test}",
     )
+
+
+def _why_not(more: list[CurveRow], less: list[CurveRow]) -> str:
+    """Why neither direction is shown, from the k whose interval lies below 0 and above it."""
+    sides = []
+    if more:
+        sides.append(f"the intervals of the difference lie below 0 at k = {_list(more)}")
+    if less:
+        sides.append(
+            f"{'' if more else 'the intervals of the difference lie '}above 0 at k = {_list(less)}"
+        )
+    if not sides:
+        return "at every k the interval of the difference includes 0"
+    if more and less:
+        return f"{' and '.join(sides)}, which disagree"
+    cost = "" if more else ", where they cost less"
+    return f"{sides[0]}{cost}, but the rank test does not agree"
+
+
+def _extreme(points: list[CurveRow]) -> str:
+    """The difference furthest from 0, whichever its sign."""
+    point = max(points, key=lambda point: abs(point.excess))
+    figure = _pp(point.excess, point.excess_low, point.excess_high)
+    return f"the difference furthest from 0 is {figure} at k = {point.k}"
 
 
 def _change(point: CurveRow) -> str:

@@ -20,6 +20,7 @@ from mechvrp.models import VLM, fingerprint, load
 from mechvrp.store import RunFolder
 from mechvrp.study.checking import dataset_digest, usable_dataset
 from mechvrp.study.config import StudyConfig
+from mechvrp.study.directions import isolated
 from mechvrp.study.pictures import write_pictures
 from mechvrp.study.report import write_report
 from mechvrp.study.schema import Summary
@@ -201,7 +202,8 @@ def _summarise(
 
         run.write_examples_in_parts(tables)
     summary = Summary(
-        title=f"Reliability of {', '.join(s.model.name for s in sections)} on {dataset.name}",
+        title=f"Reliability of {', '.join(isolated(s.model.name) for s in sections)} on "
+        f"{isolated(dataset.name)}",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seeds={"study": config.seed},
         sections=sections,

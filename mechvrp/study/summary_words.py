@@ -1,7 +1,8 @@
 """The three findings that a report begins with: of attention, of hidden states, of what is taken away.
 
 Each is asked of every model, and answered from its numbers: "yes" only where the interval excludes no effect
-and the test that goes with it agrees, "not shown" where it spans it, "not measured" where there is none.
+and the tests that go with it agree, "the other way round" where they agree on the opposite, "not measured"
+where there is no number, and else "not shown".
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ def _attention(section: ModelSection) -> Finding:
     scope = "within tasks" if any(r.scope == "within tasks" for r in rows) else "all"
     known = [r for r in rows if r.scope == scope and None not in (r.auroc, r.low, r.high)]
     if not known:
-        return _gap(section, "there is no AUROC of the attention map's summaries")
+        why = "there is no AUROC of the attention map's summaries"
+        reasons = dict.fromkeys(row.gap for row in rows if row.gap)
+        return _gap(section, f"{why}: {'; '.join(reasons)}" if reasons else why)
     figures = "; ".join(f"{_SHAPE[r.name]}: AUROC {_ends(r.auroc, r.low, r.high)}" for r in known)
     where = "Among answers of the same task, " if scope == "within tasks" else "Over all answers, "
     text = f"{where}{figures}."
@@ -110,7 +113,7 @@ def _enough(finding: Finding, section: ModelSection) -> Finding:
 def _hidden(section: ModelSection) -> Finding:
     probe = section.probe
     if probe is None:
-        return _gap(section, "there is no probe")
+        return _gap(section, "there is no probe", "no probe")
     for scope in probe_scopes(probe):
         found = probe_against_chance(probe, scope)
         if found is not None:
@@ -128,21 +131,25 @@ def _ablation(section: ModelSection) -> Finding:
     """Judged against random units: that taking units away costs something says little by itself."""
     found = ablation_findings(section.ablation) if section.ablation else []
     if section.ablation is None or not found:
-        return _gap(section, "nothing was taken away")
+        return _gap(section, "nothing was taken away", "no ablation curve", "no interventions")
     return Finding(found[-1].verdict, f"{_largest(section.ablation)} {found[-1].text}")
 
 
 def _largest(ablation: AblationSection) -> str:
     point = max((p for p in ablation.points if p.task == "all"), key=lambda p: p.k)
+    top = _points(point.change, point.change_low, point.change_high)
+    random = _points(point.random_change, point.random_change_low, point.random_change_high)
     return (
-        f"With the {point.k} of {ablation.units} dimensions that the probe weighs most zeroed, accuracy "
-        f"changes by {_points(point.change, point.change_low, point.change_high)}; with as many random ones by "
-        f"{_points(point.random_change, point.random_change_low, point.random_change_high)}."
+        f"With the {point.k} of {ablation.units} dimensions of {ablation.site} that the probe weighs most "
+        f"zeroed, accuracy on {point.n} held-out answers about {point.n_groups} images changes by {top}; "
+        f"with as many random ones by {random}."
     )
 
 
-def _gap(section: ModelSection, why: str) -> Finding:
-    reasons = [note for note in section.notes if note.startswith(("no ", "nothing "))]
+def _gap(section: ModelSection, why: str, *beginnings: str) -> Finding:
+    """``beginnings``: of the notes that are about this finding; the others are about other parts."""
+    whole = ("no observations", "nothing else of this model could be run")
+    reasons = [note for note in section.notes if note.startswith((*whole, *beginnings))]
     told = f" The run says: {'; '.join(reasons)}." if reasons else ""
     return Finding("gap", f"{_capital(why)}.{told}")
 

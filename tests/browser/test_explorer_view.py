@@ -63,6 +63,95 @@ def test_everything_can_be_reached_with_the_keyboard(open_page: Any, session: Ex
     panel.close()
 
 
+def test_a_click_behind_typing_is_not_lost(open_page: Any, session: Explorer) -> None:
+    page = open_page(viewport=WIDE)
+    session.look("z", 1, "last")
+    panel = mount(page, session)
+    clicks = Clicks(page)
+    clicks.says("Where", "blocks.1.attn.hook_z")
+    clicks.idle()
+    clicks.part("Where").get_by_role("textbox", name="Heads").click()
+    page.keyboard.type("1")
+    box = clicks.part("Where").get_by_role("button", name="Ablate", exact=True).bounding_box()
+    page.mouse.move(box["x"] + 8, box["y"] + 8)
+    page.mouse.down()  # the field is left: "look" goes out, and its answer comes before the next line
+    page.wait_for_timeout(300)
+    assert session.place.heads == (1,)
+    page.mouse.up()
+    clicks.says("Answer", "heads 1: zero")
+    clicks.says("Where", "heads 1")  # what was waiting for the pointer is drawn
+    panel.close()
+
+
+def test_enter_takes_what_was_typed(open_page: Any, session: Explorer) -> None:
+    page = open_page(viewport=WIDE)
+    session.look("z", 1, "last")
+    panel = mount(page, session)
+    clicks = Clicks(page)
+    clicks.says("Where", "blocks.1.attn.hook_z")
+    clicks.idle()
+    # As JupyterLab does, which takes Enter for a shortcut of its own.
+    page.evaluate(
+        """() => document.addEventListener("keydown", (event) => {
+          window.taken = true; event.preventDefault(); event.stopPropagation(); }, true)"""
+    )
+    heads = clicks.part("Where").get_by_role("textbox", name="Heads")
+    heads.click()
+    heads.fill("0, 2")
+    heads.press("Enter")
+    clicks.says("Where", "heads 0, 2")
+    clicks.expect(heads).to_be_focused()
+    assert not page.evaluate("window.taken")
+    panel.close()
+
+
+def test_quick_clicks_build_on_each_other(open_page: Any, session: Explorer) -> None:
+    page = open_page(viewport=WIDE)
+    panel = mount(page, session)
+    clicks = Clicks(page)
+    clicks.says("Example", "Example 0 (")
+    clicks.idle()
+    click = """(names) => names.forEach((name) =>
+      document.querySelector(`.mvx [data-key="${name}"]`).click())"""
+    page.evaluate(click, ["patch 0 3", "patch 2 5", "patch 4 1"])
+    clicks.says("Where", "at [(0, 3), (2, 5), (4, 1)]")
+    page.evaluate(click, ["patch 0 3", "patch 2 5"])
+    clicks.says("Where", "at [(4, 1)]")
+    clicks.expect(clicks.part("Where").get_by_label("Positions")).to_contain_text("1 patch")
+    choose = """(chosen) => chosen.forEach(([name, value]) => {
+      const field = document.querySelector(`.mvx [data-key="${name}"]`);
+      field.value = value;
+      field.dispatchEvent(new Event("change")); })"""
+    page.evaluate(choose, [["positions", "last"], ["layer", "1"], ["site", "z"]])
+    clicks.says("Where", 'blocks.1.attn.hook_z, at "last"')
+    clicks.press("layers × heads")
+    clicks.says("Effects", "full colour is")
+    clicks.idle()
+    page.evaluate(click, ["cell 1 0", "cell 1 2", "cell 1 3"])
+    clicks.says("Where", "heads 0, 2, 3")
+    task = session.examples.tasks[0]
+    page.evaluate(choose, [["Task ", task], ["text", "a"]])
+    found = session.examples.filter(task=task, text="a")
+    assert 0 < len(found) < 48
+    clicks.says("Examples", f"Examples ({len(found)} of 48)")
+    clicks.expect(clicks.part("Examples").get_by_label("Task")).to_have_value(task)
+    panel.close()
+
+
+def test_an_empty_donor_is_no_example(open_page: Any, session: Explorer) -> None:
+    page = open_page(viewport=WIDE)
+    session.choose(3)
+    panel = mount(page, session)
+    clicks = Clicks(page)
+    clicks.says("Example", "Example 3 (")
+    donor = clicks.part("Where").get_by_label("from example")
+    donor.fill("")
+    donor.press("Tab")
+    clicks.press("Patch", "Where")
+    clicks.expect(clicks.root.get_by_role("status")).to_contain_text("give the number of the")
+    panel.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_narrow_page_needs_no_scrolling_aside(
     open_page: Any, session: Explorer, scheme: str

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from mechvrp.reliability import SIGNALS
 from mechvrp.study.report import write_report
 from tests.support.reports import browsable_run
 
@@ -34,6 +35,21 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("hostile") / "run"
     return write_report(browsable_run(path, "one", "two", n=24, text=HOSTILE, parts=False))
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report with a long word, signs that turn a line, a long name, and every signal there is."""
+    path = tmp_path_factory.mktemp("odd") / "run"
+    run = browsable_run(path, "one" + "m" * 40, "two", n=6, per_image=1, parts=False)
+    table = run.read_examples()
+    for name in set(SIGNALS) - set(table):
+        table[name] = -0.0001234
+    table["question"] = table["question"].mask(table["example"] == 1, "W" * 150 + "?")
+    table["image_id"] = table["image_id"].mask(table["example"] == 2, "pic\u202egpj.exe")
+    table["prediction"] = table["prediction"].mask(table["example"] == 2, "no\u202eabc")
+    run.write_examples(table)
+    return write_report(run)
 
 
 def test_filter_and_open_by_mouse(page: Any, report: Path) -> None:
@@ -163,6 +179,68 @@ def test_nothing_is_wider_than_the_screen(
     box = page.locator("#ex-dialog").bounding_box()
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= width
+
+
+def test_text_of_another_direction_turns_only_itself(page: Any, odd: Path) -> None:
+    page.goto(odd.as_uri())
+    row = page.locator("#ex-rows tr").nth(2)
+    said, mark = row.locator("bdi").bounding_box(), row.locator(".mark").bounding_box()
+    assert mark["x"] >= said["x"] + said["width"]
+    row.locator("button").click()
+    # Behind the name of the image, in reading order and on the screen: its side.
+    place = page.locator("#ex-facts dd:has(bdi)", has_text="gpj").evaluate(
+        """(element) => {
+          const range = document.createRange();
+          range.selectNode(element.lastChild);
+          const [side, name] = [range, element.firstChild].map((o) => o.getBoundingClientRect());
+          return [element.lastChild.textContent, side.left - name.right];
+        }"""
+    )
+    assert place[0] == " (training)"
+    assert place[1] >= -0.5
+    assert page.locator("#ex-others bdi").count() == 2
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_a_long_word_breaks_in_its_own_cell(
+    open_page: Callable[..., Any], odd: Path, width: int
+) -> None:
+    page = open_page(viewport={"width": width, "height": 844})
+    page.goto(odd.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    table = page.locator("#ex-table")
+    assert table.evaluate("t => t.parentElement.scrollWidth <= t.parentElement.clientWidth")
+    cells = page.locator("#ex-rows td:visible:not(.pic)").evaluate_all(
+        "all => all.map((cell) => cell.getBoundingClientRect().width)"
+    )
+    assert min(cells) > 60
+    page.locator("#ex-rows button").first.click()
+    dialog = page.locator("#ex-dialog")
+    for _ in range(6):
+        assert dialog.evaluate("d => d.scrollWidth - d.clientWidth") == 0
+        page.keyboard.press("ArrowRight")
+
+
+def test_figures_are_whole_on_a_narrow_screen(open_page: Callable[..., Any], figures: Path) -> None:
+    page = open_page(viewport={"width": 390, "height": 844})
+    page.goto(figures.as_uri())
+    waiting = "[data-figure]:not(.js-plotly-plot):not(details:not([open]) *)"
+    page.locator(waiting).first.wait_for(state="detached")
+    plots = page.locator(".js-plotly-plot")
+    assert plots.count() > 5
+    # Points and words within the box that could be scrolled, as it first stands.
+    outside = plots.evaluate_all(
+        """all => all.flatMap((plot) => {
+          const box = plot.parentElement.getBoundingClientRect();
+          return [...plot.querySelectorAll(".points path, .xtitle, .ytitle, .legendtext, .ytick text")]
+            .filter((part) => {
+              const place = part.getBoundingClientRect();
+              return place.left < box.left - 1 || place.right > box.right + 1;
+            })
+            .map((part) => plot.id + ": " + (part.textContent || "a point"));
+        })"""
+    )
+    assert outside == []
 
 
 def test_paper_is_white_whatever_the_screen_is(

@@ -116,6 +116,19 @@ def test_images_that_were_looked_at_are_left_out(explorer, scenes):
         explorer.curve_examples(30)
 
 
+def test_a_map_and_a_donor_count_as_looked_at(explorer, scenes):
+    images = list(dict.fromkeys(sample.image_id for sample in scenes))
+    of = [next(i for i, s in enumerate(scenes) if s.image_id == image) for image in images]
+    explorer.look("z", 1, "last")
+    explorer.map("heads")
+    assert explorer.looked == set(images[:1])
+    explorer.map("heads", donor=of[1])
+    assert explorer.looked == set(images[:2])
+    explorer.patched(of[2])
+    assert explorer.looked == set(images[:3])
+    assert explorer.curve_examples(30)[0] == of[3]
+
+
 def test_cancelling_leaves_the_circuit_and_what_was_shown(explorer):
     explorer.circuit.add(NODES)
     grown = []
@@ -143,3 +156,29 @@ def test_what_cannot_be_drawn_is_refused(explorer, scenes):
         next(circuit_curves(explorer.model, scenes[:8], [NODES[0], NODES[0]]))
     with pytest.raises(UnavailableError, match="fewer than two images"):
         list(circuit_curves(explorer.model, scenes[:1], NODES, draws=1))
+
+
+def test_it_says_how_many_examples_are_of_two_images(explorer, scenes):
+    explorer.circuit.add(NODES)
+    first = [sample.image_id for sample in scenes].count(scenes[0].image_id)
+    assert scenes[first - 1].image_id == scenes[0].image_id != scenes[first].image_id
+    assert first > 2
+    with pytest.raises(InputError, match=f"of one image.*n={first + 1} or more"):
+        explorer.curve(first)
+    assert explorer.curve_examples(first + 1) == tuple(range(first + 1))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *({"n": n} for n in (-1, 1, "8", 2.5, None, True)),
+        *({"batch_size": 0}, {"seed": -1}, {"seed": "a"}, {"draws": "3"}, {"draws": 0}),
+        {"method": "patch"},
+    ],
+)
+def test_what_no_curve_can_be_made_with_is_refused(explorer, monkeypatch, given):
+    explorer.circuit.add(NODES)
+    monkeypatch.setattr(explorer, "_runs", None)  # nothing is run
+    (value,) = given.values()
+    with pytest.raises(InputError, match=str(value)):
+        explorer.curve(**{"n": 20, "method": "mean", **given})

@@ -119,6 +119,11 @@ def test_errors_are_shown_and_change_nothing(panel):
         ({"do": "load", "path": "nowhere.json"}, "nowhere.json"),
         ({"do": "grow"}, "no nodes yet"),
         ({"do": "patch", "donor": 0}, "choose another as donor"),
+        ({"do": "patch", "donor": ""}, "give the number of the example"),
+        ({"do": "map", "cells": "heads", "donor": ""}, "give the number of the example"),
+        ({"do": "map", "cells": "heads", "donor": None}, "lacks or mistypes 'donor'"),
+        ({"do": "top", "ranking": "mine", "k": ""}, "lacks or mistypes 'k'"),
+        ({"do": "filter", "right": "yes"}, "right is True, False"),
     ):
         status = do(panel, **message)
         assert words in status["error"]
@@ -169,6 +174,38 @@ def test_cancel_ends_long_work_and_what_waits(panel):
     assert shown["heat"] == {}
     assert shown["circuit"]["nodes"] == ["blocks.2.hook_mlp_out@last"]
     assert not do(panel, do="ablate")["error"]
+
+
+def test_a_curve_outlives_one_that_is_cancelled(panel, monkeypatch):
+    made, shown = panel
+    do(panel, do="add", nodes=["blocks.2.hook_mlp_out@last"])
+    do(panel, do="grow", n=8, draws=1)
+    curve = shown["curve"]
+    assert curve["done"]
+
+    def cancelled(*_, **__):
+        made.handle({"do": "cancel"})
+        made._jobs[0].check()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(made.session, "curve", cancelled)
+        assert do(panel, do="grow")["note"] == "Cancelled."
+    assert [one for one in shown.all if one[0] == "curve"][-2] == ("curve", {})
+    assert shown["curve"] == curve
+    do(panel, do="clear")
+    assert shown["curve"] == {}
+
+
+def test_the_session_s_own_errors_keep_their_names(panel, monkeypatch):
+    made, _ = panel
+
+    def broken(*_, **__):
+        raise KeyError("inside")
+
+    monkeypatch.setattr(made.session, "clean", broken)
+    status = do(panel, do="clean", id=["a view", 3])
+    assert status["error"] == "KeyError: 'inside'"
+    assert status["id"] == ["a view", 3]
 
 
 def test_filters_answer_what_they_need(panel):

@@ -1,4 +1,5 @@
-"""Contrast of the pages' colours, by WCAG 2.2: 4.5 to 1 for text (AA), 3 to 1 for edges and lines."""
+"""Contrast of the pages' colours, by WCAG 2.2: 4.5 to 1 for text (AA), 3 to 1 for edges and lines; and the
+sheet says nothing twice, and nothing of what no page has."""
 
 from __future__ import annotations
 
@@ -49,3 +50,33 @@ def test_lines_can_be_seen(scheme: str) -> None:
         assert contrast(found[line], found["page"]) >= 3, line
     for name, colour in COLOURS.items():
         assert contrast(colour, found["page"]) >= (3 if name != "purple" else 2.7), name
+
+
+def rules() -> list[str]:
+    """Every rule with its block, those within a media query under that query's words."""
+    found, media = [], ""
+    for line in CSS.splitlines():
+        if line.startswith("@media"):
+            media = line
+        elif line == "}":
+            media = ""
+        elif line.strip().endswith("}"):
+            found.append(f"{media}{line.strip()}")
+    return found
+
+
+def test_no_rule_is_said_twice() -> None:
+    found = rules()
+    assert len(found) > 80
+    assert {rule for rule in found if found.count(rule) > 1} == set()
+
+
+def test_every_class_of_the_sheet_is_used() -> None:
+    used = "".join(
+        path.read_text(encoding="utf-8")
+        for path in resources.files("mechvrp.study").joinpath("templates").iterdir()
+        if path.name != "report.css"
+    )
+    # Plotly's own.
+    names = set(re.findall(r"\.([a-z][a-z-]*)(?=[^{}]*\{)", CSS)) - {"modebar"}
+    assert {name for name in names if not re.search(rf"\b{name}\b", used)} == set()

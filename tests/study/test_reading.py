@@ -367,5 +367,5 @@ def test_the_figure_has_every_number(made):
         )
     )
     assert len(one.data) == 1
-    with pytest.raises(InputError, match="nothing to draw"):
+    with pytest.raises(InputError, match="a number to draw"):
         readout_aurocs(pd.DataFrame(changed(section, READOUTS, auroc=None).rows))

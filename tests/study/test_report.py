@@ -341,3 +341,10 @@ def test_missing_column_is_named(tmp_path: Path, run: RunFolder, column: str) ->
     other.write_examples(run.read_examples().drop(columns=column))
     with pytest.raises(RunFolderError, match=column):
         render_report(other)
+
+
+def test_not_shown_is_said_to_have_more_than_one_reason(page: str) -> None:
+    closing = re.search(r"“Not shown” is no “no”\.(.*?)Each finding says which\.", page, re.DOTALL)
+    assert closing is not None
+    for reason in ("includes no effect", "too few answers are of the rarer kind", "a rank test"):
+        assert reason in closing[1]

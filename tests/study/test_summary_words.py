@@ -82,16 +82,52 @@ def test_hidden_states_beside_both_baselines(made: ModelSection) -> None:
 def test_ablation_is_judged_against_random_units(made: ModelSection) -> None:
     found = answers(made)[2]
     assert found.verdict == "shown"
-    assert "With the 32 of 64 dimensions" in found.text
+    assert "With the 32 of 64 dimensions of blocks.2.hook_resid_post" in found.text
+    assert "accuracy on 60 held-out answers about 20 images changes by" in found.text
     assert "−9.0\u00a0pp (95\u00a0% interval −12.0 to −6.0)" in found.text
     assert "as many random ones by −1.0\u00a0pp" in found.text
-    # The same loss, no more than random units cost.
-    alike = tuple(
-        replace(p, excess=-1.0, excess_low=-4.0, excess_high=2.0) for p in made.ablation.points
+
+
+def against_random(made: ModelSection, p: float, *ends: tuple[float, float, float]) -> Finding:
+    """The third finding with these differences, from k = 5 on, and this p of the rank test."""
+    first, *points = made.ablation.points
+    changed = (
+        replace(point, curve_p=p, excess=mid, excess_low=low, excess_high=high)
+        for point, (mid, low, high) in zip(points, ends, strict=True)
     )
-    found = answers(replace(made, ablation=replace(made.ablation, points=alike)))[2]
+    curve = replace(made.ablation, points=(first, *changed))
+    return answers(replace(made, ablation=curve))[2]
+
+
+def test_a_difference_that_includes_none_is_said_to(made: ModelSection) -> None:
+    found = against_random(made, 0.3, (-0.5, -3.0, 2.0), (2.7, -0.3, 5.7))
     assert found.verdict == "inconclusive"
-    assert "is not shown: at every k the interval of the difference reaches 0" in found.text
+    assert "is not shown: at every k the interval of the difference includes 0" in found.text
+    # The largest is the one furthest from 0, not the lowest.
+    assert (
+        "furthest from 0 is +2.7\u00a0pp (95\u00a0% interval −0.3 to +5.7) at k = 32" in found.text
+    )
+
+
+def test_units_that_cost_less_than_random_ones_are_the_other_way_round(made: ModelSection) -> None:
+    found = against_random(made, 1.0, (3.0, 1.0, 5.0), (2.0, 1.0, 5.0))
+    assert found.verdict == "against"
+    assert "costs less accuracy than zeroing as many random dimensions at k = 5, 32" in found.text
+    assert "+3.0\u00a0pp (95\u00a0% interval +1.0 to +5.0) at k = 5" in found.text
+    assert "for a smaller loss, it gives p = 0.048" in found.text
+    assert "includes 0" not in found.text
+
+
+def test_a_rank_test_that_does_not_agree_is_said_to(made: ModelSection) -> None:
+    found = against_random(made, 0.5, (3.0, 1.0, 5.0), (2.0, -1.0, 5.0))
+    assert found.verdict == "inconclusive"
+    assert "lie above 0 at k = 5, where they cost less, but the rank test does not" in found.text
+    found = against_random(made, 0.5, (-3.0, -5.0, -1.0), (2.0, -1.0, 5.0))
+    assert found.verdict == "inconclusive"
+    assert "lie below 0 at k = 5, but the rank test does not agree" in found.text
+    found = against_random(made, 0.04, (-3.0, -5.0, -1.0), (2.0, 1.0, 5.0))
+    assert found.verdict == "inconclusive"
+    assert "lie below 0 at k = 5 and above 0 at k = 32, which disagree" in found.text
 
 
 def test_what_was_not_measured_is_a_gap_with_its_reason() -> None:
@@ -99,3 +135,21 @@ def test_what_was_not_measured_is_a_gap_with_its_reason() -> None:
     found = answers(given)
     assert [f.verdict for f in found] == ["gap"] * 3
     assert "no probe: the training images hold no wrong answers" in found[1].text
+
+
+def test_a_gap_tells_the_notes_of_its_own_finding_only() -> None:
+    notes = (
+        "no probe: too few wrong answers",
+        "no ablation curve: there is no probe to rank units by",
+        "no readout by MLP probe: it did not converge",
+    )
+    given = replace(section(examples("a"), parts=False), signals=None, notes=notes)
+    attention, hidden, ablation = (found.text for found in answers(given))
+    assert "The run says" not in attention
+    assert hidden == "There is no probe. The run says: no probe: too few wrong answers."
+    assert ablation == (
+        "Nothing was taken away. The run says: no ablation curve: there is no probe to rank units by."
+    )
+    # What kept the whole model from being run is about all three.
+    whole = "nothing else of this model could be run: its numbers are not finite"
+    assert all(whole in found.text for found in answers(replace(given, notes=(whole,))))

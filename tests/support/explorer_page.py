@@ -133,7 +133,7 @@ class Clicks:
         self.says("Where", "blocks.1.attn.hook_z")
         heads = self.part("Where").get_by_role("textbox", name="Heads")
         heads.fill("1")
-        heads.press("Tab")
+        heads.press("Enter")
         self.says("Where", "heads 1")
 
     def patch_from_a_donor(self) -> None:

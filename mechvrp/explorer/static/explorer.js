@@ -28,6 +28,9 @@ function svg(tag, attributes = {}, ...children) {
 const share = (value) => (value === null || value === undefined ? "–" : (100 * value).toFixed(1) + " %");
 const signed = (value, digits = 2) =>
   value === null || value === undefined ? "–" : (value < 0 ? "−" : "+") + Math.abs(value).toFixed(digits);
+const count = (n, one, many) => `${n} ${n === 1 ? one : many}`;
+// What was typed, as a number if it is one; Python says what is wrong with anything else.
+const number = (text) => (text.trim() === "" || Number.isNaN(Number(text)) ? text : Number(text));
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
 // Arrow keys move the focus within a grid of buttons, of which one is reached by Tab.
@@ -47,8 +50,15 @@ function roving(container, columns) {
   });
 }
 
+// What is to be drawn in a part when the pointer that is down in it is up: else its click would be lost.
+const waiting = new WeakMap();
+
 // Keep the focus where it was when a part is drawn anew: by its data-key.
 function redraw(part, ...children) {
+  if (waiting.has(part)) {
+    waiting.set(part, children);
+    return;
+  }
   const active = part.getRootNode().activeElement;
   const key = active && part.contains(active) ? active.dataset.key : null;
   const scroll = [...part.querySelectorAll(".mvx-scroll")].map((node) => node.scrollLeft);
@@ -118,6 +128,9 @@ class View {
     this.cellMethod = "zero"; // of the effect map
     this.circuitMethod = "zero"; // of the circuit and its curve
     this.cells = []; // of the effect map
+    this.key = Math.random().toString(36).slice(2); // there may be several views of one explorer
+    this.sent = 0; // messages
+    this.wishes = {}; // of place and filter: what was asked for last, until it is answered
     this.parts = {};
     for (const [name, title] of [
       ["gallery", "Examples"], ["example", "Example"], ["place", "Where"], ["outcome", "Answer"],
@@ -142,6 +155,14 @@ class View {
         el("div", { class: "mvx-column" }, this.parts.heat, this.parts.circuit, this.parts.curve)),
       el("footer", {}, this.told, this.bar, this.stop),
     );
+    this.listeners = [
+      [root, "pointerdown", (event) => this.hold(event)],
+      [window, "pointermove", (event) => event.buttons || this.release()],
+      [window, "pointerup", () => this.release()],
+      [window, "pointercancel", () => this.release()],
+      [window, "keydown", (event) => this.enter(event)], // before JupyterLab's own, on the document
+    ];
+    for (const [target, kind, call] of this.listeners) target.addEventListener(kind, call, true);
     this.handlers = [];
     for (const name of ["setup", ...Object.keys(this.parts), "status"]) {
       const draw = () => this["draw_" + name]?.(this.get(name));
@@ -160,7 +181,24 @@ class View {
       this.stop.disabled = false; // until Python says that it is done
       this.root.setAttribute("aria-busy", "true");
     }
-    this.model.send(message);
+    this.sent += 1;
+    this.model.send({ ...message, id: [this.key, this.sent] });
+  }
+
+  // The place or filter that was asked for last, which quick clicks build on.
+  wished(name, answered) {
+    return this.wishes[name]?.value ?? answered;
+  }
+
+  wish(name, message) {
+    this.send(message);
+    const { do: _, ...value } = message;
+    this.wishes[name] = { value, at: this.sent };
+  }
+
+  answered([key, at]) {
+    if (key !== this.key) return; // another view of the same explorer asked
+    for (const [name, wish] of Object.entries(this.wishes)) if (wish.at <= at) delete this.wishes[name];
   }
 
   say(text, error = false) {
@@ -170,12 +208,49 @@ class View {
 
   close() {
     for (const [name, draw] of this.handlers) this.model.off(name, draw);
+    for (const [target, kind, call] of this.listeners) target.removeEventListener(kind, call, true);
+  }
+
+  // Enter in a field takes what was typed, as leaving the field does.
+  enter(event) {
+    const [field] = event.composedPath();
+    if (event.key !== "Enter" || event.isComposing || event.shiftKey || event.ctrlKey || event.altKey || event.metaKey) return;
+    if (field.tagName !== "INPUT" || !this.root.contains(field)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    field.blur();
+    field.focus({ preventScroll: true });
+  }
+
+  hold(event) {
+    if (event.target.closest("select")) return; // its list may take the end of the click for itself
+    const part = Object.values(this.parts).find((one) => one.contains(event.target));
+    if (!part) return;
+    if (this.held !== part) this.release(); // a pointer that was let go of outside the page
+    this.held = part;
+    if (!waiting.has(part)) waiting.set(part, null);
+  }
+
+  release() {
+    const part = this.held;
+    if (!part) return;
+    this.held = null;
+    setTimeout(() => { // behind the click, which follows a finger's pointerup after a while
+      if (this.held === part) return;
+      const children = waiting.get(part);
+      waiting.delete(part);
+      if (children) redraw(part, ...children);
+    }, 50);
   }
 
   button(text, message, options = {}) {
     return el(
       "button",
-      { type: "button", "data-key": text, ...options, onclick: () => this.send(typeof message === "function" ? message() : message) },
+      { type: "button", "data-key": text, ...options, 
+        onclick: () => {
+          const wanted = typeof message === "function" ? message() : message;
+          if (wanted) this.send(wanted);
+        } },
       text,
     );
   }
@@ -199,6 +274,7 @@ class View {
     this.stop.disabled = !status.busy;
     this.root.setAttribute("aria-busy", String(status.busy));
     this.bar.hidden = !status.busy;
+    if (!status.busy && status.id) this.answered(status.id);
     if (status.busy) {
       if (status.total) {
         this.bar.max = status.total;
@@ -215,8 +291,12 @@ class View {
   // ---- examples -------------------------------------------------------------------------------
 
   ask(changes) {
-    const asked = this.get("gallery").asked ?? { task: null, right: null, text: "" };
-    this.send({ do: "filter", ...asked, page: 0, ...changes });
+    this.wish("filter", { do: "filter", ...this.filter(), page: 0, ...changes });
+  }
+
+  filter() {
+    const { asked, page } = this.get("gallery");
+    return this.wished("filter", { task: null, right: null, text: "", ...asked, page: page ?? 0 });
   }
 
   draw_gallery(gallery) {
@@ -251,21 +331,25 @@ class View {
       el("h3", {}, `Examples (${gallery.found} of ${setup.total ?? "?"})`),
       filters, grid,
       el("div", { class: "mvx-row" },
-        this.button("Previous", () => ({ do: "filter", ...asked, page: gallery.page - 1 }), { disabled: gallery.page === 0 }),
+        this.button("Previous", () => this.ask({ page: this.filter().page - 1 }), { disabled: gallery.page === 0 }),
         el("span", {}, `page ${gallery.page + 1} of ${gallery.pages}`),
-        this.button("Next", () => ({ do: "filter", ...asked, page: gallery.page + 1 }), { disabled: gallery.page + 1 >= gallery.pages })),
+        this.button("Next", () => this.ask({ page: this.filter().page + 1 }), { disabled: gallery.page + 1 >= gallery.pages })),
       codeButton(gallery.code, "the filter", this));
   }
 
   // ---- the example ----------------------------------------------------------------------------
 
   look(changes) {
-    const { component, layer, positions, units, heads } = this.get("place");
-    this.send({ do: "look", component, layer, positions, units, heads, ...changes });
+    const { component, layer, positions, units, heads } = this.place();
+    this.wish("place", { do: "look", component, layer, positions, units, heads, ...changes });
+  }
+
+  place() {
+    return this.wished("place", this.get("place"));
   }
 
   patches() {
-    const { positions } = this.get("place");
+    const { positions } = this.place();
     return Array.isArray(positions) ? positions : [];
   }
 
@@ -273,7 +357,7 @@ class View {
     const now = this.patches();
     const left = now.filter((one) => !same(one, pair));
     const next = left.length === now.length ? [...now, pair] : left;
-    this.look({ positions: next.length ? next : this.get("place").component === "projected" ? "image" : "last" });
+    this.look({ positions: next.length ? next : this.place().component === "projected" ? "image" : "last" });
   }
 
   draw_example(example) {
@@ -340,15 +424,16 @@ class View {
     const site = el("select", { "data-key": "site", onchange: (event) => {
       const component = event.target.value;
       const projected = component === "projected";
+      const { layer, positions } = this.place();
       this.look({ component, units: null, heads: null,
-        layer: projected ? null : place.layer ?? 0,
-        positions: projected ? (Array.isArray(place.positions) ? place.positions : "image") : place.positions });
+        layer: projected ? null : layer ?? 0,
+        positions: projected && !Array.isArray(positions) ? "image" : positions });
     } }, ...setup.components.map((c) => option(c.name, `${c.words} (${c.name})`, place.component)));
     const layer = el("select", { "data-key": "layer", disabled: place.layer === null,
       onchange: (event) => this.look({ layer: Number(event.target.value), units: null, heads: null }) },
     ...Array.from({ length: setup.layers }, (_, i) => option(i, i, place.layer)));
     const named = typeof place.positions === "string" && KEYWORDS.includes(place.positions);
-    const own = named ? [] : [option("", Array.isArray(place.positions) ? `${place.positions.length} patches` : `token ${place.positions}`, "")];
+    const own = named ? [] : [option("", Array.isArray(place.positions) ? count(place.positions.length, "patch", "patches") : `token ${place.positions}`, "")];
     const positions = el("select", { "data-key": "positions",
       onchange: (event) => event.target.value && this.look({ positions: event.target.value }) },
     ...own, ...KEYWORDS.map((word) => option(word, word, place.positions)));
@@ -356,13 +441,13 @@ class View {
       const input = el("input", { type: "text", "data-key": name, size: 12, placeholder: "all",
         value: (place[name] ?? []).join(", "),
         onchange: (event) => {
-          const numbers = event.target.value.split(/[\s,]+/).filter(Boolean).map(Number);
+          const numbers = event.target.value.split(/[\s,]+/).filter(Boolean).map(number);
           this.look({ [name]: numbers.length ? numbers : null });
         } });
       return el("label", {}, name === "heads" ? "Heads " : "Units ", input);
     };
     const donor = el("input", { type: "number", "data-key": "donor", min: 0, max: setup.total - 1, value: this.donor ?? (this.get("example").index === 0 ? 1 : 0),
-      onchange: (event) => (this.donor = Number(event.target.value)) });
+      onchange: (event) => (this.donor = event.target.value) });
     redraw(this.parts.place,
       el("h3", {}, "Where"),
       el("div", { class: "mvx-row" },
@@ -373,10 +458,10 @@ class View {
         this.button("Clean", { do: "clean" }),
         this.button("Ablate", { do: "ablate", method: "zero" }, { title: "Set it to zero" }),
         this.button("Ablate to mean", { do: "ablate", method: "mean" }, { title: `Its mean over the first ${setup.reference} examples` }),
-        this.button("Patch", () => ({ do: "patch", donor: Number(donor.value) }), { title: "Give it the other example's value" }),
+        this.button("Patch", () => ({ do: "patch", donor: number(donor.value) }), { title: "Give it the other example's value" }),
         el("label", {}, "from example ", donor)),
       el("div", { class: "mvx-row" },
-        this.button("Add to circuit", { do: "add" }, { disabled: !place.nodes, title: place.why_no_nodes || `${place.nodes} nodes` }),
+        this.button("Add to circuit", { do: "add" }, { disabled: !place.nodes, title: place.why_no_nodes || count(place.nodes, "node", "nodes") }),
         place.why_no_nodes ? el("span", { class: "mvx-note" }, place.why_no_nodes) : null));
     this.mark();
     this.draw_example(this.get("example"));
@@ -438,7 +523,7 @@ class View {
     const kinds = [["tokens", "layers × tokens"], ["patches", "image patches"], ["heads", "layers × heads"], ["units", "units of this site"]];
     const how = () => {
       const input = this.parts.place.querySelector("[data-key=donor]");
-      return this.cellMethod === "patch" && input ? { donor: Number(input.value) } : { method: this.cellMethod };
+      return this.cellMethod === "patch" && input ? { donor: number(input.value) } : { method: this.cellMethod };
     };
     const method = this.choice("cell method", this.cellMethod,
       [["zero", "zero"], ["mean", "mean"], ["patch", "the other example's value"]], (value) => (this.cellMethod = value));
@@ -498,7 +583,7 @@ class View {
   }
 
   pick(heat, layer, column) {
-    const place = this.get("place");
+    const place = this.place();
     if (heat.cells === "tokens") {
       this.look({ component: heat.component, layer, positions: column.positions });
     } else if (heat.cells === "heads") {
@@ -526,24 +611,24 @@ class View {
     const ranked = rankings.length ? this.choice("ranking", this.ranking ?? rankings[0].name,
       rankings.map(({ name }) => [name, name]), (value) => (this.ranking = value)) : null;
     const top = el("input", { type: "number", "data-key": "k", min: 1, value: this.top ?? 5,
-      onchange: (event) => (this.top = Number(event.target.value)) });
+      onchange: (event) => (this.top = event.target.value) });
     const method = this.choice("circuit method", this.circuitMethod, [["zero", "zero"], ["mean", "mean"]],
       (value) => (this.circuitMethod = value));
     redraw(this.parts.circuit,
-      el("h3", {}, `Circuit (${circuit.nodes.length} node${circuit.nodes.length === 1 ? "" : "s"})`),
+      el("h3", {}, `Circuit (${count(circuit.nodes.length, "node", "nodes")})`),
       none ? el("p", { class: "mvx-note" }, "Choose heads, units or an MLP, and add them.") : list,
       el("div", { class: "mvx-row" },
         el("label", {}, "Name ", el("input", { type: "text", "data-key": "name", size: 14, value: circuit.name,
           onchange: (event) => this.send({ do: "name", name: event.target.value }) })),
         this.button("Clear", { do: "clear" }, { disabled: none })),
       ranked ? el("div", { class: "mvx-row" }, el("label", {}, "Top ", top), el("label", {}, "of ", ranked),
-        this.button("Add top", () => ({ do: "top", ranking: ranked.value, k: Number(top.value) }))) : null,
+        this.button("Add top", () => ({ do: "top", ranking: ranked.value, k: number(top.value) }))) : null,
       el("div", { class: "mvx-row" },
         el("label", {}, "Put in ", method),
         this.button("Ablate circuit", () => ({ do: "ablate", circuit: true, method: method.value }), { disabled: none }),
         this.button("Grow curve", () => ({ do: "grow", method: method.value }), { disabled: none }),
         this.button("Patch circuit", () => ({ do: "patch", circuit: true,
-          donor: Number(this.parts.place.querySelector("[data-key=donor]").value) }), { disabled: none })),
+          donor: number(this.parts.place.querySelector("[data-key=donor]").value) }), { disabled: none })),
       el("div", { class: "mvx-row" }, file,
         this.button("Save", () => ({ do: "save", path: file.value }), { disabled: none }),
         this.button("Load", () => ({ do: "load", path: file.value }))),
@@ -579,7 +664,7 @@ class View {
     const every = Math.ceil(points.length / 8);
     points.forEach((p, i) => {
       const mark = svg("circle", { cx: x(p.k), cy: y(p.accuracy), r: 3, class: "mvx-top-dot" });
-      mark.append(svg("title", {}, `${p.k} nodes: ${share(p.accuracy)} [${share(p.low)}, ${share(p.high)}]`));
+      mark.append(svg("title", {}, `${count(p.k, "node", "nodes")}: ${share(p.accuracy)} [${share(p.low)}, ${share(p.high)}]`));
       drawn.append(mark);
       if (i % every === 0 || i === points.length - 1) {
         drawn.append(svg("text", { x: x(p.k), y: height - bottom + 16, "text-anchor": "middle" }, String(p.k)));

@@ -15,6 +15,8 @@
     for (const [name, value] of Object.entries(attributes || {})) element.setAttribute(name, value);
     return element;
   }
+  // Text of data within a line: its own direction (of Arabic, or set by a sign) must not turn the rest.
+  const said = (text) => make("bdi", text);
   const model = () => data.models[state.model];
   const percent = (value) => (value === null ? "–" : (100 * value).toFixed(1) + "\u00a0%");
   const short = (value) => (value === null ? "–" : String(Number(value.toPrecision(4))).replace("-", "−"));
@@ -76,8 +78,8 @@
         cell.append(open);
         const pic = make("td", null, { class: "pic" });
         pic.append(picture(i, ""));
-        const answer = make("td", of.prediction[i] + " ");
-        answer.append(make("span", verdict(of, i), { class: "mark " + verdict(of, i) }));
+        const answer = make("td");
+        answer.append(said(of.prediction[i]), " ", make("span", verdict(of, i), { class: "mark " + verdict(of, i) }));
         row.append(
           pic, cell, answer,
           make("td", data.answer[i], { class: "more" }),
@@ -129,29 +131,34 @@
   function facts(of, i) {
     const told = [
       ["model", of.name],
-      ["its answer", of.prediction[i] + " (" + verdict(of, i) + ")"],
+      ["its answer", said(of.prediction[i]), " (" + verdict(of, i) + ")"],
       ["right answer", data.answer[i]],
       ["answer's probability", percent(of.probability[i])],
       ["probe", of.probe[i] === null ? "none: " + (data.heldout[i] ? "there is no probe" : "training image")
         : percent(of.probe[i]) + " that the answer is right"],
     ];
     if (of.votes && of.votes[i].length) {
-      told.push(["sampled answers", of.votes[i].map(([text, n]) => n + " × " + text).join(", ")]);
+      const each = of.votes[i].flatMap(([text, n], k) => [(k ? ", " : "") + n + " × ", said(text)]);
+      told.push(["sampled answers", ...each]);
     }
     told.push(
       ["task", data.tasks[data.task[i]]],
-      ["image", data.image_id[i] + " (" + side(i) + ")"],
+      ["image", said(data.image_id[i]), " (" + side(i) + ")"],
       ["example", "#" + data.example[i]],
     );
-    at("facts").replaceChildren(...told.flatMap(([name, text]) => [make("dt", name), make("dd", text)]));
+    at("facts").replaceChildren(...told.flatMap(([name, ...parts]) => {
+      const value = make("dd");
+      value.append(...parts);
+      return [make("dt", name), value];
+    }));
   }
 
   function others(i) {
     const more = data.models.map((of, m) => [of, m]).filter(([, m]) => m !== state.model);
     at("others").replaceChildren(...(more.length ? [make("span", "Asked the same: ")] : []));
     for (const [of, m] of more) {
-      const text = of.name + " says " + of.prediction[i] + " (" + verdict(of, i) + ")";
-      const button = make("button", text, { type: "button", class: "other" });
+      const button = make("button", null, { type: "button", class: "other" });
+      button.append(said(of.name), " says ", said(of.prediction[i]), " (" + verdict(of, i) + ")");
       button.addEventListener("click", () => {
         at("model").value = m;
         state.model = m;

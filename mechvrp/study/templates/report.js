@@ -1,7 +1,8 @@
 "use strict";
 (function () {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  const INK = "#1f2328", LIGHT = "#e6e6e6", PAPER = 680;  // pixels: an A4 page between its margins
+  const INK = "#1f2328", LIGHT = "#e6e6e6";
+  const PAPER = 680, NARROW = 480;  // pixels: an A4 page between its margins; a telephone
   const ink = () => (dark.matches ? LIGHT : INK);
   function restyle(element, colour, width) {
     const given = { "font.color": colour, "hoverlabel.font.color": null };
@@ -19,6 +20,10 @@
     const source = document.getElementById(element.dataset.figure);
     const figure = JSON.parse(source.textContent);
     figure.layout.font = Object.assign({}, figure.layout.font, { color: ink() });
+    if (element.clientWidth < NARROW) {
+      // The words below an axis stand in its middle, and would go past the edge.
+      for (const axis of ["xaxis", "yaxis"]) figure.layout.template.layout[axis].title.font.size = 11;
+    }
     window.Plotly.newPlot(element, figure.data, figure.layout, options);
   }
   const waiting = () => Array.from(document.querySelectorAll("[data-figure]:not(.js-plotly-plot)"))
