@@ -231,7 +231,10 @@ def test_two_curves_on_the_same_images_are_paired() -> None:
     assert frame["share"].tolist() == [0, 0.1, 0.5] * 2
     assert frame["bottleneck"].notna().all()
     assert found.differences_to_frame()["q"].tolist() == [one.p]
-    assert len(found.plot().data) == 4
+    names = [trace.name for trace in found.plot().data if trace.name]
+    assert names == [
+        f"{which}, {what}" for which in "ab" for what in ("band", "random k", "top k, n = 200")
+    ]
     assert "a - b: +" in repr(found)
     drawn = ablations_by_model({"a": a})
     assert list(drawn.data[0].x) == pytest.approx([0, 10, 50])
