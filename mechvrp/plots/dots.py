@@ -70,11 +70,16 @@ def task_accuracy(accuracy: pd.DataFrame, splits: tuple[str, ...] = ("all",)) ->
         columns=("task", "split", "accuracy"),
         scale=100,
     )
-    figure.update_layout(xaxis_title=f"accuracy, %<br>bars: {level} interval")
+    figure.update_layout(xaxis_title=f"accuracy, %{_bars(drawn, level)}")
     figure.update_xaxes(range=[-3, 103])
     if len(splits) == 1:
         figure.update_layout(showlegend=False, margin={"t": 20})
     return figure
+
+
+def _bars(rows: pd.DataFrame, level: str) -> str:
+    """What an axis says of its bars; nothing where no row has an interval."""
+    return f"<br>bars: {level} interval" if rows[["low", "high"]].notna().any(axis=None) else ""
 
 
 def baseline_comparison(comparison: Comparison | pd.DataFrame) -> go.Figure:
@@ -143,7 +148,7 @@ def signal_aurocs(rows: pd.DataFrame) -> go.Figure:
     )
     figure.update_layout(
         xaxis_title=f"AUROC for a right answer<br>{plain_count(rows.loc[rows['auroc'].notna(), ['n']])}"
-        "<br>bars: 95 % interval<br>0.5: chance",
+        f"{_bars(rows, '95 %')}<br>0.5: chance",
         height=180 + 36 * len(names),
     )
     reference(figure, x=0.5)

@@ -45,9 +45,11 @@ def layer_sweep(sweep: ProbeSweep | pd.DataFrame) -> go.Figure:
     figure.add_annotation(
         x=1, xref="paper", xanchor="right", y=0.5, yanchor="top", text="chance", showarrow=False
     )
-    ribbon(
-        figure, frame["layer"], frame["low"], frame["high"], colour=COLOURS["blue"], name=f"{level} interval"
-    )  # fmt: skip
+    if frame[["low", "high"]].notna().any(axis=None):
+        ribbon(
+            figure, frame["layer"], frame["low"], frame["high"], colour=COLOURS["blue"],
+            name=f"{level} interval",
+        )  # fmt: skip
     figure.add_scatter(
         x=frame["layer"],
         y=frame["cv_auroc"],
