@@ -81,7 +81,7 @@ def combinations():
                 yield pytest.param(name, attn, base, marks=marks)
 
 
-@pytest.mark.parametrize(("name", "attn", "base"), combinations())
+@pytest.mark.parametrize(("name", "attn", "base"), list(combinations()))
 def test_one_run_of_the_tower_gives_what_one_forward_a_variant_gives(name, attn, base):
     """Mixed prompts and image sizes (dynamic grids, window order); passes of all widths."""
     model = loaded(name, attn)

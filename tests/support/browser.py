@@ -49,9 +49,13 @@ def find_chromium() -> str | None:
     return next(filter(None, map(shutil.which, _NAMES)), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Playwright's ``Browser``, one a session."""
+    """Playwright's ``Browser``, one a module.
+
+    While it is open, an event loop runs in this thread: other tests that start one (Playwright again, nbclient,
+    kaleido) must not find it there.
+    """
     sync_api = pytest.importorskip(
         "playwright.sync_api", reason="no browser tests: the package playwright is not installed"
     )
