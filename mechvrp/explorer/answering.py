@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Float
 from torch import Tensor
 
-from mechvrp.errors import NumericalError
-from mechvrp.reliability.answers import _end_tokens
-from mechvrp.reliability.continuing import Continuations, check_plain_decoding
+from mechvrp.reliability.generation import check_answering, signals_of
+from mechvrp.reliability.sampling import Sampling
 from mechvrp.tracing.tracer import Trace
 
 if TYPE_CHECKING:
@@ -39,9 +38,11 @@ def edited_answers(
     Raises:
         SiteError, ShapeError: an edit does not fit.
         NumericalError: the logits are NaN.
-        UnavailableError: the checkpoint's generation config changes tokens' scores.
+        InputError: ``max_new_tokens`` below 1.
+        UnavailableError: the checkpoint's generation config changes tokens' scores, or the model has no
+            processor.
     """
-    check_plain_decoding(model)
+    check_answering(model, max_new_tokens)
     with Trace(model, batch, options={"logits_to_keep": 1, "use_cache": True}) as t:
         t.apply(edits)
         logits = t.logits[:, -1].save()
@@ -67,18 +68,7 @@ def decode_on(
     Raises:
         NumericalError: the logits are NaN.
     """
-    ends = _end_tokens(model)
-    answers: list[list[int]] = [[] for _ in range(len(batch))]
-    rows = Continuations(model, batch, cache)
-    for _ in range(max_new_tokens):
-        if bool(logits.isnan().any()):
-            raise NumericalError(f"{model.name} gave NaN logits behind the prompt")
-        chosen = logits.argmax(-1).tolist()
-        going = [row for row, token in enumerate(chosen) if token not in ends]
-        for row in going:
-            answers[rows.example[row]].append(chosen[row])
-        if not going or max(map(len, answers)) == max_new_tokens:
-            break
-        logits = rows.feed(going, [chosen[row] for row in going])
-    texts = model.tokenizer.batch_decode(answers, skip_special_tokens=True)
-    return [text.strip() for text in texts]
+    found = signals_of(
+        model, batch, logits.float(), cache, sampling=Sampling(k=0), max_new_tokens=max_new_tokens
+    )
+    return [one.answer.text for one in found]

@@ -51,7 +51,7 @@ def load(
         device_map: as in transformers, for models larger than one device; excludes ``device``.
         revision, trust_remote_code: as in transformers, for hub ids.
         probe: encoded inputs of two samples or more with prompts of different lengths, padded on the
-            left. A model that no family describes is run on them (about ten forwards) to find its sites
+            left. A model that no family describes is run on them (some twenty forwards) to find its sites
             and verify them; by default its processor makes them.
 
     Raises:

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 from markupsafe import Markup
+from scipy.special import expit
 
 from mechvrp.errors import RunFolderError
 from mechvrp.reliability import SIGNALS
@@ -149,7 +150,7 @@ def _model(
         "prediction": own["prediction"].astype(str).tolist(),
         "correct": own["correct"].astype(int).tolist(),
         "probability": _numbers(own["answer_probability"]),
-        "probe": _numbers(1 / (1 + np.exp(-scores))),
+        "probe": _numbers(expit(scores)),
         "signals": [_numbers(own[name]) for name in signals],
         **_observed(run, index, section.model.name, own.index.to_numpy(), gaps),
     }

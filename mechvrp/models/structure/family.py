@@ -153,7 +153,7 @@ def structural(
 ) -> Structural:
     """A family for a model of a kind that none describes: found by structure, verified by runs.
 
-    About ten forwards of the probe, half of which end behind the vision tower; what is measured is kept
+    Some twenty forwards of the probe, many of which end behind the vision tower; what is measured is kept
     in memory for other models of the same class, config and versions.
 
     Args:

@@ -190,12 +190,11 @@ class Anyres(Layout):
 
     def _coordinates(self, model: Any, inputs: Inputs) -> list[Tensor]:
         """Of each image's tiles side by side, [2, row, col]: the row and column before unpadding."""
-        code = sys.modules[_packer(model).__module__]
+        code = _layout_code(model)
         found = []
-        for size in inputs["image_sizes"].tolist():
-            high, wide = code.get_anyres_image_grid_shape(
-                size, model.config.image_grid_pinpoints, model.config.vision_config.image_size
-            )
+        for size, (high, wide) in zip(
+            inputs["image_sizes"].tolist(), _tile_grids(model, inputs), strict=True
+        ):
             at = torch.meshgrid(
                 torch.arange(high * self.side), torch.arange(wide * self.side), indexing="ij"
             )
@@ -209,14 +208,7 @@ class Anyres(Layout):
         return found
 
     def rows(self, model: Any, inputs: Inputs, counts: Sequence[int]) -> list[int]:
-        code = sys.modules[_packer(model).__module__]
-        found = []
-        for size in inputs["image_sizes"].tolist():
-            high, wide = code.get_anyres_image_grid_shape(
-                size, model.config.image_grid_pinpoints, model.config.vision_config.image_size
-            )
-            found += [1, high * wide]
-        return found
+        return [n for high, wide in _tile_grids(model, inputs) for n in (1, high * wide)]
 
     def cell(self, model: Any, inputs: Inputs, image: int, row: int, col: int) -> Tensor:
         tiles = inputs[pixels_key(inputs)][image // 2]
@@ -225,12 +217,7 @@ class Anyres(Layout):
             return whole.cell(model, {"pixel_values": tiles[:1]}, 0, row, col)
         at = self._coordinates(model, inputs)[image // 2]
         y, x = at[:, row, col].tolist()
-        code = sys.modules[_packer(model).__module__]
-        _, wide = code.get_anyres_image_grid_shape(
-            inputs["image_sizes"][image // 2].tolist(),
-            model.config.image_grid_pinpoints,
-            model.config.vision_config.image_size,
-        )
+        _, wide = _tile_grids(model, inputs)[image // 2]
         tile = 1 + (y // self.side) * wide + x // self.side
         one = {"pixel_values": tiles[tile : tile + 1]}
         return whole.cell(model, one, 0, y % self.side, x % self.side)
@@ -242,32 +229,43 @@ class Shapes(Layout):
 
     label = "spatial_shapes"
 
-    key: str
     merge: int
 
     @property
     def how(self) -> str:  # type: ignore[override]
-        return f"{self.key}, {self.merge} x {self.merge} patches a token"
+        return f"spatial_shapes, {self.merge} x {self.merge} patches a token"
 
     def grids(self, model: Any, inputs: Inputs, counts: Sequence[int]) -> list[Grid]:
         return [
-            Grid(-(-h // self.merge), -(-w // self.merge)) for h, w in inputs[self.key].tolist()
+            Grid(-(-h // self.merge), -(-w // self.merge))
+            for h, w in inputs["spatial_shapes"].tolist()
         ]
 
     def cell(self, model: Any, inputs: Inputs, image: int, row: int, col: int) -> Tensor:
-        high, wide = inputs[self.key][image].tolist()
+        high, wide = inputs["spatial_shapes"][image].tolist()
         own = inputs[pixels_key(inputs)][image][: high * wide].unflatten(0, (high, wide))
         m = self.merge
         return own[row * m : (row + 1) * m, col * m : (col + 1) * m]
 
 
-def _packer(model: Any) -> type:
-    """The class whose module holds the functions that lay out tiles."""
+def _layout_code(model: Any) -> Any:
+    """The module of transformers whose functions lay out tiles."""
     for part in model.modules():
         code = sys.modules[type(part).__module__]
         if hasattr(code, "unpad_image") and hasattr(code, "get_anyres_image_grid_shape"):
-            return type(part)
+            return code
     raise UnavailableError(f"{type(model).__name__} has no functions that lay out tiles")
+
+
+def _tile_grids(model: Any, inputs: Inputs) -> list[tuple[int, int]]:
+    """Rows and columns of each image's tiles, the one of the whole image left out."""
+    code, config = _layout_code(model), model.config
+    return [
+        code.get_anyres_image_grid_shape(
+            size, config.image_grid_pinpoints, config.vision_config.image_size
+        )
+        for size in inputs["image_sizes"].tolist()
+    ]
 
 
 def candidates(model: Any, inputs: Inputs, counts: Sequence[int]) -> list[Layout]:
@@ -286,9 +284,8 @@ def candidates(model: Any, inputs: Inputs, counts: Sequence[int]) -> list[Layout
         elif sizes.shape[-1] == 2:
             side = math.isqrt(int(sizes.prod(-1).sum()) // total)
             tried += [Sized(max(side, 1))]
-    if (shapes := inputs.get("spatial_shapes")) is not None:
-        tried += [Shapes("spatial_shapes", m) for m in (1, 2, 4)]
-        del shapes
+    if "spatial_shapes" in inputs:
+        tried += [Shapes(merge) for merge in (1, 2, 4)]
     if pixels.ndim in (4, 5):
         tiles = tiles_of(pixels)
         each, left = divmod(total, max(len(tiles), 1))

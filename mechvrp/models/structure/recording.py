@@ -60,7 +60,7 @@ class Recording:
     """
 
     outside: list[Call] = field(default_factory=list)
-    called: dict[str, Any] = field(default_factory=dict)
+    called: dict[str, None] = field(default_factory=dict)
     before: int = 0
     facts: list[Any] = field(default_factory=list)
     first: Tensor | None = None
@@ -140,18 +140,13 @@ def record(
 
     def outside(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-            found.called.setdefault(path, output if path in towers else None)
+            found.called.setdefault(path)
             fields = _of_width(output, d_model)
             if fields:
                 found.outside.append(Call(path, module, _given(args, kwargs), fields))
 
         return hook
 
-    towers = {
-        name
-        for name, module in model.named_modules()
-        if "." in name and isinstance(model.get_submodule(name.rpartition(".")[0]), nn.ModuleList)
-    }
     with _hooks() as handles, torch.no_grad():
         for name, module in model.named_modules():
             if name in ("", layers):
