@@ -21,6 +21,7 @@ from mechvrp.models.zoo.corpus import questions, whole_words
 from mechvrp.models.zoo.evaluate import answers
 from mechvrp.models.zoo.language import training_questions
 from mechvrp.models.zoo.native import TRAINING_SIZES, NativeLanguage
+from mechvrp.models.zoo.packed_layers import packed_layers
 from mechvrp.models.zoo.packing import Branch
 from mechvrp.models.zoo.prefix_packing import pack_alone
 from mechvrp.models.zoo.recipe import Recipe
@@ -266,6 +267,40 @@ def test_a_question_alone_computes_what_its_prompt_computes(paligemma):
         logits = model(**packed.inputs, mm_encoder_outputs=seen).logits
         alone = logits[torch.arange(len(asked)), packed.answers[:, 0]]
         torch.testing.assert_close(alone, true, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", FAMILIES_BY_NAME)
+@pytest.mark.parametrize("single", [False, True], ids=["branches", "single"])
+def test_packed_layers_compute_what_the_models_own_do(name, single):
+    family = FAMILIES_BY_NAME[name]()
+    model, processor = family.build(0)
+    rng = np.random.default_rng(4)
+    scenes = [draw_scene(rng, crowd=crowd) for crowd in (1, 6)]
+    asked = [training_questions(scene, rng) for scene in scenes]
+    asked = [row[:1] if single else row for row in asked]
+    if single and hasattr(family, "alone"):  # where the image sees the question
+        packed = family.alone(processor, [q for row in asked for q in row])
+    else:
+        packed = family.pack(processor, asked)
+    pixels = family.pixels(processor, [render_pixels(scene) for scene in scenes])
+    wanted = packed.targets >= 0
+
+    def run():
+        model.zero_grad()
+        hidden = model.model(**packed.inputs, **pixels, use_cache=False).last_hidden_state
+        hidden = hidden[wanted] if hidden.shape[:2] == wanted.shape else hidden[0]
+        hidden.square().mean().backward()
+        return hidden, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+    hidden, gradients = run()
+    with packed_layers(model.model.language_model.layers, packed):
+        fast, its_gradients = run()
+    assert fast.shape == hidden.shape == (int(wanted.sum()), hidden.shape[-1])
+    torch.testing.assert_close(fast, hidden, atol=1e-5, rtol=1e-4)
+    assert its_gradients.keys() == gradients.keys()
+    for key, gradient in gradients.items():
+        torch.testing.assert_close(its_gradients[key], gradient, atol=1e-6, rtol=1e-3, msg=key)
+    assert not any("forward" in vars(layer) for layer in model.model.language_model.layers)
 
 
 def test_questions_apart_do_not_see_each_other_nor_does_the_image(paligemma):

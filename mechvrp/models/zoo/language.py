@@ -20,6 +20,7 @@ from mechvrp.data.scene_questions import (
     mixed,
 )
 from mechvrp.data.scene_render import render_pixels
+from mechvrp.models.zoo.packed_layers import packed_layers
 from mechvrp.models.zoo.phase import Phase, step_rng
 from mechvrp.models.zoo.recipe import Recipe, ZooFamily
 
@@ -95,9 +96,9 @@ class LanguagePhase(Phase):
         """Logits ``[n, vocabulary]`` and targets ``[n]`` where supervised, and the packing."""
         packed = self.family.pack(self.processor, questions)
         pixels = self.family.pixels(self.processor, [render_pixels(s) for s in scenes])
-        hidden = self.model.model(**packed.inputs, **pixels, use_cache=False).last_hidden_state
-        wanted = packed.targets >= 0
-        return self.model.lm_head(hidden[wanted]), packed.targets[wanted], packed
+        with packed_layers(self.model.model.language_model.layers, packed):
+            hidden = self.model.model(**packed.inputs, **pixels, use_cache=False).last_hidden_state
+        return self.model.lm_head(hidden[0]), packed.targets[packed.targets >= 0], packed
 
     def loss(self, rng: np.random.Generator) -> torch.Tensor:
         scenes = self._scenes(rng, "train", self.recipe.language_batch, self.recipe.wild)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from mechvrp.errors import DataError
@@ -19,6 +20,7 @@ from mechvrp.errors import DataError
 __all__ = ["Branch", "Packed", "pack_branches"]
 
 _IGNORED = -100
+_GROUP = 4  # branches that attend in one call: fewer calls against fewer hidden pairs
 
 
 class Branch(NamedTuple):
@@ -40,12 +42,15 @@ class Packed:
             none.
         weights: ``[batch, length]``, loss weights.
         answers: ``[batch, branches]``, the position that predicts each branch's first answer token.
+        groups: where the shared image ends and where each group of branches ends, in positions: a
+            group sees the image and itself, and nothing sees more.
     """
 
     inputs: dict[str, torch.Tensor]
     targets: torch.Tensor
     weights: torch.Tensor
     answers: torch.Tensor
+    groups: tuple[int, ...]
 
 
 def pack_branches(
@@ -106,4 +111,6 @@ def pack_branches(
         "position_ids": positions.expand(len(rows), -1),
         "attention_mask": visible[None, None],
     }
-    return Packed(inputs, targets, weights, answers)
+    ends = np.cumsum([start, *slots])
+    groups = (*(int(end) for end in ends[:-1:_GROUP]), length)
+    return Packed(inputs, targets, weights, answers, groups)

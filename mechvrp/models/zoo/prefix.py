@@ -12,6 +12,7 @@ from mechvrp.data.scene_layout import Scene
 from mechvrp.data.scene_questions import Question
 from mechvrp.data.scene_render import render_pixels
 from mechvrp.models.zoo.language import LanguagePhase, training_questions
+from mechvrp.models.zoo.packed_layers import packed_layers
 from mechvrp.models.zoo.packing import Packed
 from mechvrp.models.zoo.phase import step_rng
 
@@ -41,10 +42,11 @@ class PrefixLanguage(LanguagePhase):
         """Logits ``[n, vocabulary]`` where supervised; every scene serves ``each`` rows."""
         pixels = self.family.pixels(self.processor, [render_pixels(s) for s in scenes])
         seen = self.family.encoded(self.model, pixels, each)
-        hidden = self.model.model(
-            **packed.inputs, mm_encoder_outputs={"image": seen}, use_cache=False
-        ).last_hidden_state
-        return self.model.lm_head(hidden[packed.targets >= 0])
+        with packed_layers(self.model.model.language_model.layers, packed):
+            hidden = self.model.model(
+                **packed.inputs, mm_encoder_outputs={"image": seen}, use_cache=False
+            ).last_hidden_state
+        return self.model.lm_head(hidden[0])
 
     def _chosen(
         self, questions: list[Question], rng: np.random.Generator, count: int

@@ -14,6 +14,7 @@ one image, and branches behind a shared image cannot be exact. Two ways out:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mechvrp.models.zoo.packing import Branch, Packed, pack_branches
 
@@ -64,4 +65,4 @@ def pack_alone(prefix: list[int], branches: Sequence[Branch], *, pad: int) -> Pa
     shared = len(prefix)
     for r, branch in enumerate(branches):
         packed.inputs["attention_mask"][r, 0, :shared, shared : shared + branch.answer] = True
-    return packed
+    return replace(packed, groups=(shared + room,))  # the image sees the question
