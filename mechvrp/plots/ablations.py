@@ -75,6 +75,8 @@ def ablation_curve(
         ("random_min", "random_max", 0.15, f"random units: range of {draws} draws"),
         ("random_change_low", "random_change_high", 0.35, f"random units: {level} interval"),
     ):
+        if rows[[low, high]].isna().all(axis=None):  # of one image there is no interval
+            continue
         ribbon(
             figure, ks, rows[low], rows[high], colour=COLOURS["orange"], name=name, opacity=opacity
         )  # fmt: skip
@@ -94,7 +96,7 @@ def ablation_curve(
         y=rows["change"],
         error_y=interval_bars(rows, "change", "change_low", "change_high"),
         mode="lines+markers",
-        name=wrapped(f"{ranked}, {level} interval", 32),
+        name=wrapped(f"{ranked}{_interval(rows, 'change_low', 'change_high', level)}", 32),
         line={"color": COLOURS["blue"], "width": 2.5},
         marker={"size": 9},
         customdata=rows[["change_low", "change_high"]].to_numpy().tolist(),
@@ -105,6 +107,10 @@ def ablation_curve(
         _add_matched(figure, curve, task, level)
     figure.update_xaxes(type="category", categoryorder="array", categoryarray=ks)
     return figure
+
+
+def _interval(rows: pd.DataFrame, low: str, high: str, level: str) -> str:
+    return f", {level} interval" if rows[[low, high]].notna().any(axis=None) else ""
 
 
 def _add_matched(figure: go.Figure, curve: AblationCurve, part: str, level: str) -> None:
@@ -119,7 +125,7 @@ def _add_matched(figure: go.Figure, curve: AblationCurve, part: str, level: str)
         y=frame["value"],
         error_y=interval_bars(frame, "value", "low", "high"),
         mode="lines+markers",
-        name=f"random units of the top's norm:<br>mean, {level} interval",
+        name=f"random units of the top's norm:<br>mean{_interval(frame, 'low', 'high', level)}",
         line={"color": COLOURS["green"], "dash": "dot", "width": 2},
         marker={"size": 7, "symbol": "diamond"},
         customdata=frame[["low", "high"]].to_numpy().tolist(),

@@ -12,6 +12,7 @@ from mechvrp.plots.dots import dots
 from mechvrp.plots.theme import (
     COLOURS,
     TEMPLATE,
+    bars,
     interval_bars,
     label,
     plain_count,
@@ -78,7 +79,8 @@ def causal_changes(rows: pd.DataFrame, *, family: str | None = None) -> go.Figur
         scale=1,
     )
     figure.update_layout(
-        xaxis_title=f"change of accuracy,<br>percentage points<br>{plain_count(shown)}<br>bars: 95 % interval",
+        xaxis_title=f"change of accuracy,<br>percentage points<br>{plain_count(shown)}"
+        f"{bars(shown[['change_low', 'change_high']])}",
         height=210 + max(38, 17 * lines) * len(names),
     )
     figure.update_yaxes(tickfont={"size": 12})
@@ -165,7 +167,9 @@ def corruption_by_layer(rows: pd.DataFrame) -> go.Figure:
     figure.update_yaxes(title_text="change of the maps'<br>entropy, share of log S", row=2, col=1)
     figure.update_xaxes(tickvals=list(range(len(windows))), ticktext=list(names.values()))
     figure.update_xaxes(
-        title_text=f"layers with noise<br>{plain_count(noise)}<br>bars: 95 % interval", row=2, col=1
+        title_text=f"layers with noise<br>{plain_count(noise)}{bars(noise[['change_low', 'change_high']])}",
+        row=2,
+        col=1,
     )
     return figure
 

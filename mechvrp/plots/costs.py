@@ -9,6 +9,7 @@ from mechvrp.errors import InputError
 from mechvrp.plots.checks import checked_rows
 from mechvrp.plots.theme import (
     COLOURS,
+    bars,
     base_figure,
     interval_bars,
     label,
@@ -56,7 +57,7 @@ def auroc_against_cost(rows: pd.DataFrame) -> go.Figure:
     }
     models = list(dict.fromkeys(drawn["model"]))
     figure = base_figure(
-        f"AUROC for a right answer<br>{plain_count(drawn[['n']])}<br>bars: 95 % interval<br>0.5: chance",
+        f"AUROC for a right answer<br>{plain_count(drawn[['n']])}{bars(drawn[['low', 'high']])}<br>0.5: chance",
         "",
         height=190 + (16 + 12 * len(models)) * len(places),
     )

@@ -10,6 +10,7 @@ from mechvrp.errors import InputError
 from mechvrp.plots.checks import checked_rows
 from mechvrp.plots.theme import (
     COLOURS,
+    bars,
     base_figure,
     interval_bars,
     label,
@@ -33,6 +34,7 @@ _SCOPES = {
 
 
 _ACCURACY = ("task", "split", "n", "accuracy", "low", "high", "level")
+_ENDS = ["low", "high"]
 _AUROC = ("name", "scope", "auroc", "low", "high", "n")
 
 
@@ -70,16 +72,11 @@ def task_accuracy(accuracy: pd.DataFrame, splits: tuple[str, ...] = ("all",)) ->
         columns=("task", "split", "accuracy"),
         scale=100,
     )
-    figure.update_layout(xaxis_title=f"accuracy, %{_bars(drawn, level)}")
+    figure.update_layout(xaxis_title=f"accuracy, %{bars(drawn[_ENDS], level)}")
     figure.update_xaxes(range=[-3, 103])
     if len(splits) == 1:
         figure.update_layout(showlegend=False, margin={"t": 20})
     return figure
-
-
-def _bars(rows: pd.DataFrame, level: str) -> str:
-    """What an axis says of its bars; nothing where no row has an interval."""
-    return f"<br>bars: {level} interval" if rows[["low", "high"]].notna().any(axis=None) else ""
 
 
 def baseline_comparison(comparison: Comparison | pd.DataFrame) -> go.Figure:
@@ -115,8 +112,8 @@ def baseline_comparison(comparison: Comparison | pd.DataFrame) -> go.Figure:
     )
     judged = frame[(frame["kind"] == "interval") & frame["auroc"].notna()]
     figure.update_layout(
-        xaxis_title=f"AUROC, held-out images<br>{plain_count(judged[['n']])}<br>"
-        "bars: 95 % interval<br>0.5: chance"
+        xaxis_title=f"AUROC, held-out images<br>{plain_count(judged[['n']])}"
+        f"{bars(judged[_ENDS])}<br>0.5: chance"
     )
     reference(figure, x=0.5)
     return figure
@@ -148,7 +145,7 @@ def signal_aurocs(rows: pd.DataFrame) -> go.Figure:
     )
     figure.update_layout(
         xaxis_title=f"AUROC for a right answer<br>{plain_count(rows.loc[rows['auroc'].notna(), ['n']])}"
-        f"{_bars(rows, '95 %')}<br>0.5: chance",
+        f"{bars(rows[_ENDS])}<br>0.5: chance",
         height=180 + 36 * len(names),
     )
     reference(figure, x=0.5)

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from mechvrp.errors import InputError
 from mechvrp.plots.checks import checked_rows
 from mechvrp.plots.dots import dots
-from mechvrp.plots.theme import label, look, plain_count, reference, wrapped
+from mechvrp.plots.theme import bars, label, look, plain_count, reference, wrapped
 
 __all__ = ["signals_by_model"]
 
@@ -61,7 +61,7 @@ def signals_by_model(
     title, null = _TITLES[measure]
     none = "0: none" if measure == "R" else "0.5: chance"
     figure.update_layout(
-        xaxis_title=f"{title}<br>{plain_count(drawn[['n']])}<br>bars: 95 % interval<br>{none}",
+        xaxis_title=f"{title}<br>{plain_count(drawn[['n']])}{bars(frame[['low', 'high']])}<br>{none}",
         height=190 + (22 + 12 * len(series)) * len(names),
     )
     figure.update_traces(marker_size=14, selector={"name": _POOLED})

@@ -8,6 +8,7 @@ from mechvrp.circuits import HeadKnockout, HeadReading
 from mechvrp.errors import InputError
 from mechvrp.plots.theme import (
     COLOURS,
+    bars,
     base_figure,
     interval_bars,
     look,
@@ -43,7 +44,7 @@ def head_scores(reading: HeadReading) -> go.Figure:
     answer = {"own": "own answer minus runner-up", "right": "right answer minus rival"}[reading.of]
     figure = base_figure(
         f"attention of the last position to the {reading.over},<br>share<br>{plain_count(frame)}"
-        "<br>bars: 95 % intervals",
+        f"{bars(frame[['attribution_low', 'attribution_high']])}",
         f"direct logit attribution, logits<br>({answer})",
         height=460,
     )
@@ -96,7 +97,7 @@ def head_knockout_curve(found: HeadKnockout) -> go.Figure:
     frame = found.to_frame()
     figure = base_figure(
         "k heads that no longer see the image<br>from the last position"
-        "<br>bars and band: 95 % interval",
+        f"{bars(frame[['change_low', 'change_high']], what='bars and band')}",
         f"change of the logit difference,<br>logits<br>{plain_count(frame)}",
         height=440,
     )

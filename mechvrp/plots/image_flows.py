@@ -13,6 +13,7 @@ from mechvrp.plots.checks import checked_rows
 from mechvrp.plots.theme import (
     COLOURS,
     TEMPLATE,
+    bars,
     base_figure,
     interval_bars,
     label,
@@ -105,7 +106,8 @@ def image_flow_layers(flow: ImageFlow | pd.DataFrame) -> go.Figure:
         figure.update_xaxes(dtick=1 if frame["layer"].nunique() <= 36 else None, row=row, col=1)
     dashed = frame["control"].notna().any()
     figure.update_xaxes(
-        title_text=f"layer<br>{plain_count(frame[frame['value'].notna()])}<br>bars: 95 % interval"
+        title_text=f"layer<br>{plain_count(frame[frame['value'].notna()])}"
+        f"{bars(frame[['value_low', 'value_high']])}"
         + ("<br>dashed, with a band: control" if dashed else ""),
         row=len(panels),
         col=1,
@@ -187,7 +189,8 @@ def image_flows_by_model(
     shown = str(next(iter(curves.values()))["measure"].iloc[0])
     figure = base_figure(
         "depth, % of the model's layers",
-        f"{_title(method, shown)}<br>({label(what)})<br>bars: 95 % interval",
+        f"{_title(method, shown)}<br>({label(what)})"
+        f"{bars(pd.concat(curves.values())[['value_low', 'value_high']])}",
         height=460,
     )
     levels = [_NOTHING.get(shown, 0.0)]

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from mechvrp.plots.checks import checked_rows
 from mechvrp.plots.theme import (
     COLOURS,
+    bars,
     base_figure,
     interval_bars,
     label,
@@ -46,8 +47,8 @@ def changes_by_model(rows: pd.DataFrame) -> go.Figure:
     ticks = [wrapped(name, 26) for name in names]
     lines = 1 + max(tick.count("<br>") for tick in ticks)
     figure = base_figure(
-        f"change of accuracy,<br>percentage points<br>{plain_count(rows[['n']])}<br>"
-        "bars: 95 % interval<br>open: its control",
+        f"change of accuracy,<br>percentage points<br>{plain_count(rows[['n']])}"
+        f"{bars(rows[['change_low', 'change_high']])}<br>open: its control",
         "",
         height=210 + max(20 + 13 * count, 18 * lines) * len(names),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -14,6 +15,7 @@ from mechvrp.plots.checks import checked_rows
 from mechvrp.plots.dots import dots
 from mechvrp.plots.theme import (
     COLOURS,
+    bars,
     base_figure,
     interval_bars,
     label,
@@ -69,7 +71,8 @@ def accuracy_by_model(accuracy: Mapping[str, pd.DataFrame]) -> go.Figure:
         scale=100,
     )
     figure.update_layout(
-        xaxis_title=f"accuracy, %<br>bars: {percent_level(frame['level'].iloc[0])} interval"
+        xaxis_title="accuracy, %"
+        + bars(frame[["low", "high"]], percent_level(frame["level"].iloc[0]))
     )
     figure.update_xaxes(range=[-3, 103])
     return figure
@@ -90,7 +93,7 @@ def layers_by_model(sweeps: Mapping[str, ProbeSweep | pd.DataFrame]) -> go.Figur
     """
     figure = base_figure("depth, % of the model's layers", "", height=440)
     reference(figure, y=0.5)
-    lowest, level = 0.45, 0.95
+    lowest, level, ends = 0.45, 0.95, []
     for i, (name, given) in enumerate(_given(sweeps, "probe sweeps").items()):
         rows = given.to_frame() if isinstance(given, ProbeSweep) else given
         frame = checked_rows(rows, _SWEEP, "layers", value="auroc").sort_values("layer")
@@ -110,10 +113,11 @@ def layers_by_model(sweeps: Mapping[str, ProbeSweep | pd.DataFrame]) -> go.Figur
             hovertemplate=f"{label(name)}, layer %{{customdata[0]:.0f}}: AUROC %{{y:.3f}} "
             "[%{customdata[1]:.3f}, %{customdata[2]:.3f}]<extra></extra>",
         )
-        lowest = min(lowest, float(frame["low"].min()) - 0.03)
+        lowest = min(lowest, float(np.nanmin(frame[["low", "auroc"]].to_numpy(dtype=float))) - 0.03)
+        ends.append(frame[["low", "high"]])
     figure.update_yaxes(
         range=[lowest, 1.02],
-        title_text=f"AUROC, held-out images<br>bars: {percent_level(level)} interval",
+        title_text=f"AUROC, held-out images{bars(pd.concat(ends), percent_level(level))}",
     )
     return figure
 
@@ -138,13 +142,14 @@ def ablations_by_model(
         curves = curves.curves
     figure = base_figure("units zeroed, % of the layer's width", "", height=480)
     reference(figure, y=0)
-    level = 0.95
+    level, drawn = 0.95, []
     for i, (name, curve) in enumerate(_given(curves, "ablation curves").items()):
         rows, units = _curve(name, curve)
         colour, symbol = look(i)
         level = float(rows["level"].iloc[0])
         x = 100 * rows["k"] / units + 0.6 * i  # bars that coincide stay legible
         band = ("random_change_low", "random_change_high")
+        drawn.append(rows[["change_low", "change_high"]])
         ribbon(
             figure, x, rows[band[0]], rows[band[1]], colour=COLOURS[colour], name=f"{label(name)}, band",
             opacity=0.18,
@@ -169,8 +174,8 @@ def ablations_by_model(
                 "[%{customdata[1]:.1f}, %{customdata[2]:.1f}]<extra></extra>",
             )
     figure.update_yaxes(
-        title_text="change of accuracy,<br>percentage points<br>bars and bands: "
-        f"{percent_level(level)} interval"
+        title_text="change of accuracy,<br>percentage points"
+        + bars(pd.concat(drawn), percent_level(level), "bars and bands")
     )
     return figure
 

@@ -9,6 +9,7 @@ from mechvrp.plots.checks import checked_rows
 from mechvrp.plots.dots import dots
 from mechvrp.plots.theme import (
     COLOURS,
+    bars,
     base_figure,
     interval_bars,
     label,
@@ -60,7 +61,8 @@ def readout_aurocs(rows: pd.DataFrame) -> go.Figure:
         scale=1,
     )
     figure.update_layout(
-        xaxis_title=f"AUROC, held-out images<br>{plain_count(known)}<br>bars: 95 % interval<br>0.5: chance"
+        xaxis_title=f"AUROC, held-out images<br>{plain_count(known)}"
+        f"{bars(known[['low', 'high']])}<br>0.5: chance"
     )
     reference(figure, x=0.5)
     if len(scopes) == 1:
@@ -84,7 +86,7 @@ def readout_layers(rows: pd.DataFrame) -> go.Figure:
     known = rows[rows["auroc"].notna()]
     figure = base_figure(
         "layer (residual stream after the block)",
-        f"AUROC, held-out images<br>{plain_count(known)}<br>bars: 95 % interval",
+        f"AUROC, held-out images<br>{plain_count(known)}{bars(known[['low', 'high']])}",
         height=460,
     )
     reference(figure, y=0.5)

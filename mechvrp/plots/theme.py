@@ -10,9 +10,12 @@ import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
+from mechvrp.plots.directions import isolated
+
 __all__ = [
     "COLOURS",
     "TEMPLATE",
+    "bars",
     "base_figure",
     "count",
     "faint",
@@ -99,9 +102,15 @@ def interval_bars(frame: pd.DataFrame, value: str, low: str, high: str) -> dict[
     }
 
 
+def bars(ends: pd.DataFrame, level: str = "95 %", what: str = "bars") -> str:
+    """What an axis says of intervals that are drawn; nothing where none of them has an end."""
+    return f"<br>{what}: {level} interval" if ends.notna().any(axis=None) else ""
+
+
 def label(text: object) -> str:
-    """Text from data as plotly text: its pseudo-HTML (links, tags) is not interpreted."""
-    return html.escape(str(text), quote=False)
+    """Text from data as plotly text: its pseudo-HTML (links, tags) is not interpreted, nor do its letters
+    turn the words around it."""
+    return html.escape(isolated(str(text)), quote=False)
 
 
 def count(n: int, images: int | None = None) -> str:

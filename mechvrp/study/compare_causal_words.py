@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mechvrp.plots.directions import isolated
 from mechvrp.study.compare_ablations import ABLATED
 from mechvrp.study.compare_causal import CONTROL, late_noise, noise_amount, top_masked
 from mechvrp.study.compare_measures import Figure
@@ -37,13 +38,15 @@ def _leads(units: Sequence[Unit], own: Sequence[Figure]) -> list[Finding]:
         counted = [(f, ends) for f, ends in given if answers[f.model, f.data] >= ENOUGH]
         above = [f for f, ends in counted if ends[1] > 0]
         below = [f for f, ends in counted if ends[2] < 0]
-        each = "; ".join(f"{f.model} {shown_ends('AUROC difference', ends)}" for f, ends in given)
+        each = "; ".join(
+            f"{isolated(f.model)} {shown_ends('AUROC difference', ends)}" for f, ends in given
+        )
         verdict = "against" if below else "shown" if len(above) == len(given) else "inconclusive"
         says = f"The interval lies above 0 in {len(above)} of {len(given)}, below 0 in {len(below)}"
         if len(above) + len(below) < len(counted):
             says += "; where it includes 0, neither is shown"
         few = [
-            f"{f.model} ({answers[f.model, f.data]})"
+            f"{isolated(f.model)} ({answers[f.model, f.data]})"
             for f, _ in given
             if answers[f.model, f.data] < ENOUGH
         ]
@@ -100,7 +103,7 @@ def _changes(
         return []
     beyond = {f.model: ends for f, ends in numbered(own, f"{measure}: minus {control[0]}")}
     each = "; ".join(
-        f"{f.model} {shown_ends('pp', ends)}"
+        f"{isolated(f.model)} {shown_ends('pp', ends)}"
         + (f", {shown_ends('pp', beyond[f.model])} beyond its control" if f.model in beyond else "")
         for f, ends in given
     )
@@ -132,7 +135,10 @@ def _ablations(own: Sequence[Figure], name: str) -> list[Finding]:
             first = f"it lowers accuracy from k = {figure.value:.0f} ({figure.detail})"
         at = "at no k" if beyond is None or beyond.value is None else f"from k = {beyond.value:.0f}"
         parts.append(
-            (f"in {figure.model} {first}, and more of a loss than random ones give {at}", beyond)
+            (
+                f"in {isolated(figure.model)} {first}, and more of a loss than random ones give {at}",
+                beyond,
+            )
         )
     specific = [f for f in known if f.model in more and more[f.model].value is not None]
     tests = ["" if beyond is None else beyond.detail.partition("; ")[2] for _, beyond in parts]
@@ -156,7 +162,7 @@ def _sharpness(own: Sequence[Figure]) -> list[Finding]:
     given = numbered(own, "attention-confidence correlation")
     if not given:
         return []
-    each = "; ".join(f"{f.model} {shown_ends('R', ends)}" for f, ends in given)
+    each = "; ".join(f"{isolated(f.model)} {shown_ends('R', ends)}" for f, ends in given)
     above = [f.model for f, ends in given if ends[1] > 0]
     below = [f.model for f, ends in given if ends[2] < 0]
     return [
@@ -173,5 +179,7 @@ def _calibration(own: Sequence[Figure]) -> list[Finding]:
     given = numbered(own, "ECE of answer probability")
     if not given:
         return []
-    each = "; ".join(f"{f.model} {shown_ends('AUROC', ends)} ({f.detail})" for f, ends in given)
+    each = "; ".join(
+        f"{isolated(f.model)} {shown_ends('AUROC', ends)} ({f.detail})" for f, ends in given
+    )
     return [Finding("fact", f"Expected calibration error of the answer's probability: {each}.")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mechvrp.plots.directions import isolated
 from mechvrp.study.compare_measures import Figure
 from mechvrp.study.compare_units import Unit
 from mechvrp.study.report_words import ENOUGH, signed, signed_three, three
@@ -66,7 +67,7 @@ def shown_ends(kind: str, ends: Ends) -> str:
 
 def names_of(models: Sequence[str]) -> str:
     """Names, or "none"."""
-    return ", ".join(models) or "none"
+    return ", ".join(map(isolated, models)) or "none"
 
 
 def plain_name(name: str) -> str:

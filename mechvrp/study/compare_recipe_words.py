@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mechvrp.plots.directions import isolated
 from mechvrp.study.compare_causal import CONTROL, late_noise, noise_amount, top_masked
 from mechvrp.study.compare_phrases import Ends, against, enough, plain_name, rarer, shown_ends
 from mechvrp.study.compare_pools import PooledRow
@@ -69,7 +70,7 @@ def _finding(row: PooledRow, n_rarer: int | None) -> Finding:
         images = _ends(row.stratified, row.stratified_low, row.stratified_high)
         how = "with each image resampled in all seeds at once"
     text = (
-        f"The recipe {row.recipe} ({row.members} training seeds) on {row.data}: "
+        f"The recipe {isolated(row.recipe)} ({row.members} training seeds) on {isolated(row.data)}: "
         f"{_WORDS[row.measure]} of {plain_name(row.quantity)}"
     )
     if seeds is None or images is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mechvrp.plots.directions import isolated
 from mechvrp.study.compare_causal_words import checkpoint_findings
 from mechvrp.study.compare_measures import Figure
 from mechvrp.study.compare_phrases import (
@@ -181,7 +182,7 @@ def _best(
     if len(figures) != 1:
         return None
     ends = ends_of(figures[0])
-    return None if ends is None else (ends, f"this checkpoint ({figures[0].model}) only")
+    return None if ends is None else (ends, f"this checkpoint ({isolated(figures[0].model)}) only")
 
 
 def _heterogeneity(rows: Sequence[PooledRow], data: str) -> list[Finding]:

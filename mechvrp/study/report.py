@@ -27,11 +27,11 @@ from mechvrp.plots import (
     signal_aurocs,
     task_accuracy,
 )
+from mechvrp.plots.directions import isolated
 from mechvrp.store import RunFolder
 from mechvrp.study import report_words
 from mechvrp.study.browsing import Browser, example_browser
 from mechvrp.study.causal_words import causal_part
-from mechvrp.study.directions import isolated
 from mechvrp.study.page import figure_json, render
 from mechvrp.study.readout_words import readout_part
 from mechvrp.study.schema import ModelSection, Summary, check_examples

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mechvrp.study.directions import isolated
+from mechvrp.plots.directions import isolated
 from mechvrp.study.schema import (
     AblationSection,
     AccuracyRow,

@@ -18,10 +18,10 @@ from mechvrp import data as benchmarks
 from mechvrp.data import Dataset, train_test_split
 from mechvrp.errors import InputError, RunFolderError
 from mechvrp.models import VLM, fingerprint, load
+from mechvrp.plots.directions import isolated
 from mechvrp.store import RunFolder
 from mechvrp.study.checking import dataset_digest, usable_dataset
 from mechvrp.study.config import StudyConfig
-from mechvrp.study.directions import isolated
 from mechvrp.study.pictures import write_pictures
 from mechvrp.study.report import write_report
 from mechvrp.study.schema import Summary

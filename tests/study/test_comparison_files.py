@@ -121,6 +121,20 @@ def test_hostile_names_are_text(tmp_path):
             assert set(frame["model"]) == {f"{HOSTILE} 0", f"{HOSTILE} 1"}
 
 
+def test_names_that_turn_their_line_are_isolated(tmp_path):
+    arabic = "\u0646\u0645\u0648\u0630\u062c"
+    pairs = []
+    for i in range(2):
+        table = examples(f"{arabic} {i}", seed=i)
+        pairs.append((replace(section(table, data=arabic), causal=causal_section()), table))
+    path = write_run(tmp_path / "r", *pairs)
+    page = compare_runs([path], **FAST).to_html()
+    body = re.sub(r"<(script|style).*?</\1>", "", page, flags=re.S)
+    loose = re.sub(r"<bdi>[^<]*</bdi>|\u2068[^\u2069<]*\u2069", "", body)
+    assert arabic in body
+    assert arabic not in loose, loose[loose.index(arabic) - 200 :][:400]
+
+
 def assert_latex_is_sound(text: str, columns: int) -> None:
     """Braces balance, each row has its cells, and every command is one that we write."""
     body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))

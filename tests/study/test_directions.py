@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mechvrp.study.directions import isolated
+from mechvrp.plots.directions import isolated
 from mechvrp.study.report_words import accuracy_finding
 from mechvrp.study.schema import AccuracyRow
 
