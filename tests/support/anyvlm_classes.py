@@ -184,6 +184,16 @@ def _mistral3() -> Any:
     )  # fmt: skip
 
 
+def _pixtral() -> Any:
+    import transformers as tf
+
+    return tf.LlavaConfig(
+        vision_config=tower("pixtral", head_dim=12, image_size=32, patch_size=8),
+        text_config=text("mistral", head_dim=8, sliding_window=None),
+        image_token_index=IMAGE, vision_feature_layer=-1, vision_feature_select_strategy="full",
+    )  # fmt: skip
+
+
 def _lighton_ocr() -> Any:
     import transformers as tf
 
@@ -443,6 +453,8 @@ CASES = {
              tower="model.vision_model.encoder.layers", projector="model.connector",
              grid=lambda s: [(2, 2)] * (2, 1, 3)[s % 3]),
         Case("mistral3", _mistral3, _sized, grid=_native_grid, missing=("vision_resid_post",)),
+        Case("llava-pixtral", _pixtral, _sized, grid=_native_grid, missing=("vision_resid_post",),
+             tower="model.vision_tower.transformer.layers"),
         Case("lighton_ocr", _lighton_ocr, _sized, grid=_native_grid, missing=("vision_resid_post",),
              projector="model.vision_projection"),
         Case("aya_vision", _aya_vision, _internvl_tiles, missing=("resid_mid",), split=False,

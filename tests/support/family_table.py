@@ -49,13 +49,15 @@ def page(rows: Iterable[CheckedClass]) -> str:
         "Below: what was found of tiny untrained models, one for each class, by the test suite, which",
         "compares every claimed site with plain hooks and every sweep with whole forwards. No real",
         "checkpoint of these classes was run. This page is written by",
-        "`python -m tests.support.family_table`.",
+        "`python -m tests.support.family_table`. A `llava` whose tower is Pixtral's is listed as",
+        "`llava-pixtral`: the family written by hand is for those with CLIP and SigLIP.",
         "",
-        "| class | attention | places of image tokens | sites it lacks | in some blocks | exact sweeps |",
-        "|---|---|---|---|---|---|",
+        "| class | `model_type` | attention | places of image tokens | sites it lacks | in some blocks | "
+        "exact sweeps |",
+        "|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {row.kind} | {row.attention} | {row.grid} | {', '.join(row.lacks) or '-'} | "
+        f"| {row.kind} | {row.model_type} | {row.attention} | {row.grid} | {', '.join(row.lacks) or '-'} | "
         f"{', '.join(row.partly) or '-'} | {row.sweeps} |"
         for row in rows
     ]

@@ -38,7 +38,8 @@ def families() -> dict[str, Family]:
 def family_of(config: Any) -> Family | None:
     """The registered family that describes this config; ``None``: its structure has to be looked at."""
     load_plugins("mechvrp.families")
-    return _FAMILIES.get(getattr(config, "model_type", None) or "")
+    family = _FAMILIES.get(getattr(config, "model_type", None) or "")
+    return family if family is not None and family.describes(config) else None
 
 
 for _family in (Llava(), PaliGemma(), Qwen2VL()):

@@ -101,6 +101,13 @@ class Family(ABC):
     measured: ClassVar[bool] = False
     features_as: ClassVar[Literal["", "whole", "parts"]] = ""
 
+    def describes(self, config: Any) -> bool:
+        """Whether it knows models of this config, whose ``model_type`` is one of its own.
+
+        Those that it does not know are looked at by their structure.
+        """
+        return True
+
     def modules(self, model: nn.Module) -> Modules:
         """Where the modules of this model are."""
         return Modules()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mechvrp.errors import UnsupportedModelError
-from mechvrp.models.families.base import Family, Grid, Modules
+from mechvrp.models.families.base import Family, Grid
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 __all__ = ["Llava"]
 
@@ -33,15 +33,9 @@ class Llava(Family):
     model_types = ("llava",)
     features_as = "parts"
 
-    def modules(self, model: nn.Module) -> Modules:
-        tower = model.config.vision_config.model_type  # type: ignore[union-attr]
-        if tower not in TOWERS:
-            raise UnsupportedModelError(
-                f"a LLaVA with a {tower!r} vision tower is not known; known towers: "
-                f"{', '.join(TOWERS)}. Register a family that describes it with "
-                "mechvrp.models.register_family."
-            )
-        return Modules()
+    def describes(self, config: Any) -> bool:
+        # Pixtral checkpoints are of this class, too, and have images of any size.
+        return config.vision_config.model_type in TOWERS
 
     def prompt(self, processor: Any, question: str, *, task: str, instruction: str | None) -> str:
         system = SYSTEM if instruction is None else None

@@ -145,6 +145,15 @@ def _synthetic(processor: Any) -> dict[str, Tensor]:
     return encoder.tokenize(processor, prompts, probe_images())
 
 
+def _kind(model: Any) -> str:
+    """The model type; with that of its tower where a family is written for others of the type."""
+    from mechvrp.models.families import families
+
+    kind: str = getattr(model.config, "model_type", None) or type(model).__name__
+    tower = getattr(getattr(model.config, "vision_config", None), "model_type", "")
+    return f"{kind}-{tower}" if kind in families() and tower else kind
+
+
 def structural(
     model: Any,
     envoy: NNsight,
@@ -168,7 +177,7 @@ def structural(
     import nnsight
     import transformers
 
-    kind = getattr(model.config, "model_type", type(model).__name__)
+    kind = _kind(model)
     if probe is None and processor is None:
         from mechvrp.models.families import families
 
