@@ -88,6 +88,10 @@ def test_what_is_missing_is_refused_with_the_reason():
     report = check_family(model)
     assert report["q"].layers == (2,)
     assert "scaled" in report["attn_out"].why
+    # What is advised is there, in the very block.
+    for name in ("q", "k", "v", "pattern", "z", "attn_out", "resid_mid", "mlp_out"):
+        assert report[name].remedy.startswith("edit resid_post"), name
+    assert "positions" not in report["projected"].remedy + report["image"].remedy
 
     case = CASES["instructblip"]
     model = mechvrp.load(case.model(), probe=case.inputs())

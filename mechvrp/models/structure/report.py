@@ -25,23 +25,32 @@ COMPONENTS = (
 )  # fmt: skip
 _IN_BLOCK = COMPONENTS[3:-1]
 
-#: What to do where something is not there.
+#: What to edit in place of a block's part that is not there: the first of these that the block has.
+_INSTEAD = {
+    "q": ("z", "attn_out", "resid_mid"),
+    "k": ("z", "attn_out", "resid_mid"),
+    "v": ("z", "attn_out", "resid_mid"),
+    "pattern": ("z", "attn_out", "resid_mid"),
+    "z": ("attn_out", "resid_mid"),
+    "attn_out": ("resid_mid",),
+    "resid_mid": ("attn_out",),
+    "neurons": ("mlp_out",),
+    "mlp_out": (),
+}
+#: What to do where something else is not there.
 _REMEDIES = {
     "embed": "edit resid_pre of block 0",
     "projected": "edit resid_pre of block 0 at positions='image'",
     "vision_resid_post": "read the tower through model.envoy; edit image tokens at resid_pre of block 0",
-    "q": "edit z or pattern",
-    "k": "edit z or pattern",
-    "v": "edit z",
-    "pattern": "load with attn='eager' or 'sdpa', or cut edges by editing z",
-    "z": "edit attn_out",
-    "attn_out": "edit resid_mid or resid_post, or describe the model by a family of its own",
-    "mlp_out": "edit resid_post, or describe the model by a family of its own",
-    "resid_mid": "edit attn_out, or resid_post",
-    "neurons": "edit mlp_out",
     "resid_post": "describe the model by a family of its own",
     "image": "use explicit positions",
     "grid": "use positions='image', or describe the model by a family of its own (grids)",
+}
+#: The same where no position of the prompt stands for the image.
+_WITHOUT_IMAGE = {
+    "projected": "read and edit it through model.envoy (nnsight)",
+    "vision_resid_post": "read and edit the tower through model.envoy (nnsight)",
+    "image": "edit the blocks' residual stream; what they read of the image is at model.envoy (nnsight)",
 }
 
 
@@ -144,14 +153,25 @@ def _component(facts: Facts, name: str) -> ReportRow:
         return _row(name, facts, facts.unavailable(name, 0))
     if name in _IN_BLOCK and lacking:
         why = facts.unavailable(name, lacking[0])
-        return ReportRow(name, True, why, lacking, _REMEDIES.get(name, ""))
+        return ReportRow(name, True, why, lacking, _remedy(facts, name, lacking[0]))
     return _row(name, facts, "")
 
 
 def _row(name: str, facts: Facts, why: str) -> ReportRow:
     if why:
-        return ReportRow(name, False, why, remedy=_REMEDIES.get(name, ""))
+        return ReportRow(name, False, why, remedy=_remedy(facts, name, 0))
     return ReportRow(name, True, facts.how.get(name, "") or "measured")
+
+
+def _remedy(facts: Facts, name: str, layer: int) -> str:
+    if name not in _INSTEAD:
+        texts = _REMEDIES | (_WITHOUT_IMAGE if facts.image_token is None else {})
+        return texts.get(name, "")
+    fitting = [site for site in _INSTEAD[name] if not facts.unavailable(site, layer)]
+    text = f"edit {(*fitting, 'resid_post')[0]}"
+    if name == "pattern":
+        text += "; if the model was loaded without, attn='eager' or 'sdpa' may give it"
+    return text
 
 
 def _encoded(model: VLM) -> dict[str, Tensor]:
