@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from mechvrp.tracing import Activations as Activations
     from mechvrp.tracing import Site as Site
     from mechvrp.tracing import cache as cache
+    from mechvrp.tracing import cache_to_zarr as cache_to_zarr
+    from mechvrp.tracing import open_cache as open_cache
     from mechvrp.tracing import trace as trace
 
 _MODULES = (
@@ -73,11 +75,13 @@ _NAMES = {
     "VLM": "models",
     "ablation_curve": "circuits",
     "cache": "tracing",
+    "cache_to_zarr": "tracing",
     "compare_runs": "study",
     "explore": "explorer",
     "knockout": "patching",
     "load": "models",
     "mean": "patching",
+    "open_cache": "tracing",
     "noise": "patching",
     "plan": "patching",
     "rank_units": "circuits",

@@ -14,3 +14,5 @@ from hypothesis import settings
 settings.register_profile("suite", max_examples=25, deadline=None)
 settings.load_profile("suite")
 torch.set_num_threads(1)
+
+pytest_plugins = ["tests.support.s3"]

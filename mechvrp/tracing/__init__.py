@@ -5,8 +5,21 @@ from mechvrp.tracing.caching import cache as cache
 from mechvrp.tracing.sites import COMPONENTS as COMPONENTS
 from mechvrp.tracing.sites import Component as Component
 from mechvrp.tracing.sites import Site as Site
+from mechvrp.tracing.streaming import cache_to_zarr as cache_to_zarr
+from mechvrp.tracing.streaming import open_cache as open_cache
 from mechvrp.tracing.tracer import Edit as Edit
 from mechvrp.tracing.tracer import Trace as Trace
 from mechvrp.tracing.tracer import trace as trace
 
-__all__ = ["COMPONENTS", "Activations", "Component", "Edit", "Site", "Trace", "cache", "trace"]
+__all__ = [
+    "COMPONENTS",
+    "Activations",
+    "Component",
+    "Edit",
+    "Site",
+    "Trace",
+    "cache",
+    "cache_to_zarr",
+    "open_cache",
+    "trace",
+]

@@ -20,7 +20,7 @@ from mechvrp.tracing.tracer import Trace
 if TYPE_CHECKING:
     from mechvrp.models.tokens import Positions
 
-__all__ = ["cache", "in_batches"]
+__all__ = ["cache", "in_batches", "requested"]
 
 
 def cache(
@@ -54,23 +54,10 @@ def cache(
         UnavailableError: ``pattern`` under an attention implementation that hands over no mask.
         NumericalError: a cached value is NaN or infinite.
     """
-    wanted = expand_sites(model, sites)
-    for site in wanted:
-        access.check_available(model, site)
-        if site.component == "projected" and positions != "all" and not on_image(positions):
-            raise SiteError(
-                f"{site} holds image tokens only: cache it with positions='image', 'all' or "
-                f"(row, col) patches; got {positions!r}"
-            )
+    wanted = requested(model, sites, positions, one_batch=isinstance(batch, Batch))
     batches: Iterable[Batch]
     if isinstance(batch, Sample):
         batch = [batch]
-    counted = not isinstance(positions, str) and not on_image(positions)
-    if not isinstance(batch, Batch) and counted and max(integers("positions", positions)) >= 0:
-        raise SiteError(
-            f"positions {positions!r} would depend on how samples are padded in their batches; count "
-            "from the end of the prompt (-1 is its last token), or encode one batch"
-        )
     if isinstance(batch, Batch):
         batches = [batch]
     else:
@@ -102,6 +89,32 @@ def cache(
         info,
         tuple(keys) if known else None,
     )
+
+
+def requested(
+    model: VLM, sites: str | Site | list[str | Site], positions: Positions, *, one_batch: bool
+) -> list[Site]:
+    """The sites that are asked for, each available at these positions.
+
+    Raises:
+        SiteError: no such site or layer, or positions that mean nothing there or over several batches.
+        UnavailableError: the model does not have the site.
+    """
+    wanted = expand_sites(model, sites)
+    for site in wanted:
+        access.check_available(model, site)
+        if site.component == "projected" and positions != "all" and not on_image(positions):
+            raise SiteError(
+                f"{site} holds image tokens only: cache it with positions='image', 'all' or "
+                f"(row, col) patches; got {positions!r}"
+            )
+    counted = not isinstance(positions, str) and not on_image(positions)
+    if not one_batch and counted and max(integers("positions", positions)) >= 0:
+        raise SiteError(
+            f"positions {positions!r} would depend on how samples are padded in their batches; count "
+            "from the end of the prompt (-1 is its last token), or encode one batch"
+        )
+    return wanted
 
 
 def _run(
