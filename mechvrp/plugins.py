@@ -1,7 +1,8 @@
 """What other packages add through entry points: found at the first look-up, never at import.
 
-A package names, in the group ``mechvrp.families`` or ``mechvrp.datasets``, a function without arguments that
-registers what it brings (``mechvrp.models.register_family``, ``mechvrp.data.register_dataset``).
+A package names, in the group ``mechvrp.families``, ``mechvrp.datasets`` or ``mechvrp.signals``, a function
+without arguments that registers what it brings (``mechvrp.models.register_family``,
+``mechvrp.data.register_dataset``, ``mechvrp.reliability.register_signal``).
 """
 
 from __future__ import annotations

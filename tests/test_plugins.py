@@ -1,4 +1,4 @@
-"""Other packages' families and datasets: one file and one registration, through entry points."""
+"""Other packages' families, datasets and signals: one file and one registration, through entry points."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from mechvrp import plugins
 from mechvrp.data import registry
 from mechvrp.errors import DataError
 from mechvrp.models import families
+from mechvrp.reliability import registered
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,6 +26,7 @@ def blocks(kind: str) -> list[str]:
 def distribution(tmp_path, monkeypatch):
     """Puts a distribution with modules and entry points on the path."""
     before, added = families.families(), dict(registry._REGISTERED)
+    signals = dict(registered._REGISTERED)
     names: list[str] = []
 
     def make(files: dict[str, str], entries: str) -> None:
@@ -43,6 +45,8 @@ def distribution(tmp_path, monkeypatch):
     families._FAMILIES.update(before)
     registry._REGISTERED.clear()
     registry._REGISTERED.update(added)
+    registered._REGISTERED.clear()
+    registered._REGISTERED.update(signals)
     for name in names:
         sys.modules.pop(name, None)
 
@@ -59,19 +63,24 @@ def entry_points() -> str:
     )
 
 
-def test_contributing_s_package_adds_a_family_and_a_dataset(distribution):
-    family, dataset = blocks("python")
-    files = {"my_vlm.py": family, "my_data.py": dataset}
+def test_contributing_s_package_adds_a_family_a_dataset_and_a_signal(distribution):
+    family, dataset, signal = blocks("python")
+    files = {"my_vlm.py": family, "my_data.py": dataset, "my_signal.py": signal}
     distribution(files, entry_points())
     found = mechvrp.models.known_families()["my_vlm"]
     assert found.prompt(None, "Q?", task="vqa", instruction="") == "<image>\nQ?"
     assert "my-data" in {info.name for info in mechvrp.data.available()}
     loaded = mechvrp.data.load("my-data", limit=2)
     assert [sample.answer for sample in loaded] == ["yes", "no"]
+    assert mechvrp.reliability.registered_signals()["question_words"].unit == "words"
+    assert mechvrp.reliability.measure_signal("question_words", None, loaded, None).tolist() == [
+        3,
+        3,
+    ]
 
 
 def test_a_plugin_that_fails_is_named_and_hides_no_other(distribution):
-    family, _ = blocks("python")
+    family, *_ = blocks("python")
     entries = (
         "[mechvrp.families]\na-broken = nowhere_to_be_found:register\nb-fine = my_vlm:register\n"
     )

@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 from mechvrp.errors import InputError, NumericalError, ShapeError
 from mechvrp.plots.checks import checked_rows
 from mechvrp.plots.theme import COLOURS, TEMPLATE, faint, label
-from mechvrp.reliability import SIGNALS, Observations
+from mechvrp.reliability import Observations, known_signals
 from mechvrp.statistics import auroc_interval, group_bootstrap
 from mechvrp.statistics.bootstrap import weighted_mean
 from mechvrp.statistics.checks import binary
@@ -87,6 +87,7 @@ def signal_violins(
         legend={"yref": "container", "y": 0.995, "yanchor": "top", "xref": "container", "x": 0.02},
     )
     named: set[str] = set()  # in the legend
+    described = known_signals()
     for index, name in enumerate(chosen):
         place = {"row": index // across + 1, "col": index % across + 1}
         values = table[name].to_numpy(dtype=np.float64, na_value=np.nan)
@@ -140,7 +141,7 @@ def signal_violins(
                 **place,
             )
             named.add(words)
-        used = name in SIGNALS and SIGNALS[name].uses_label
+        used = name in described and described[name].uses_label
         shown = label(f"({name})" if used else name).replace("_", " ")
         figure.layout.annotations[index].update(
             text=f"{shown}<br>{_auroc(values[known], right[known], images[known])}",
@@ -154,7 +155,8 @@ def signal_violins(
 
 
 def _unit(name: str) -> str:
-    return (SIGNALS[name].unit if name in SIGNALS else "") or "value"
+    known = known_signals()
+    return (known[name].unit if name in known else "") or "value"
 
 
 def _auroc(values: np.ndarray, right: np.ndarray, images: np.ndarray) -> str:
@@ -170,7 +172,7 @@ def _chosen(table: pd.DataFrame, names: Sequence[str] | None) -> list[str]:
     if names is None:
         found = [
             name
-            for name in SIGNALS
+            for name in known_signals()
             if name in table
             and pd.api.types.is_numeric_dtype(table[name])
             and table[name].nunique(dropna=True) > 1

@@ -59,6 +59,11 @@ from mechvrp.reliability.recalibration import PlattScaling as PlattScaling
 from mechvrp.reliability.recalibration import Recalibration as Recalibration
 from mechvrp.reliability.recalibration import TemperatureScaling as TemperatureScaling
 from mechvrp.reliability.recalibration import load_recalibration as load_recalibration
+from mechvrp.reliability.registered import SignalFunction as SignalFunction
+from mechvrp.reliability.registered import known_signals as known_signals
+from mechvrp.reliability.registered import measure_signal as measure_signal
+from mechvrp.reliability.registered import register_signal as register_signal
+from mechvrp.reliability.registered import registered_signals as registered_signals
 from mechvrp.reliability.risk import RiskThreshold as RiskThreshold
 from mechvrp.reliability.risk import choose_threshold as choose_threshold
 from mechvrp.reliability.risk import fewest_answers as fewest_answers
@@ -107,6 +112,7 @@ __all__ = [
     "SelectiveRisk",
     "SharpnessCorrelations",
     "Signal",
+    "SignalFunction",
     "SingleSignal",
     "TemperatureScaling",
     "attention_maps",
@@ -137,6 +143,7 @@ __all__ = [
     "greedy_answers",
     "head_agreement",
     "image_mass",
+    "known_signals",
     "layer_windows",
     "lens_logits",
     "load_recalibration",
@@ -149,6 +156,7 @@ __all__ = [
     "mean_map",
     "measure_calibration",
     "measure_selective_risk",
+    "measure_signal",
     "mlp_share",
     "observe",
     "observe_answers",
@@ -157,6 +165,8 @@ __all__ = [
     "predictors",
     "queried_region",
     "region_mass",
+    "register_signal",
+    "registered_signals",
     "reliability_table",
     "risk_coverage_curve",
     "rollout_maps",

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from scipy.special import expit
 
 from mechvrp.errors import RunFolderError
-from mechvrp.reliability import SIGNALS
+from mechvrp.reliability import SIGNALS, known_signals
 from mechvrp.store import Chunks, RunFolder
 from mechvrp.study.page import safe_json
 from mechvrp.study.pictures import MOST, browsed
@@ -91,7 +91,9 @@ def _browser(
     total: int,
     seed: int,
 ) -> Browser:
-    signals = [name for name in SIGNALS if name in run.example_columns()]
+    known = known_signals()
+    columns = set(run.example_columns())
+    signals = [name for name in (*SIGNALS, *run.config.get("signals", ())) if name in columns]
     table = run.read_examples(
         dict.fromkeys([*EXAMPLE_COLUMNS, *signals]), where=pc.field("example").isin(chosen)
     )
@@ -124,7 +126,17 @@ def _browser(
         "pictures": pictures,
         "tasks": tasks,
         "signals": [
-            {"name": name, "what": SIGNALS[name].description, "label": SIGNALS[name].uses_label}
+            # A registered signal's package need not be installed where its report is read.
+            {
+                "name": name,
+                "what": known[name].description if name in known else "a registered signal",
+                "label": any(
+                    row.uses_label
+                    for _, section in observed
+                    for row in (section.signals.rows if section.signals else ())
+                    if row.name == name
+                ),
+            }
             for name in signals
         ],
         "models": models,

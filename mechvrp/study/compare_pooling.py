@@ -45,7 +45,10 @@ def pooled_signals(pool: Pool, *, seed: int, n_resamples: int) -> list[PooledRow
         return [PooledRow(*_whose(pool), 0, "every signal", "", False, "", gap=pool.gap)]
     several = any(signal(u, "answer_probability", "within tasks") for u in pool.units)
     measures = [m for m in _SCALES if several or m != "AUROC within tasks"]
-    names = [n for n in SIGNALS if n not in ("spatial_entropy", "probe")]
+    seen = [
+        r.name for u in pool.units for r in (u.section.signals.rows if u.section.signals else ())
+    ]
+    names = [n for n in dict.fromkeys((*SIGNALS, *seen)) if n not in ("spatial_entropy", "probe")]
     found = [
         _signal_row(pool, name, measure, seed=seed, n_resamples=n_resamples)
         for name in names
@@ -105,7 +108,8 @@ def _whose(pool: Pool) -> tuple[str, str, str]:
 
 
 def _signal_row(pool: Pool, name: str, measure: str, *, seed: int, n_resamples: int) -> PooledRow:
-    known = SIGNALS[name]
+    described = (signal(unit, name) for unit in pool.units)
+    known = next((found for found in described if found), None) or SIGNALS[name]
     estimates: dict[str, Estimate] = {}
     used: list[Unit] = []
     gaps: list[str] = []

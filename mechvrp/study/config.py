@@ -77,6 +77,9 @@ class StudyConfig:
     comparators: bool = _setting(
         False, "maps of Grad-CAM, gradient times input and attention rollout as signals"
     )
+    signals: tuple[str, ...] = _setting(
+        (), "names of further signals, registered by a package or by register_signal"
+    )
     causal: bool = _setting(
         False,
         "interventions: image patches masked, MLP neurons and residual dimensions ablated (zero and "
@@ -114,6 +117,10 @@ class StudyConfig:
         for name in ("readouts", "comparators", "causal"):
             if type(getattr(self, name)) is not bool:
                 raise InputError(f"{name} must be true or false; got {getattr(self, name)!r}")
+        if self.signals:
+            from mechvrp.reliability.registered import check_registered
+
+            check_registered(self.signals)
         if not 0.1 <= self.test_size <= 0.9:
             raise InputError(
                 f"test_size is a share of the images, 0.1 to 0.9; got {self.test_size}"

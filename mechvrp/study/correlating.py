@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mechvrp.errors import InputError, NumericalError
-from mechvrp.reliability import SIGNALS, Fusion, Signal, fuse, measure_calibration
+from mechvrp.reliability import SIGNALS, Fusion, Signal, fuse, known_signals, measure_calibration
 from mechvrp.statistics import (
     Estimate,
     auroc_interval,
@@ -54,7 +54,7 @@ def signal_section(
     """
     settings = {"seed": seed, "n_resamples": n_resamples}
     rows = []
-    for name, signal in SIGNALS.items():
+    for name, signal in known_signals().items():
         if name in seen:
             rows += _rows(signal, seen, settings)
     fusion, without = _fusion(seen, train, heldout, folds, settings)

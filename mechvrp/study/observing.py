@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from mechvrp.data import is_correct, normalised_for_vote
 from mechvrp.errors import NumericalError, UnavailableError
@@ -16,6 +17,7 @@ from mechvrp.reliability import (
     STRUCTURE_FEATURES,
     Observations,
     comparator_columns,
+    measure_signal,
     observe,
     structure_features,
 )
@@ -77,6 +79,8 @@ def observe_missing(
             table = _table(seen, rows, config)
             if config.comparators:
                 table = pd.concat([table, _comparators(model, samples, gaps)], axis=1)
+            for name in config.signals:
+                table[name] = _registered(name, model, samples, seen, gaps)
             chunks.write(index, table, _arrays(seen), _DIMS)
         advance(len(rows))
     return gaps
@@ -91,6 +95,18 @@ def _comparators(model: VLM, samples: Sequence[Sample], gaps: list[str]) -> pd.D
         return pd.DataFrame(
             {name: pd.array([pd.NA] * len(samples), "Float64") for name in COMPARATOR_SIGNALS}
         )
+
+
+def _registered(
+    name: str, model: VLM, samples: Sequence[Sample], seen: Observations, gaps: list[str]
+) -> Any:
+    """A registered signal's column; empty, with the reason among the gaps, where it can't be had."""
+    try:
+        with torch.no_grad():
+            return pd.array(measure_signal(name, model, samples, seen), "Float64")
+    except (NumericalError, UnavailableError) as error:
+        gaps.append(f"no signal {name} for {len(samples)} examples: {error}")
+        return pd.array([pd.NA] * len(samples), "Float64")
 
 
 def _table(seen: Observations, rows: range, config: StudyConfig) -> pd.DataFrame:

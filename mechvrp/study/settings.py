@@ -119,7 +119,7 @@ def checked_settings(given: Mapping[Any, Any], where: str) -> dict[str, Any]:
             raise InputError(
                 f"{where}: no setting {name!r}{hint} A study's options are {', '.join(known)}"
             )
-        if name == "models" and isinstance(value, str):
+        if name in ("models", "signals") and isinstance(value, str):
             value = (value,)
         found[name] = _typed(hints[name], value, f"{where}: {name}")
     return found
