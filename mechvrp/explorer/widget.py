@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from mechvrp.models import VLM
     from mechvrp.reliability import Monitor
 
-__all__ = ["explore"]
+__all__ = ["explore", "view_module"]
+
+#: The view's files: helpers first, and last what puts the parts together.
+_SCRIPTS = ("dom", "examples", "answers", "effects", "circuits", "view")
 
 
 def explore(
@@ -77,6 +80,15 @@ def explore(
     return widget
 
 
+def _read(name: str) -> str:
+    return (files("mechvrp.explorer") / "static" / name).read_text(encoding="utf-8")
+
+
+def view_module() -> str:
+    """The view as one JavaScript module, which is what a notebook can load."""
+    return "\n".join(_read(f"{name}.js") for name in _SCRIPTS)
+
+
 @cache
 def _widget_class() -> Any:
     try:
@@ -88,14 +100,11 @@ def _widget_class() -> Any:
             "Without a notebook, mechvrp.explorer.Explorer does the same in plain Python"
         ) from error
 
-    def read(name: str) -> str:
-        return (files("mechvrp.explorer") / "static" / name).read_text(encoding="utf-8")
-
     class ExplorerWidget(anywidget.AnyWidget):
         """The view; ``session`` is what it shows."""
 
-        _esm = read("explorer.js")
-        _css = read("explorer.css")
+        _esm = view_module()
+        _css = _read("explorer.css")
 
         def __init__(self, session: Explorer) -> None:
             super().__init__()

@@ -83,6 +83,33 @@ def test_a_click_behind_typing_is_not_lost(open_page: Any, session: Explorer) ->
     panel.close()
 
 
+def test_an_open_list_is_not_drawn_anew(open_page: Any, session: Explorer) -> None:
+    page = open_page(viewport=WIDE)
+    session.look("z", 1, "last")
+    panel = mount(page, session)
+    clicks = Clicks(page)
+    clicks.says("Where", "blocks.1.attn.hook_z")
+    clicks.idle()
+    layer = clicks.part("Where").get_by_label("Layer")
+    layer.dispatch_event("pointerdown")  # as a click that opens it: its end goes to the list
+    page.evaluate("window.opened = document.querySelector('.mvx [data-key=layer]')")
+    other = {
+        "do": "look",
+        "component": "z",
+        "layer": 2,
+        "positions": "last",
+        "id": ["another view", 1],
+    }
+    panel.handle(other)
+    page.wait_for_timeout(300)
+    assert session.place.layer == 2
+    assert page.evaluate("document.contains(window.opened)")
+    clicks.part("Examples").dispatch_event("pointerdown")  # elsewhere: the list was left
+    page.dispatch_event("body", "pointerup")
+    clicks.says("Where", "blocks.2.attn.hook_z")
+    panel.close()
+
+
 def test_enter_takes_what_was_typed(open_page: Any, session: Explorer) -> None:
     page = open_page(viewport=WIDE)
     session.look("z", 1, "last")

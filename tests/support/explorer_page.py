@@ -10,6 +10,7 @@ from typing import Any
 
 from mechvrp.explorer import Explorer
 from mechvrp.explorer.panel import Panel
+from mechvrp.explorer.widget import view_module
 
 __all__ = ["CLICKS", "Clicks", "mount", "walk"]
 
@@ -61,7 +62,7 @@ def mount(page: Any, session: Explorer, scheme: str = "light") -> Panel:
     # From this machine by name: such a page may use the clipboard.
     page.route(_ADDRESS, lambda route: route.fulfill(body=body, content_type="text/html"))
     page.goto(_ADDRESS)
-    source = base64.b64encode((static / "explorer.js").read_bytes()).decode()
+    source = base64.b64encode(view_module().encode()).decode()
     page.evaluate(_SCRIPT, source)
     panel.start()
     return panel
