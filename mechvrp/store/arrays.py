@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from mechvrp.errors import InputError, NumericalError, RunFolderError
+from mechvrp.store.places import fetched
 
 __all__ = ["read_arrays", "read_dims", "read_names", "write_arrays"]
 
@@ -50,7 +51,7 @@ def write_arrays(
 def read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
     """The arrays called ``names`` (all of them by default); bfloat16 is widened to float32."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with fetched(path) as local, safe_open(local, framework="pt") as file:
             stored = list(file.keys())
             wanted = stored if names is None else list(names)
             absent = sorted(set(wanted) - set(stored))
@@ -66,7 +67,7 @@ def read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.
 def read_dims(path: Path) -> dict[str, list[str]]:
     """Dimension names by array, where they were given."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with fetched(path) as local, safe_open(local, framework="pt") as file:
             dims: dict[str, list[str]] = json.loads((file.metadata() or {}).get("dims", "{}"))
             return dims
     except SafetensorError as error:
@@ -78,7 +79,7 @@ def read_dims(path: Path) -> dict[str, list[str]]:
 def read_names(path: Path) -> list[str]:
     """Names of the arrays in a file."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with fetched(path) as local, safe_open(local, framework="pt") as file:
             return list(file.keys())
     except SafetensorError as error:
         raise RunFolderError(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from mechvrp.store.places import is_remote, put
 
 __all__ = ["TEMPORARY", "remove_temporaries", "write_atomically"]
 
@@ -17,9 +20,15 @@ def write_atomically(target: Path, write: Callable[[Path], Any]) -> Path:
     """Write beside ``target`` and move there: whoever reads sees the old file or the new one.
 
     Args:
-        target: the file.
+        target: the file; at a remote place it is written on this machine, and put there.
         write: writes the path it is given.
     """
+    if is_remote(target):
+        with tempfile.TemporaryDirectory() as folder:
+            local = Path(folder) / target.name
+            write(local)
+            put(local, target)
+        return target
     temporary = target.parent / f"{TEMPORARY}{os.getpid()}-{target.name}"
     try:
         write(temporary)
@@ -33,6 +42,8 @@ def write_atomically(target: Path, write: Callable[[Path], Any]) -> Path:
 
 def remove_temporaries(folder: Path) -> int:
     """Remove what killed runs left unfinished; only for who holds the folder's lock."""
+    if is_remote(folder):
+        return 0  # there they lie on the machine that wrote
     found = [path for path in folder.rglob(f"{TEMPORARY}*") if path.is_file()]
     for path in found:
         path.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from mechvrp.errors import InputError, RunFolderError
 from mechvrp.store.arrays import read_arrays, read_dims, read_names, write_arrays
 from mechvrp.store.atomic import write_atomically
 from mechvrp.store.json_files import read_object
+from mechvrp.store.places import fetched, make_folder
 
 __all__ = ["Chunks"]
 
@@ -94,7 +95,7 @@ class Chunks:
             raise InputError(
                 f"piece {index} has {wanted} examples; its table has {len(table)} rows"
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         if not (self.folder / _SIZES).is_file():
             sizes = json.dumps({"total": self.total, "size": self.size, "arrays": bool(arrays)})
             write_atomically(self.folder / _SIZES, lambda path: path.write_text(sizes))
@@ -118,7 +119,8 @@ class Chunks:
         for index in range(len(self)):
             path = self._existing(self._table(index))
             try:
-                table = pq.read_table(path, columns=columns).to_pandas()
+                with fetched(path) as file:
+                    table = pq.read_table(file, columns=columns).to_pandas()
             except (ValueError, OSError, pa.ArrowException) as error:
                 raise RunFolderError(
                     f"{path} is damaged: {error}. Remove it and run the study again"

@@ -28,12 +28,13 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
 from mechvrp.errors import InputError, RunFolderError
 from mechvrp.store.atomic import TEMPORARY, remove_temporaries, write_atomically
 from mechvrp.store.chunks import Chunks
+from mechvrp.store.holding import hold
 from mechvrp.store.json_files import differences, plain, read_json, read_object
+from mechvrp.store.places import fetched, make_folder, place, unreachable
 from mechvrp.store.versions import UNKNOWN, software_versions
 
 __all__ = ["FORMAT_VERSION", "RunFolder"]
@@ -61,7 +62,8 @@ class RunFolder:
         changed meanwhile ``versions.json`` records the second environment beside the first.
 
         Args:
-            path: a folder that does not exist, is empty, or holds a run of the same ``config``.
+            path: a folder that does not exist, is empty, or holds a run of the same ``config``; or an address
+                that fsspec knows, such as ``s3://bucket/run``.
             config: what was asked for; JSON values only (numpy scalars are converted).
 
         Raises:
@@ -70,9 +72,11 @@ class RunFolder:
             NumericalError: a number in ``config`` is NaN or infinite.
             InputError: a value in ``config`` is not JSON.
         """
-        folder = Path(path)
+        folder = place(path)
         wanted = plain(config, "config")
-        if folder.exists() and not folder.is_dir():
+        with unreachable(folder):
+            there = folder.exists()
+        if there and not folder.is_dir():
             raise RunFolderError(f"{path} is a file; a run needs a folder of its own")
         if (folder / "config.json").exists():
             run = cls.open(folder)
@@ -94,7 +98,7 @@ class RunFolder:
                     f"{path} is not a run folder and is not empty: it holds "
                     f"{', '.join(held[:5])}{more}. Choose another folder"
                 )
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         run = cls(folder, wanted)
         with run.lock():
             if not (folder / "config.json").exists():
@@ -113,8 +117,10 @@ class RunFolder:
             RunFolderError: the folder is missing, was not written by mechvrp, is of a newer
                 format, or its ``config.json`` is damaged.
         """
-        folder = Path(path)
-        if not folder.is_dir():
+        folder = place(path)
+        with unreachable(folder):
+            there = folder.is_dir()
+        if not there:
             raise RunFolderError(f"no run folder at {path}; make one with `mechvrp study --out`")
         if not (folder / "config.json").is_file():
             raise RunFolderError(f"{path} is not a run folder: it has no config.json")
@@ -141,19 +147,9 @@ class RunFolder:
         Raises:
             RunFolderError: another process (or another run in this one) holds it.
         """
-        lock = FileLock(self.path / _LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise RunFolderError(
-                f"{self.path} is being written by another process; wait until it has ended, or choose "
-                "another folder"
-            ) from None
-        try:
+        with hold(self.path, _LOCK):
             remove_temporaries(self.path)
             yield
-        finally:
-            lock.release()
 
     def chunks(self, stage: str, part: str, total: int, size: int) -> Chunks:
         """The pieces of a stage's results for one model (or another part), see `Chunks`.
@@ -174,7 +170,7 @@ class RunFolder:
     def write_stage(self, stage: str, part: str, value: Mapping[str, Any]) -> Path:
         """Write what a stage found for a part, ``stages/STAGE/PART.json``; NaN is refused."""
         name = f"stages/{'/'.join(_folder_names(stage, part))}.json"
-        (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+        make_folder((self.path / name).parent)
         return self._write_json(name, plain(value, f"{stage} of {part}"))
 
     def read_stage(self, stage: str, part: str) -> dict[str, Any] | None:
@@ -265,7 +261,8 @@ class RunFolder:
         path = self._existing("examples.parquet")
         wanted = None if columns is None else list(columns)
         try:
-            return pq.read_table(path, columns=wanted, filters=where).to_pandas()
+            with fetched(path) as file:
+                return pq.read_table(file, columns=wanted, filters=where).to_pandas()
         except (ValueError, OSError, pa.ArrowException) as error:
             raise RunFolderError(f"{path} is damaged: {error}. Remove it, and {_AGAIN}") from error
 
@@ -273,7 +270,8 @@ class RunFolder:
         """The names of the per-example table's columns."""
         path = self._existing("examples.parquet")
         try:
-            return list(pq.read_schema(path).names)
+            with fetched(path) as file:
+                return list(pq.read_schema(file).names)
         except (ValueError, OSError, pa.ArrowException) as error:
             raise RunFolderError(f"{path} is damaged: {error}. Remove it, and {_AGAIN}") from error
 
@@ -287,7 +285,7 @@ class RunFolder:
         _check_gallery_name(name)
         if not _MAGIC[Path(name).suffix].match(content):
             raise InputError(f"the content for {name} is no {Path(name).suffix[1:]} image")
-        (self.path / "gallery").mkdir(exist_ok=True)
+        make_folder(self.path / "gallery")
         self._atomically(f"gallery/{name}", lambda target: target.write_bytes(content))
         return name
 

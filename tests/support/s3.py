@@ -23,3 +23,14 @@ def s3() -> Iterator[dict[str, Any]]:
     s3fs.S3FileSystem(**options).mkdir("bucket")
     yield options
     server.stop()
+
+
+@pytest.fixture
+def bucket(
+    s3: dict[str, Any], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> str:
+    """The address of an empty folder there, which fsspec's own settings lead to."""
+    from fsspec.config import conf
+
+    monkeypatch.setitem(conf, "s3", s3)
+    return f"s3://bucket/{request.node.name.replace('[', '-').replace(']', '')}"

@@ -1,0 +1,111 @@
+"""Where runs are kept: folders of this machine, and addresses that fsspec knows (``s3://bucket/run``)."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from mechvrp.errors import InputError, MechVRPError, RunFolderError, UnavailableError
+
+__all__ = ["fetched", "is_remote", "make_folder", "place", "put", "unreachable"]
+
+#: Stores in which a file appears as a whole when it has been written, and is not seen before.
+_WHOLE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory"}
+
+
+def place(path: str | Path) -> Path:
+    """A path of this machine, or for an address (``PROTOCOL://...``) an object that is used like one.
+
+    Keys and endpoints of an address are fsspec's own settings (``FSSPEC_S3_ENDPOINT_URL``, ``AWS_PROFILE``, its
+    configuration files).
+
+    Raises:
+        UnavailableError: universal-pathlib or the protocol's file system is not installed.
+        InputError: no such protocol.
+    """
+    if is_remote(path):
+        return path  # type: ignore[return-value]
+    if "://" not in str(path):
+        return Path(path)
+    protocol = str(path).partition("://")[0]
+    try:
+        import fsspec
+        from upath import UPath
+    except ImportError as error:
+        raise UnavailableError(
+            f"{path} is an address, and run folders at addresses need universal-pathlib: pip install "
+            "'mechvrp[remote-runs]'"
+        ) from error
+    try:
+        fsspec.get_filesystem_class(protocol)
+    except ValueError as error:
+        raise InputError(
+            f"{path}: fsspec knows no protocol {protocol!r}; give a folder, or an address such as "
+            "s3://bucket/run"
+        ) from error
+    except ImportError as error:
+        raise UnavailableError(
+            f"{path}: the file system of {protocol!r} is not installed: {error}"
+        ) from error
+    # Another process may have written since a folder was listed.
+    return cast(Path, UPath(str(path), use_listings_cache=False))
+
+
+def is_remote(path: Any) -> bool:
+    """Whether it is a path of another file system than this machine's (or of one in memory)."""
+    return hasattr(path, "fs") and hasattr(path, "protocol")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it; stores of objects have none (and a typing error makes no bucket)."""
+    if is_remote(path) and path.protocol in _WHOLE:  # type: ignore[attr-defined]
+        return
+    with unreachable(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def fetched(path: Path) -> Iterator[Path]:
+    """The file on this machine: itself, or a copy for the time being."""
+    if not is_remote(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        with unreachable(path), path.open("rb") as source, copy.open("wb") as target:
+            shutil.copyfileobj(source, target, 2**20)
+        yield copy
+
+
+def put(local: Path, target: Path) -> None:
+    """Copy a file of this machine to a remote place, where it appears as a whole."""
+    system: Any = target.fs  # type: ignore[attr-defined]
+    with unreachable(target):
+        if target.protocol in _WHOLE:  # type: ignore[attr-defined]
+            system.put_file(str(local), target.path)  # type: ignore[attr-defined]
+            return
+        temporary = target.with_name(f".{local.name}")
+        system.put_file(str(local), temporary.path)  # type: ignore[attr-defined]
+        system.mv(temporary.path, target.path)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def unreachable(path: Any) -> Iterator[None]:
+    """What a remote store answers with, where it does not let us, is an error of the run folder."""
+    if not is_remote(path):
+        yield
+        return
+    try:
+        yield
+    except MechVRPError:
+        raise
+    except (
+        Exception
+    ) as error:  # each file system has errors of its own (botocore's are no OSErrors)
+        raise RunFolderError(
+            f"{path} cannot be reached or written: {type(error).__name__}: {error}"
+        ) from error

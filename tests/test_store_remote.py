@@ -1,0 +1,142 @@
+"""Run folders at addresses of fsspec: the same guarantees as on this machine, on an S3-compatible server."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mechvrp.errors import InputError, RunFolderError
+from mechvrp.store import RunFolder, holding
+from mechvrp.store.places import place
+
+TABLE = pd.DataFrame({"example": range(10), "model": ["a", "b"] * 5, "x": np.arange(10) / 3})
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(holding, "_RENEWED", 0.1)
+    monkeypatch.setattr(holding, "_STALE", 1.0)
+
+
+def test_what_is_written_is_read_back(bucket):
+    run = RunFolder.create(f"{bucket}/run", {"seed": 1})
+    pieces = run.chunks("observe", "0-model", total=7, size=4)
+    assert pieces.missing() == [0, 1]
+    for index in (1, 0):
+        rows = pieces.rows(index)
+        arrays = {"hidden": np.ones((2, len(rows), 3), np.float32) * index}
+        pieces.write(
+            index, TABLE.iloc[rows.start : rows.stop], arrays, {"hidden": ("layer", "example", "d")}
+        )
+    run.write_stage("observe", "0-model", {"n": 7})
+    run.write_summary({"accuracy": 0.5})
+    run.write_examples(TABLE)
+    run.write_report("<p>\u00e9</p>")
+    picture = b"\x89PNG\r\nrest"
+    run.write_gallery_image("a-1.png", picture)
+
+    again = RunFolder.open(f"{bucket}/run")
+    assert again.config == {"seed": 1}
+    found = again.written_chunks("observe")["0-model"]
+    assert found.complete
+    assert found.table().equals(TABLE.iloc[:7])
+    assert found.array("hidden")[0, :, 0].tolist() == [0, 0, 0, 0, 1, 1, 1]
+    assert again.read_stage("observe", "0-model") == {"n": 7}
+    assert again.read_stage("observe", "other") is None
+    assert again.read_summary() == {"accuracy": 0.5}
+    assert again.read_examples(["x"], where=[("model", "=", "b")])["x"].tolist() == list(
+        TABLE["x"][1::2]
+    )
+    assert again.example_columns() == list(TABLE)
+    assert again.gallery_names() == ["a-1.png"]
+    assert again.read_gallery_image("a-1.png") == picture
+    assert again.has("report.html")
+    again.discard("report.html", "never.html")
+    assert not run.has("report.html")
+    assert set(again.versions) == {"created", "resumed"}
+
+
+def test_a_folder_of_another_run_is_refused(bucket):
+    RunFolder.create(f"{bucket}/run", {"seed": 1})
+    with pytest.raises(RunFolderError, match="seed: 1 against 2"):
+        RunFolder.create(f"{bucket}/run", {"seed": 2})
+    place(f"{bucket}/mine/notes.txt").write_text("kept")
+    with pytest.raises(RunFolderError, match=r"not empty: it holds notes\.txt"):
+        RunFolder.create(f"{bucket}/mine", {"seed": 1})
+    with pytest.raises(RunFolderError, match="no run folder at s3://bucket/"):
+        RunFolder.open(f"{bucket}/nothing")
+
+
+def test_damage_is_named(bucket):
+    run = RunFolder.create(f"{bucket}/run", {})
+    run.write_examples(TABLE)
+    (run.path / "examples.parquet").write_bytes(b"PAR1 no more")
+    with pytest.raises(RunFolderError, match="is damaged"):
+        run.read_examples()
+    (run.path / "summary.json").write_text("{")
+    with pytest.raises(RunFolderError, match="is damaged"):
+        run.read_summary()
+
+
+def test_there_is_one_writer_and_a_dead_one_is_taken_over(bucket, quick):
+    run = RunFolder.create(f"{bucket}/run", {})
+    other = RunFolder.open(f"{bucket}/run")
+    with run.lock():
+        assert run.has("run.lock")
+        with pytest.raises(RunFolderError, match="written by another process"), other.lock():
+            pytest.fail("two writers")
+        time.sleep(0.3)  # renewed meanwhile
+    assert not run.has("run.lock")
+    # What a process that was killed leaves behind.
+    holding._write(run.path / "run.lock", "another machine")
+    began = time.monotonic()
+    with other.lock():
+        assert time.monotonic() - began >= holding._STALE
+    assert not run.has("run.lock")
+
+
+def test_of_two_that_take_over_one_has_it(bucket, quick):
+    run = RunFolder.create(f"{bucket}/run", {})
+    holding._write(run.path / "run.lock", "another machine")
+    held, refused = [], []
+
+    def take() -> None:
+        try:
+            with RunFolder.open(f"{bucket}/run").lock():
+                held.append(1)
+                time.sleep(0.5)
+        except RunFolderError:
+            refused.append(1)
+
+    threads = [threading.Thread(target=take) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(held), len(refused)) == (1, 1)
+
+
+def test_a_writer_that_lost_its_lease_says_so(bucket, quick):
+    run = RunFolder.create(f"{bucket}/run", {})
+    with pytest.raises(RunFolderError, match="taken over by another process"), run.lock():
+        holding._write(run.path / "run.lock", "another machine")
+        time.sleep(0.5)
+    assert run.has("run.lock")  # the other's
+
+
+def test_where_a_run_cannot_be(bucket, monkeypatch):
+    with pytest.raises(InputError, match="knows no protocol 'nowhere'"):
+        RunFolder.create("nowhere://bucket/run", {})
+    with pytest.raises(RunFolderError, match="cannot be reached or written"):
+        RunFolder.create("s3://no-such-bucket-at-all/run", {})
+    from fsspec.config import conf
+
+    few = {"retries": {"max_attempts": 1}}
+    dead = {**conf["s3"], "endpoint_url": "http://127.0.0.1:9", "config_kwargs": few}
+    monkeypatch.setitem(conf, "s3", dead)
+    with pytest.raises(RunFolderError, match="cannot be reached"):
+        RunFolder.open("s3://bucket/run")
