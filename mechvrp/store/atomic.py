@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 __all__ = ["TEMPORARY", "remove_temporaries", "write_atomically"]
 
@@ -20,7 +21,8 @@ def write_atomically(target: Path, write: Callable[[Path], Any]) -> Path:
         target: the file.
         write: writes the path it is given.
     """
-    temporary = target.parent / f"{TEMPORARY}{os.getpid()}-{target.name}"
+    # Process ids are those of one machine or container; a folder may be written from several.
+    temporary = target.parent / f"{TEMPORARY}{os.getpid()}-{uuid4().hex[:8]}-{target.name}"
     try:
         write(temporary)
         with temporary.open("rb") as handle:  # on disk before it takes the old file's place
