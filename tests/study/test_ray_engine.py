@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -100,6 +101,20 @@ def replicas(process: psutil.Process) -> list[psutil.Process]:
     return found
 
 
+def ended(processes: list[psutil.Process]) -> bool:
+    """Whether all of them end within a minute; one that nobody waits for has ended, too."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        statuses = set()
+        for one in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                statuses.add(one.status())
+        if statuses <= {psutil.STATUS_ZOMBIE}:
+            return True
+        time.sleep(0.1)
+    return False
+
+
 def kill_one(out: Path, rng: random.Random, moments: list[int]) -> threading.Thread:
     """Kill a worker each time that so many pieces are there, in the background."""
 
@@ -152,7 +167,7 @@ def test_workers_killed_at_random_moments(whole_causal, ray_here, told, tmp_path
 @pytest.mark.slow
 def test_the_driver_killed_at_random_moments_and_either_engine_goes_on(whole, ray_here, tmp_path):
     rng = random.Random(2)
-    for attempt, engine in enumerate(({}, RAY, {}, RAY)):
+    for attempt, engine in enumerate(({}, RAY, {})):
         out = tmp_path / f"run{attempt}"
         driver = start(out)
         try:
@@ -171,7 +186,7 @@ def test_the_driver_killed_at_random_moments_and_either_engine_goes_on(whole, ra
         found = mechvrp.run_study("tiny-llava", out=out, **OPTIONS, **engine)
         same(found.run, whole)
         # What the driver had started ends with it.
-        assert not psutil.wait_procs(left, timeout=60)[1]
+        assert ended(left)
 
 
 @pytest.mark.slow
@@ -188,7 +203,7 @@ def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(whole, tmp_path):
     _, error = driver.communicate(timeout=60)
     assert driver.returncode
     assert b"KeyboardInterrupt" in error
-    assert not psutil.wait_procs(left, timeout=60)[1]
+    assert ended(left)
     assert not list(out.rglob(".mechvrp-tmp-*"))
     same(mechvrp.run_study("tiny-llava", out=out, **OPTIONS).run, whole)
 
