@@ -178,14 +178,14 @@ def test_the_driver_killed_at_random_moments_and_either_engine_goes_on(whole, ra
             assert driver.poll() is None
             with pytest.raises(RunFolderError, match="another process"):
                 mechvrp.run_study("tiny-llava", out=out, **OPTIONS)
-            left = psutil.Process(driver.pid).children(recursive=True)
+            left = replicas(psutil.Process(driver.pid))
             time.sleep(0.3 * rng.random())
         finally:
             driver.send_signal(signal.SIGKILL)
             driver.wait()
         found = mechvrp.run_study("tiny-llava", out=out, **OPTIONS, **engine)
         same(found.run, whole)
-        # What the driver had started ends with it.
+        # Workers end with it.
         assert ended(left)
 
 
@@ -197,7 +197,7 @@ def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(whole, tmp_path):
     while not list(out.rglob("0*.parquet")):
         assert driver.poll() is None
         time.sleep(0.01)
-    left = psutil.Process(driver.pid).children(recursive=True)
+    left = replicas(psutil.Process(driver.pid))
     assert left
     driver.send_signal(signal.SIGINT)
     _, error = driver.communicate(timeout=60)
@@ -220,16 +220,18 @@ def start(out: Path, **options) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", code, str(out)], env=where, **options)
 
 
-class Deadly:
-    """An image that ends the process that opens it; where the study itself runs, it is whole."""
+def elsewhere(sample: mechvrp.Sample, do) -> mechvrp.Sample:
+    """A sample whose image is whole in the study's own process; in another one, opening it is ``do()``."""
+    image, home = sample.image, os.getpid()
 
-    def __init__(self, image, home):
-        self.image, self.home = image, home
+    def opened():  # goes to workers by value, unlike what a test module has at its top
+        if os.getpid() != home:
+            do()
+        return image
 
-    def __call__(self):
-        if os.getpid() != self.home:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self.image
+    return mechvrp.Sample(
+        opened, sample.question, sample.answer, sample.image_id, sample.task, sample.split
+    )
 
 
 @pytest.mark.slow
@@ -238,9 +240,7 @@ def test_a_piece_that_ends_workers_is_named_the_others_are_kept_and_one_process_
 ):
     scenes = mechvrp.data.load("scenes", limit=48)
     samples = list(scenes)
-    bad = samples[20]  # of piece 2
-    image = Deadly(bad.image, os.getpid())
-    samples[20] = mechvrp.Sample(image, bad.question, bad.answer, bad.image_id, bad.task, bad.split)
+    samples[20] = elsewhere(samples[20], lambda: os.kill(os.getpid(), signal.SIGKILL))  # of piece 2
     data = mechvrp.Dataset("deadly", samples)
     options = {k: v for k, v in OPTIONS.items() if k != "n"} | {"stages": ["observe"]}
     out = tmp_path / "run"
@@ -259,19 +259,7 @@ def test_an_error_in_a_worker_is_the_one_that_one_process_raises(ray_here, tmp_p
         raise DataError("line 7: the image is gone")
 
     samples = list(mechvrp.data.load("scenes", limit=24))
-
-    # As a file that is lost after a run has checked it.
-    class Lost:
-        def __init__(self, image, home):
-            self.image, self.home = image, home
-
-        def __call__(self):
-            return self.image if os.getpid() == self.home else broken()
-
-    s = samples[3]
-    samples[3] = mechvrp.Sample(
-        Lost(s.image, os.getpid()), s.question, s.answer, s.image_id, s.task, s.split
-    )
+    samples[3] = elsewhere(samples[3], broken)  # as a file that is lost once a run has checked it
     options = {k: v for k, v in OPTIONS.items() if k != "n"}
     with pytest.raises(DataError, match="line 7"):
         mechvrp.run_study(
