@@ -64,16 +64,11 @@ def whole_causal(tmp_path_factory):
 def ray_here():
     """Ray, started once for these tests: a study uses what is there, and leaves it."""
     ray = pytest.importorskip("ray")
+    from mechvrp.study.engines.ray_session import start_here
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(
-            address="local",
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            object_store_memory=128 * 2**20,
-        )
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # what is set meanwhile is undone, too
+        start_here(2)
         yield ray
         ray.shutdown()
 

@@ -20,12 +20,15 @@ from mechvrp.errors import InputError, MechVRPError, WorkerError
 from mechvrp.study.engines.ray_worker import ReplicaWorker
 from mechvrp.study.engines.team import Died, Ended, Event, Raised
 
-__all__ = ["RayPool", "RaySession"]
+__all__ = ["RayPool", "RaySession", "start_here"]
 
 #: Seconds that Ray may take to find a place for a worker (a cluster may start a machine for it).
 _PLACED_WITHIN = 600.0
 #: Bytes of shared memory: what goes through it are the records of a few pieces, and one stage's settings.
 _STORE = 256 * 2**20
+#: Times that Ray is started here before it is given up.
+_TRIES = 2
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 #: What workers on other machines must have as it is here, where it is set.
 _FORWARDED = (
     *("PYTHONPATH", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"),
@@ -63,8 +66,6 @@ class RaySession:
         Raises:
             InputError: there is no such cluster, or it has too few devices.
         """
-        # Ray reads it when it starts.
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         import ray
 
         address = self.address or os.environ.get("RAY_ADDRESS")
@@ -122,25 +123,46 @@ class RaySession:
         return self.workers
 
     def _connect(self, ray: Any, address: str | None) -> None:
-        quiet = {"log_to_driver": False, "logging_level": "ERROR"}
         if address:
             try:
-                ray.init(address=address, **quiet)
+                ray.init(address=address, **_QUIET)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise InputError(
                     f"no Ray cluster at {address!r} ({error}). Start one with `ray start --head`, or leave "
                     "--address (and RAY_ADDRESS) out to have workers on this machine"
                 ) from error
         else:
-            processors = max(torch.get_num_threads(), self.workers or 1)
+            start_here(max(torch.get_num_threads(), self.workers or 1))
+        self._ours = True
+
+
+def start_here(processors: int) -> None:
+    """Start Ray on this machine, for this process: no dashboard, no statistics of use.
+
+    Raises:
+        WorkerError: it does not come up.
+    """
+    import ray
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read when it starts
+    for attempt in range(_TRIES):
+        try:
             ray.init(
                 address="local",
                 num_cpus=processors,
                 include_dashboard=False,
                 **_shared_memory(),
-                **quiet,
+                **_QUIET,
             )
-        self._ours = True
+            return
+        except Exception as error:  # Ray's own are plain ones
+            ray.shutdown()
+            # It gives its own processes half a minute, which a busy machine may not have.
+            if attempt == _TRIES - 1:
+                raise WorkerError(
+                    f"Ray could not be started on this machine, {_TRIES} times: {error}. Is it too busy, or "
+                    "its memory full? --engine local needs no Ray"
+                ) from error
 
 
 def _shared_memory() -> dict[str, Any]:
