@@ -23,6 +23,7 @@ from benchmarks import (
     monitoring,
     observing,
     planting,
+    scaling,
     startup,
     sweeping,
     tracing,
@@ -31,9 +32,11 @@ from benchmarks.models import SHAPES
 from benchmarks.table import Row, markdown
 
 HERE = Path(__file__).parent
+#: Sections that are measured by commands of their own.
+APART = (scaling.TITLE,)
 
 
-def _machine() -> dict[str, object]:
+def machine() -> dict[str, object]:
     name = platform.processor() or platform.machine()
     cpu = Path("/proc/cpuinfo")
     if cpu.exists():
@@ -82,22 +85,41 @@ def main(
         "Planted circuits in the embedded models": planting.rows,
         "Explorer clicks": lambda: exploring.rows(clicks=3 if quick else 30),
     }
-    kept = HERE / "results.json"
-    known = json.loads(kept.read_text()) if kept.exists() and only else {}
-    results = {title: known[title] for title in sections if title in known}
+    if not only and not quick:
+        _write({title: section for title, section in _known().items() if title in APART})
     for title, run in sections.items():
         if only not in title:
             continue
-        machine = _machine()
+        what = machine()
         rows = run()
         for row in rows:
             print(f"{title}: {row.what}: {row.value:.3g} {row.unit} {row.detail}", flush=True)
-        results[title] = {"machine": machine, "rows": [asdict(row) for row in rows]}
         if not quick:
-            kept.write_text(json.dumps(results, indent=1) + "\n")
-            (HERE / "RESULTS.md").write_text(
-                _page({t: results[t] for t in sections if t in results})
-            )
+            keep(title, what, rows, order=tuple(sections))
+
+
+def keep(
+    title: str, machine: dict[str, object], rows: list[Row], order: tuple[str, ...] = ()
+) -> None:
+    """Put a section into results.json and RESULTS.md, in place of the one of its title.
+
+    Args:
+        title, machine, rows: of the section.
+        order: titles in the order of the page; others follow, those of `APART` last.
+    """
+    results = _known() | {title: {"machine": machine, "rows": [asdict(row) for row in rows]}}
+    order = (*(order or [t for t in results if t not in APART]), *APART)
+    _write({title: results[title] for title in order if title in results})
+
+
+def _known() -> dict[str, Any]:
+    kept = HERE / "results.json"
+    return json.loads(kept.read_text()) if kept.exists() else {}
+
+
+def _write(results: dict[str, Any]) -> None:
+    (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    (HERE / "RESULTS.md").write_text(_page(results))
 
 
 def _page(results: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ A message says what was given, what was expected and what to do. The tree::
     |   +-- RunFolderError     a run folder is missing, foreign or damaged
     +-- UnsupportedModelError  no family describes this model
     +-- UnavailableError       this model or attention implementation cannot give it
+    +-- WorkerError            processes that compute for this one cannot be started, or end
     +-- NumericalError         NaN or infinity where a number was expected
 """
 
@@ -23,6 +24,7 @@ __all__ = [
     "SiteError",
     "UnavailableError",
     "UnsupportedModelError",
+    "WorkerError",
 ]
 
 
@@ -60,3 +62,7 @@ class UnavailableError(MechVRPError):
 
 class NumericalError(MechVRPError):
     """NaN or infinity where a finite number was expected."""
+
+
+class WorkerError(MechVRPError):
+    """Processes that compute for this one cannot be started, do not fit it, or end again and again."""

@@ -10,6 +10,7 @@ from benchmarks import (
     monitoring,
     observing,
     planting,
+    scaling,
     sweeping,
 )
 from benchmarks.table import Row, markdown
@@ -88,3 +89,28 @@ def test_explorer_clicks_are_measured():
     rows = exploring.rows(["tiny-llava"], clicks=2)
     assert len(rows) == 15
     assert all(row.unit == "ms" and row.value > 0 for row in rows)
+
+
+def test_scaling_s_rows_and_figure_say_what_was_measured():
+    """The studies themselves take hours: here are three that were not run."""
+
+    def study(n, workers=0, threads=2, seconds=1.0):
+        parts = {"observations": 0.01 * n * seconds, "ablations": 2.0}
+        return scaling.Measured(
+            n, workers, threads, 9.0 + parts["observations"], parts, 2**30, 2**20
+        )
+
+    sizes = [study(n) for n in (100, 1000, 10000)]
+    rows = scaling.rows(sizes, study(500, 1, 1), study(500, 2, 1, seconds=0.5))
+    slopes = [row.value for row in rows if row.unit == "ms"]
+    assert slopes == pytest.approx([10.0, 10.0])
+    assert [row.value for row in rows if row.unit == "MiB"] == [1024] * 3
+    assert rows[-1].value == pytest.approx(2.0)
+    assert "two workers against one" in rows[-1].what
+    drawn = scaling.figure(sizes)
+    assert [trace.name for trace in drawn.data[:3]] == [
+        "whole command",
+        "observations",
+        "ablations",
+    ]
+    assert list(drawn.data[1].y) == pytest.approx([1, 10, 100])

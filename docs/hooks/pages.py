@@ -206,7 +206,8 @@ def relinked(text: str, place: str) -> str:
 ORDER = {
     "how-to": (
         "cache", "patch", "sweep", "ablate", "circuit", "explorer", "attention", "reliability", "study",
-        "monitor", "figures", "own-model-and-data", "add-a-family", "large-models",
+        "distributed", "monitor", "figures", "own-model-and-data", "add-a-family", "large-models",
+        "million-examples",
     ),
     "concepts": (
         "sites", "interventions", "exactness", "statistics", "ablation", "signals", "tiny-models",

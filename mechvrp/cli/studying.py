@@ -134,6 +134,27 @@ def study(
             "may be given several times.",
         ),
     ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="Where models compute: local (this process) or ray (workers, each with a replica on a "
+            "device of its own; pip install 'mechvrp\\[distributed]'). Either goes on with the other's run."
+        ),
+    ] = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Workers of the engine ray. \\[default: one for each GPU; without GPUs it must be given]",
+        ),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Ray cluster: auto (the one that this machine is part of) or HOST:PORT; the run folder must "
+            "be on storage that its machines share. \\[default: RAY_ADDRESS, else workers on this machine]"
+        ),
+    ] = None,
     plan: Annotated[
         bool,
         typer.Option(
@@ -151,13 +172,16 @@ def study(
     (signals and probes against correctness, on held-out images, beside baselines), intervene (what
     the answers depend on, beside random controls), report.
 
-    Results are kept piece by piece: the same command goes on with a run that was killed.
+    Results are kept piece by piece: the same command goes on with a run that was killed, with the same
+    engine or another one, and with as many workers as there are then.
 
     Examples:
 
     - `mechvrp study --out runs/first`
 
     - `mechvrp study --preset vrp --model tiny-llava --model tiny-qwen2-vl --plan`
+
+    - `mechvrp study --engine ray --workers 2 --device cpu --out runs/first`
 
     - `mechvrp study --preset vrp --model llava-hf/llava-1.5-7b-hf --data pope --root ~/pope --split
     adversarial --dtype bfloat16 --out runs/llava-pope`
@@ -187,7 +211,8 @@ def study(
 
         options = {**parse_settings(more), **options}
         model, data = model or options.pop("models", None), data or options.pop("data", None)
-    named: dict[str, Any] = {"preset": preset, "config": config, **options}
+    where = {"engine": engine, "workers": workers, "address": address}
+    named: dict[str, Any] = {"preset": preset, "config": config, **where, **options}
     if print_config:
         from mechvrp.study.settings import config_text, resolve_settings
 

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from mechvrp.store.places import is_remote, put
 
@@ -29,7 +30,8 @@ def write_atomically(target: Path, write: Callable[[Path], Any]) -> Path:
             write(local)
             put(local, target)
         return target
-    temporary = target.parent / f"{TEMPORARY}{os.getpid()}-{target.name}"
+    # Process ids are those of one machine or container; a folder may be written from several.
+    temporary = target.parent / f"{TEMPORARY}{os.getpid()}-{uuid4().hex[:8]}-{target.name}"
     try:
         write(temporary)
         with temporary.open("rb") as handle:  # on disk before it takes the old file's place

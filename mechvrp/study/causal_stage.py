@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mechvrp.circuits import AblationOutcomes, rank_by_probe_weight
-from mechvrp.data import Dataset
+from mechvrp.data import Dataset, Sample
 from mechvrp.models import VLM
 from mechvrp.store import Chunks
 from mechvrp.study.causal_rows import causal_section
 from mechvrp.study.causal_spec import CausalSpec, causal_spec
 from mechvrp.study.config import StudyConfig
 from mechvrp.study.correlate_stage import count_folds
+from mechvrp.study.engines.base import Advance, Engine, Piece, Work
 from mechvrp.study.intervening import dims_of, intervene, join_interventions, observed_maps
 from mechvrp.study.reading_pieces import bounded, hidden_states
 from mechvrp.study.schema import CausalSection
@@ -23,12 +26,14 @@ from mechvrp.study.telling import Teller
 
 __all__ = ["run_causal"]
 
+#: Of a piece: examples' numbers, the examples, and their mean attention maps.
+_Inputs = tuple[np.ndarray, list[Sample], list[np.ndarray]]
 #: The part of the interventions that is the ablation curve, too.
 _CURVE = "residual_neurons_zero"
 
 
 def run_causal(
-    model: VLM,
+    engine: Engine,
     dataset: Dataset,
     observed: Chunks,
     seen: pd.DataFrame,
@@ -44,7 +49,7 @@ def run_causal(
     """All interventions, and among them the outcomes of the ablation curve (where they could be run).
 
     Args:
-        model, dataset: what is studied.
+        engine, dataset: where the model computes, and what is studied.
         observed, seen: the observations: their pieces, and the table.
         correlated: with the probe that ranks units.
         train: training examples, which set scales, means and the ranking of MLP neurons.
@@ -55,25 +60,19 @@ def run_causal(
         config, teller: of the study.
     """
     with teller.timed("interventions"):
-        spec = _spec(model, dataset, observed, seen, correlated, train, config)
+        spec = _spec(engine, dataset, observed, seen, correlated, train, config)
         maps = _maps(observed, held)
         chunks = pieces("intervene", len(held))
-        missing = set(chunks.missing())
-        with teller.bar("intervening", len(chunks) * len(spec.conditions)) as advance:
-            for index in range(len(chunks)):
-                if index not in missing:
-                    advance(len(spec.conditions))
-                    continue
-                inside = chunks.rows(index)
-                rows = held[inside]
-                table, arrays = intervene(
-                    model,
-                    [dataset[int(i)] for i in rows],
-                    maps[inside.start : inside.stop],
-                    spec,
-                    advance=lambda _: advance(1),
-                )
-                chunks.write(index, table.assign(example=rows), arrays, dims_of(arrays))
+
+        def inputs(index: int) -> _Inputs:
+            inside = chunks.rows(index)
+            rows = held[inside]
+            return rows, [dataset[int(i)] for i in rows], maps[inside.start : inside.stop]
+
+        parts = len(spec.conditions)
+        work = Work(partial(_intervene_piece, spec), inputs, lambda index: parts)
+        with teller.bar("intervening", len(chunks) * parts) as advance:
+            engine.run(work, chunks, advance)
         arrays, failed = join_interventions(chunks)
         groups = seen["image_id"].to_numpy(dtype=str)[held]
         section = causal_section(
@@ -95,8 +94,14 @@ def run_causal(
     return section, _curve(spec, arrays, failed)
 
 
+def _intervene_piece(spec: CausalSpec, model: VLM, inputs: _Inputs, advance: Advance) -> Piece:
+    rows, samples, maps = inputs
+    table, arrays = intervene(model, samples, maps, spec, advance=lambda _: advance(1))
+    return Piece(table.assign(example=rows), arrays, dims_of(arrays))
+
+
 def _spec(
-    model: VLM,
+    engine: Engine,
     dataset: Dataset,
     observed: Chunks,
     seen: pd.DataFrame,
@@ -107,12 +112,8 @@ def _spec(
     groups, right = seen["image_id"].to_numpy(dtype=str), seen["correct"].to_numpy(dtype=bool)
     some = bounded(train, groups, config.probe_examples // 2, config.seed)
     choice = correlated.choice
-    return causal_spec(
-        model,
-        (dataset[int(i)] for i in some),
-        hidden_states(observed, some),
-        right[some],
-        groups[some],
+    question = partial(
+        _spec_of,
         ranking=rank_by_probe_weight(choice.probe, choice.site) if choice else None,
         ks=config.ks,
         draws=config.draws,
@@ -125,6 +126,22 @@ def _spec(
         reading="strict",
         batch_size=config.batch_size,
     )
+    samples = [dataset[int(i)] for i in some]
+    spec: CausalSpec = engine.ask(question, samples, observed, some, right[some], groups[some])
+    return spec
+
+
+def _spec_of(
+    model: VLM,
+    samples: Sequence[Sample],
+    observed: Chunks,
+    rows: np.ndarray,
+    right: np.ndarray,
+    groups: np.ndarray,
+    **options: Any,
+) -> CausalSpec:
+    """Made where the model is: hidden states of many examples are read there, and not sent."""
+    return causal_spec(model, samples, hidden_states(observed, rows), right, groups, **options)
 
 
 def _maps(observed: Chunks, rows: np.ndarray) -> list[np.ndarray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from rich.console import Console
@@ -15,6 +14,7 @@ from mechvrp.errors import DataError, RunFolderError
 from mechvrp.models import VLM, fingerprint
 from mechvrp.store import RunFolder
 from mechvrp.study.coding import decode
+from mechvrp.study.engines.base import Engine
 
 __all__ = ["check_weights", "dataset_digest", "usable_dataset"]
 
@@ -46,9 +46,7 @@ def dataset_digest(dataset: Dataset) -> str:
     return found.hexdigest()[:16]
 
 
-def usable_dataset(
-    run: RunFolder, dataset: Dataset, model: Callable[[], VLM], say: Console
-) -> Dataset:
+def usable_dataset(run: RunFolder, dataset: Dataset, engine: Engine, say: Console) -> Dataset:
     """The dataset without the records that cannot be used: by ``Dataset.check``, or by the model.
 
     What is left out is listed in the run folder (``stages/check/data.json``), with what the dataset's reader
@@ -56,7 +54,7 @@ def usable_dataset(
 
     Args:
         run, dataset: of the study.
-        model: gives its first model, whose image placeholder no question may spell.
+        engine: of its first model, whose image placeholder no question may spell.
         say: where to report to.
 
     Raises:
@@ -67,7 +65,7 @@ def usable_dataset(
     value = run.read_stage("check", "data")
     kept = None if value is None else decode(_Checked, value, "stages/check/data.json")
     if kept is None:
-        kept = _Checked(len(dataset), digest, _left_out(dataset, model()))
+        kept = _Checked(len(dataset), digest, _left_out(dataset, engine.ask(_placeholder)))
         run.write_stage("check", "data", asdict(kept))
     if (kept.records, kept.digest) != (len(dataset), digest):
         raise RunFolderError(
@@ -94,29 +92,36 @@ def usable_dataset(
     )
 
 
-def check_weights(run: RunFolder, part: str, model: VLM) -> None:
+def check_weights(run: RunFolder, part: str, engine: Engine) -> None:
     """Note which weights a part of a run is made with, and refuse to go on with others.
 
     Raises:
         RunFolderError: the model has changed since the run began.
     """
-    now = fingerprint(model)
+    name, now = engine.ask(_weights)
     value = run.read_stage("check", part)
     if value is None:
         run.write_stage("check", part, {"fingerprint": now})
     elif value.get("fingerprint") != now:
         raise RunFolderError(
-            f"{run.path} was begun with another {model.name}: its weights have the fingerprint "
+            f"{run.path} was begun with another {name}: its weights have the fingerprint "
             f"{value.get('fingerprint')}, these {now}. Restore them, or choose another folder"
         )
 
 
-def _left_out(dataset: Dataset, model: VLM) -> tuple[_LeftOut, ...]:
+def _weights(model: VLM) -> tuple[str, str]:
+    return model.name, fingerprint(model)
+
+
+def _placeholder(model: VLM) -> str:
+    return str(getattr(model.processor, "image_token", "") or "")
+
+
+def _left_out(dataset: Dataset, placeholder: str) -> tuple[_LeftOut, ...]:
     places = {s.record or f"{dataset.name}[{i}]": i for i, s in enumerate(dataset)}
     bad: dict[int, list[str]] = {}
     for problem in dataset.check():
         bad.setdefault(places[problem.record], []).append(problem.reason)
-    placeholder = str(getattr(model.processor, "image_token", "") or "")
     for i, sample in enumerate(dataset):
         if placeholder and placeholder in sample.question:
             reason = f"the question spells {placeholder!r}, which stands for an image"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,13 @@ from mechvrp.circuits import (
     default_ks,
     rank_by_probe_weight,
 )
-from mechvrp.data import Dataset, is_correct
+from mechvrp.data import Dataset, Sample, is_correct
 from mechvrp.errors import DataError, InputError, NumericalError, UnavailableError
 from mechvrp.models import VLM
 from mechvrp.store import Chunks
 from mechvrp.study.causal_stage import run_causal
 from mechvrp.study.config import StudyConfig
+from mechvrp.study.engines.base import Advance, Engine, Piece, Work
 from mechvrp.study.reading_pieces import bounded, observed_table
 from mechvrp.study.schema import AblationSection
 from mechvrp.study.sections import ablation_section
@@ -34,7 +36,8 @@ Pieces = Callable[[str, int], Chunks]
 
 
 def intervene(
-    model: VLM,
+    engine: Engine,
+    width: int,
     dataset: Dataset,
     observed: Chunks,
     correlated: Correlated,
@@ -47,7 +50,9 @@ def intervene(
     """Ablate the probe's units, and run the causal rows where they are asked for.
 
     Args:
-        model, dataset: what is studied.
+        engine: where the model computes.
+        width: of its residual stream.
+        dataset: what is studied.
         observed: pieces of the observations, complete.
         correlated: the earlier stage's result.
         train, heldout: examples of either side.
@@ -93,7 +98,7 @@ def intervene(
         outcomes = None
         if config.causal:
             causal, outcomes = run_causal(
-                model,
+                engine,
                 dataset,
                 observed,
                 seen,
@@ -110,7 +115,17 @@ def intervene(
             teller.gap("no ablation curve", "there is no probe to rank units by")
         else:
             ablation = _ablation(
-                model, dataset, seen, correlated, held, right, outcomes, pieces, config, teller
+                engine,
+                width,
+                dataset,
+                seen,
+                correlated,
+                held,
+                right,
+                outcomes,
+                pieces,
+                config,
+                teller,
             )
     return Intervened(
         ablation=ablation,
@@ -121,7 +136,8 @@ def intervene(
 
 
 def _ablation(
-    model: VLM,
+    engine: Engine,
+    width: int,
     dataset: Dataset,
     seen: pd.DataFrame,
     correlated: Correlated,
@@ -139,9 +155,9 @@ def _ablation(
     try:
         with teller.timed("ablations"):
             if outcomes is None:
-                ks = config.ks or default_ks(model.d_model)
+                ks = config.ks or default_ks(width)
                 chunks = pieces("ablate", len(held))
-                outcomes = _ablated(model, dataset, chunks, held, ranking, ks, config, teller)
+                outcomes = _ablated(engine, dataset, chunks, held, ranking, ks, config, teller)
             same = outcomes.clean == right
             if not same.all():
                 teller.notes.append(
@@ -158,7 +174,7 @@ def _ablation(
                 seen["image_id"].to_numpy(dtype=str)[rows],
                 outcomes.ks,
                 seen["task"].to_numpy(dtype=str)[rows],
-                units=model.d_model,
+                units=width,
                 site=site,
                 seed=config.seed,
                 n_resamples=config.n_resamples,
@@ -171,14 +187,14 @@ def _ablation(
     worst = min((p for p in curve.points if p.k), key=lambda p: p.excess.value)
     teller.done(
         "ablations",
-        f"top {worst.k} of {model.d_model} dimensions {worst.change.value:+.1f} pp, "
+        f"top {worst.k} of {width} dimensions {worst.change.value:+.1f} pp, "
         f"{config.draws} x random {worst.k} {worst.random_change.value:+.1f} pp",
     )
     return ablation_section(curve, edit="set to zero at the last prompt position")
 
 
 def _ablated(
-    model: VLM,
+    engine: Engine,
     dataset: Dataset,
     pieces: Chunks,
     held: np.ndarray,
@@ -188,32 +204,47 @@ def _ablated(
     teller: Teller,
 ) -> AblationOutcomes:
     """Outcomes of all held-out examples, piece by piece."""
-    missing = set(pieces.missing())
+
+    def inputs(index: int) -> tuple[np.ndarray, list[Sample]]:
+        rows = held[pieces.rows(index)]
+        return rows, [dataset[int(i)] for i in rows]
+
+    work = Work(
+        partial(_ablate_piece, ranking, ks, config), inputs, lambda index: len(pieces.rows(index))
+    )
     with teller.bar("ablating", len(held)) as advance:
-        for piece in range(len(pieces)):
-            rows = held[pieces.rows(piece)]
-            if piece in missing:
-                found = ablate_ranking(
-                    model,
-                    [dataset[int(i)] for i in rows],
-                    ranking,
-                    ks,
-                    draws=config.draws,
-                    seed=config.seed,
-                    reading="strict",
-                    batch_size=config.batch_size,
-                )
-                pieces.write(
-                    piece,
-                    pd.DataFrame({"example": rows, "clean": found.clean}),
-                    {"top": found.top, "random": found.random},
-                    {"top": ("k", "example"), "random": ("draw", "k", "example")},
-                )
-            advance(len(rows))
+        engine.run(work, pieces, advance)
     parts = list(pieces.arrays())
     return AblationOutcomes(
         tuple(ks),
         pieces.table(["clean"])["clean"].to_numpy(dtype=bool),
         np.concatenate([part["top"] for part in parts], axis=-1),
         np.concatenate([part["random"] for part in parts], axis=-1),
+    )
+
+
+def _ablate_piece(
+    ranking: Ranking,
+    ks: Sequence[int],
+    config: StudyConfig,
+    model: VLM,
+    inputs: tuple[np.ndarray, list[Sample]],
+    advance: Advance,
+) -> Piece:
+    rows, samples = inputs
+    found = ablate_ranking(
+        model,
+        samples,
+        ranking,
+        ks,
+        draws=config.draws,
+        seed=config.seed,
+        reading="strict",
+        batch_size=config.batch_size,
+    )
+    advance(len(rows))
+    return Piece(
+        pd.DataFrame({"example": rows, "clean": found.clean}),
+        {"top": found.top, "random": found.random},
+        {"top": ("k", "example"), "random": ("draw", "k", "example")},
     )

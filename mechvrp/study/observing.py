@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from mechvrp.reliability import (
     structure_features,
 )
 from mechvrp.study.config import StudyConfig
+from mechvrp.study.engines.base import Advance, Engine, Piece, Work
 
 if TYPE_CHECKING:
     from mechvrp.data import Dataset, Sample
@@ -42,11 +43,7 @@ def piece_size(batch_size: int) -> int:
 
 
 def observe_missing(
-    model: VLM,
-    dataset: Dataset,
-    config: StudyConfig,
-    chunks: Chunks,
-    advance: Callable[[int], None],
+    engine: Engine, dataset: Dataset, config: StudyConfig, chunks: Chunks, advance: Advance
 ) -> list[str]:
     """Observe the examples whose pieces are not there yet; returns what could not be had, and why.
 
@@ -55,35 +52,42 @@ def observe_missing(
     ``entropy_by_layer`` [layer, example], and the margins at every depth.
 
     Args:
-        model, dataset, config: of the study.
+        engine: where the model computes.
+        dataset, config: of the study.
         chunks: of the model's observations.
         advance: called with the number of examples done.
     """
-    missing = set(chunks.missing())
-    gaps: list[str] = []
-    for index in range(len(chunks)):
+
+    def inputs(index: int) -> tuple[range, list[Sample]]:
         rows = chunks.rows(index)
-        if index in missing:
-            samples = dataset[rows.start : rows.stop]
-            seen = observe(
-                model,
-                samples,
-                k=config.samples,
-                temperature=config.temperature,
-                top_p=config.top_p,
-                seed=config.seed,
-                max_new_tokens=config.max_new_tokens,
-                normalise=partial(normalised_for_vote, reading=config.yes_no),
-                batch_size=config.batch_size,
-            )
-            table = _table(seen, rows, config)
-            if config.comparators:
-                table = pd.concat([table, _comparators(model, samples, gaps)], axis=1)
-            for name in config.signals:
-                table[name] = _registered(name, model, samples, seen, gaps)
-            chunks.write(index, table, _arrays(seen), _DIMS)
-        advance(len(rows))
-    return gaps
+        return rows, dataset[rows.start : rows.stop]
+
+    work = Work(partial(_observe_piece, config), inputs, lambda index: len(chunks.rows(index)))
+    return engine.run(work, chunks, advance)
+
+
+def _observe_piece(
+    config: StudyConfig, model: VLM, inputs: tuple[range, list[Sample]], advance: Advance
+) -> Piece:
+    rows, samples = inputs
+    seen = observe(
+        model,
+        samples,
+        k=config.samples,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        seed=config.seed,
+        max_new_tokens=config.max_new_tokens,
+        normalise=partial(normalised_for_vote, reading=config.yes_no),
+        batch_size=config.batch_size,
+    )
+    table, gaps = _table(seen, rows, config), list[str]()
+    if config.comparators:
+        table = pd.concat([table, _comparators(model, samples, gaps)], axis=1)
+    for name in config.signals:
+        table[name] = _registered(name, model, samples, seen, gaps)
+    advance(len(rows))
+    return Piece(table, _arrays(seen), _DIMS, tuple(gaps))
 
 
 def _comparators(model: VLM, samples: Sequence[Sample], gaps: list[str]) -> pd.DataFrame:

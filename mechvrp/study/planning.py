@@ -19,8 +19,9 @@ from mechvrp.errors import InputError
 from mechvrp.models import VLM
 from mechvrp.patching.memory import PeakMemory
 from mechvrp.study.config import StudyConfig
+from mechvrp.study.engines import check_engine, loader
 from mechvrp.study.reading_pieces import observed_table
-from mechvrp.study.runner import load_data, loader, prepare_study, run_study, split_images
+from mechvrp.study.runner import load_data, prepare_study, run_study, split_images
 from mechvrp.study.stage_results import STAGES, Correlated, Intervened, Observed, kept
 
 __all__ = ["ModelPlan", "StudyPlan", "plan_study"]
@@ -60,6 +61,7 @@ class StudyPlan:
         models: one for each model; they run one after another.
         available: bytes of memory now free on this machine.
         free_disk: bytes free where run folders are made by default.
+        workers: of the engine ray, if it was asked for.
     """
 
     n: int
@@ -67,6 +69,7 @@ class StudyPlan:
     models: tuple[ModelPlan, ...]
     available: int
     free_disk: int
+    workers: int | None = None
 
     @property
     def seconds(self) -> float:
@@ -91,7 +94,25 @@ class StudyPlan:
         )
         if memory > self.available or disk > self.free_disk:
             lines.append("  WARNING: this is more than there is.")
+        if self.workers is not None:
+            lines.append(self._with_workers(self.workers))
         return "\n".join(lines)
+
+    def _with_workers(self, workers: int) -> str:
+        replicas = workers * max(model.device_memory or model.memory for model in self.models)
+        if not all(model.device_memory for model in self.models):
+            return (
+                f"  with {workers} workers on one machine's processors: each has its share of the threads, so "
+                "that the time is about the same (less where the model is too small for many threads); at most "
+                f"{_size(replicas)} of memory"
+            )
+        spread = sum(m.seconds["observe"] + m.seconds["intervene"] for m in self.models)
+        least = self.seconds - spread + spread / workers
+        return (
+            f"  with {workers} workers, each with such a device of its own: {_time(least)} at best. The "
+            "stages observe and intervene are shared out, but for the training examples' MLP neurons "
+            "(--causal); correlate is not, and each worker loads the model"
+        )
 
 
 def plan_study(
@@ -101,6 +122,9 @@ def plan_study(
     preset: str | None = None,
     config: str | Path | None = None,
     progress: bool = True,
+    engine: str = "local",
+    workers: int | None = None,
+    address: str | None = None,
     **options: Any,
 ) -> StudyPlan:
     """Estimate a study's time, memory and disk, from two short runs of it in a temporary folder.
@@ -111,11 +135,14 @@ def plan_study(
 
     Args:
         model, data, preset, config, progress, options: as ``run_study``.
+        engine, workers, address: likewise; the short runs are made in this process, and what so many workers
+            change is said beside.
 
     Raises:
         InputError: an option is unusable, or the data have too few examples to measure.
     """
     settings, entries, loaded = prepare_study(model, data, preset, config, options)
+    check_engine(engine, workers, address, entries, settings)
     dataset = loaded or load_data(settings)
     sizes = tuple(max(20, batches * settings.batch_size) for batches in _BATCHES)
     if sizes[1] > len(dataset):
@@ -136,6 +163,7 @@ def plan_study(
         models=tuple(found),
         available=psutil.virtual_memory().available,
         free_disk=psutil.disk_usage(str(Path.cwd())).free,
+        workers=workers,
     )
 
 

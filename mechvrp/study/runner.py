@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ from rich.markup import escape
 from mechvrp import data as benchmarks
 from mechvrp.data import Dataset, train_test_split
 from mechvrp.errors import InputError, RunFolderError
-from mechvrp.models import VLM, fingerprint, load
+from mechvrp.models import VLM, fingerprint
 from mechvrp.plots.directions import isolated
 from mechvrp.store import RunFolder
 from mechvrp.study.checking import dataset_digest, usable_dataset
 from mechvrp.study.config import StudyConfig
+from mechvrp.study.engines import check_engine, open_engines
 from mechvrp.study.pictures import write_pictures
 from mechvrp.study.report import write_report
 from mechvrp.study.schema import Summary
@@ -29,7 +30,7 @@ from mechvrp.study.settings import resolve_settings
 from mechvrp.study.stage_results import STAGES, Intervened, Observed, kept
 from mechvrp.study.stages import ModelStudy, check_width
 
-__all__ = ["StudyResult", "load_data", "loader", "prepare_study", "run_study", "split_images"]
+__all__ = ["StudyResult", "load_data", "prepare_study", "run_study", "split_images"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,9 @@ def run_study(
     config: str | Path | None = None,
     stages: Sequence[str] | None = None,
     progress: bool = True,
+    engine: str = "local",
+    workers: int | None = None,
+    address: str | None = None,
     **options: Any,
 ) -> StudyResult:
     """Where can this model's reliability be read? Signals, probes, interventions, and a report.
@@ -81,14 +85,21 @@ def run_study(
             wins over it.
         stages: some of ``observe``, ``correlate``, ``intervene``, ``report``; by default all.
         progress: show what is going on.
+        engine: where models compute: ``"local"``, in this process, or ``"ray"``, in workers that each hold a
+            replica on a device of their own. Records are the same, and either goes on with the other's run.
+        workers: of Ray; by default one for each of its GPUs.
+        address: of a Ray cluster (``"auto"``: the one on this machine); by default that of RAY_ADDRESS, and
+            else Ray is started here for this run.
         options: the other settings (``mechvrp.study.StudyConfig``: ``n``, ``split``, ``seed``, ``draws``, ...).
 
     Raises:
         InputError: an option is unusable (before any compute).
         RunFolderError: ``out`` holds something else, a run with another configuration, or lacks what
             a stage needs.
+        WorkerError: workers cannot be started, or end again and again over the same pieces.
     """
     settings, given, loaded = prepare_study(model, data, preset, config, options)
+    check_engine(engine, workers, address, given, settings)
     wanted = _stages(stages)
     say = Console(quiet=not progress, highlight=False)
     folder = Path(out)
@@ -107,23 +118,27 @@ def run_study(
 
     dataset = loaded or load_data(settings)
     say.print(f"{dataset}")
-    models = [loader(entry, settings) for entry in given]
-    if run is None:
-        check_width(settings, models[0]())
-        run = RunFolder.create(out, settings.to_json())
-    with run.lock():
-        dataset = usable_dataset(run, dataset, models[0], say)
+    with ExitStack() as stack:
+        engines = stack.enter_context(
+            open_engines(engine, workers, address, given, settings, folder, say)
+        )
+        if run is None:
+            engines[0].ask(check_width, settings)
+            run = RunFolder.create(out, settings.to_json())
+        stack.enter_context(run.lock())
+        dataset = usable_dataset(run, dataset, engines[0], say)
         train, heldout = split_images(dataset, settings)
         parts = []
-        for index, get in enumerate(models):
-            name = _known_name(run, index) or get().name
+        for index, at in enumerate(engines):
+            name = _known_name(run, index) or at.ask(_name)
             part = ModelStudy(
-                name, index, get, run, dataset, train, heldout, settings, say, progress
+                name, index, at, run, dataset, train, heldout, settings, say, progress
             )
             say.print(f"[bold]{name}[/bold]")
             for stage in ("observe", "correlate", "intervene"):
                 if stage in wanted:
                     getattr(part, stage)()
+            at.close()
             parts.append(part)
         if "report" not in wanted:
             return StudyResult(run, None, None)
@@ -254,16 +269,8 @@ def _known_name(run: RunFolder, index: int) -> str | None:
     return None
 
 
-def loader(entry: str | VLM, config: StudyConfig) -> Callable[[], VLM]:
-    """Gives the model, loading it once, at the first call."""
-    if isinstance(entry, VLM):
-        return lambda: entry
-
-    @cache
-    def get() -> VLM:
-        return load(entry, device=config.device, dtype=config.dtype)
-
-    return get
+def _name(model: VLM) -> str:
+    return model.name
 
 
 def _identity(models: Sequence[Any], dataset: Dataset | None) -> dict[str, Any] | None:

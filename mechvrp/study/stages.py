@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from mechvrp.store import Chunks, RunFolder
 from mechvrp.study.checking import check_weights
 from mechvrp.study.config import StudyConfig
 from mechvrp.study.correlate_stage import correlate
+from mechvrp.study.engines import Engine
 from mechvrp.study.intervene_stage import intervene
 from mechvrp.study.observing import observe_missing, piece_size
 from mechvrp.study.reading_pieces import example_tables
@@ -38,7 +39,7 @@ class ModelStudy:
 
     Attributes:
         name, index: of the model; its place among the study's models.
-        load: gives the model; called when a stage needs it.
+        engine: where the model computes; asked when a stage needs it.
         run: where results are kept.
         dataset, config: what is studied, and how.
         train, heldout: indices of the examples of either side.
@@ -48,7 +49,7 @@ class ModelStudy:
 
     name: str
     index: int
-    load: Callable[[], VLM]
+    engine: Engine
     run: RunFolder
     dataset: Dataset
     train: np.ndarray
@@ -67,11 +68,13 @@ class ModelStudy:
         found = kept(self.run, self.part, Observed)
         if found is not None and (found.failure or self._observations.complete):
             return found
-        teller, model, failure = self._teller(), self._model(), ""
+        teller, failure = self._teller(), ""
+        check_weights(self.run, self.part, self.engine)
+        model: ModelInfo = self.engine.ask(_model_info)
         pieces = self._pieces("observe", len(self.dataset))
         try:
             with teller.timed("observations"), teller.bar("observing", len(self.dataset)) as step:
-                gaps = observe_missing(model, self.dataset, self.config, pieces, step)
+                gaps = observe_missing(self.engine, self.dataset, self.config, pieces, step)
         except (NumericalError, UnavailableError) as error:
             failure = str(error)
             teller.gap("no observations", error)
@@ -83,7 +86,7 @@ class ModelStudy:
                 f"{right.sum()} of {len(right)} right, {right.mean():.1%}; attention, margins, "
                 f"{self.config.samples} sampled answers, residual stream of {model.n_layers} layers",
             )
-        found = Observed(_model_info(model), teller.timings, tuple(teller.notes), failure)
+        found = Observed(model, teller.timings, tuple(teller.notes), failure)
         self._keep(found)
         return found
 
@@ -101,7 +104,8 @@ class ModelStudy:
 
     def intervene(self) -> Intervened | None:
         """Ablations; ``None`` for a model that could not be observed."""
-        if self._observed("intervene").failure:
+        observed = self._observed("intervene")
+        if observed.failure:
             return None
         found = kept(self.run, self.part, Intervened)
         if found is None:
@@ -111,8 +115,10 @@ class ModelStudy:
                     f"{self.run.path} holds no probe of {self.name} to rank units by; run the stage "
                     "correlate before intervene"
                 )
+            check_weights(self.run, self.part, self.engine)
             found = intervene(
-                self._model(),
+                self.engine,
+                observed.model.d_model,
                 self.dataset,
                 self._observations,
                 correlated,
@@ -124,12 +130,6 @@ class ModelStudy:
             )
             self._keep(found)
         return found
-
-    def _model(self) -> VLM:
-        """The model, if it is the one that this run was begun with."""
-        model = self.load()
-        check_weights(self.run, self.part, model)
-        return model
 
     def _keep(self, result: Observed | Correlated | Intervened) -> None:
         # First: a report of fewer stages must not outlive them, wherever a run is killed.
@@ -247,7 +247,7 @@ def _model_info(model: VLM) -> ModelInfo:
     )
 
 
-def check_width(config: StudyConfig, model: VLM) -> None:
+def check_width(model: VLM, config: StudyConfig) -> None:
     """Raise ``InputError`` where more units are to be ablated than there are."""
     if config.ks is not None and config.ks[-1] > model.d_model:
         raise InputError(

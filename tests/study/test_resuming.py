@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -20,6 +19,7 @@ from mechvrp.errors import RunFolderError
 from mechvrp.store import RunFolder, atomic
 from mechvrp.study import observing
 from mechvrp.study.report import write_report
+from tests.support.records import same
 from tests.support.shuffles import few_shuffles
 
 OPTIONS = {
@@ -81,29 +81,6 @@ def uninterrupted(model, folder, options):
         )
         result = mechvrp.run_study(model, "scenes", out=folder / "run", **options)
     return result.run, written
-
-
-def records(run: RunFolder) -> dict[str, object]:
-    """All that a run found out: everything but times."""
-    summary = run.read_summary()
-    for section in summary["sections"]:
-        section.pop("timings_s")
-    summary.pop("created")
-    found: dict[str, object] = {"summary": json.dumps(summary, sort_keys=True)}
-    found["files"] = sorted(
-        str(p.relative_to(run.path)) for p in run.path.rglob("*") if p.suffix != ".lock"
-    )
-    for path in sorted(run.path.rglob("*")):
-        if path.suffix == ".safetensors":
-            found[str(path.relative_to(run.path))] = path.read_bytes()
-    return found
-
-
-def same(run: RunFolder, other: RunFolder) -> None:
-    pd.testing.assert_frame_equal(run.read_examples(), other.read_examples())
-    a, b = records(run), records(other)
-    assert a.keys() == b.keys()
-    assert [name for name in a if a[name] != b[name]] == []
 
 
 @pytest.mark.parametrize("n", [2, pytest.param(20, marks=pytest.mark.slow)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ from PIL import Image
 
 import mechvrp
 from mechvrp.errors import DataError, InputError, RunFolderError
-from mechvrp.study import plan_study
+from mechvrp.study import ModelPlan, StudyPlan, plan_study
 from mechvrp.study.reading_pieces import bounded
 from tests.support.shuffles import few_shuffles
 
@@ -266,3 +268,16 @@ def test_a_plan_estimates_and_writes_nothing(model, tmp_path, monkeypatch):
         plan_study(model, n=40, **OPTIONS)
     more = plan_study(model, n=4000, **{**OPTIONS, "batch_size": 12})
     assert more.models[0].disk > 5 * found.disk
+
+
+def test_a_plan_says_what_workers_change():
+    part = ModelPlan("m", {"observe": 700.0, "correlate": 100.0, "intervene": 100.0}, 10, 0, 1)
+    plan = StudyPlan(100, (24, 48), (part,), 1000, 1000)
+    assert "workers" not in str(plan)
+    on_cpu = replace(plan, workers=2)
+    assert "with 2 workers on one machine's processors" in str(on_cpu)
+    assert "the time is about the same" in str(on_cpu)
+    assert "at most 20 B of memory" in str(on_cpu)
+    on_gpus = replace(on_cpu, models=(replace(part, device_memory=10),), workers=8)
+    # 900 s, of which 800 are shared by eight.
+    assert "with 8 workers, each with such a device of its own: 3 min at best" in str(on_gpus)
