@@ -236,6 +236,8 @@ def parse_nodes(nodes: Iterable[str | CircuitNode]) -> tuple[CircuitNode, ...]:
     """
     if isinstance(nodes, (str, CircuitNode)):
         nodes = [nodes]
+    if not isinstance(nodes, Iterable):
+        raise InputError(f"nodes are a list of their names; got {nodes!r:.60}")
     found = [CircuitNode.parse(node) for node in nodes]
     taken: dict[tuple[Any, ...], CircuitNode] = {}
     for node in found:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from mechvrp.data.assemble import Draft, assemble, check_limit, check_max_pixels
+from mechvrp.data.assemble import Draft, assemble, check_columns, check_limit, check_max_pixels
 from mechvrp.data.fields import scalar_of, text_of
 from mechvrp.data.images import MAX_PIXELS, ImageFolder, ImageSource
 from mechvrp.data.records import Problems
@@ -75,9 +75,7 @@ def load_hub(
     """
     check_limit(limit)
     check_max_pixels(max_pixels)
-    unknown = sorted(set(columns) - set(FIELDS))
-    if unknown:
-        raise DataError(f"columns= names fields {unknown}; the fields are {', '.join(FIELDS)}")
+    check_columns(columns, FIELDS)
     problems = Problems(on_error)
     folder = Path(root)
     local = folder.exists()

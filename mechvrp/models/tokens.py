@@ -84,7 +84,8 @@ class TokenMap:
 
     def patch(self, sample: int, row: int, col: int, *, image: int = 0) -> int:
         """The position of the image token at (row, col) of a sample's image."""
-        tokens = self.images[sample]
+        row, col = integers("a patch", (row, col))
+        tokens = self.images[self._known(sample)]
         self._need_image()
         if not 0 <= image < len(tokens.shapes):
             raise SiteError(f"sample {sample} has {len(tokens.shapes)} image(s); asked for {image}")
@@ -104,7 +105,7 @@ class TokenMap:
 
     def grid_of(self, sample: int, position: int) -> tuple[int, int] | None:
         """(row, col) of the image token at a position, ``None`` if it is not one on a grid."""
-        tokens = self.images[sample]
+        tokens = self.images[self._known(sample)]
         here = (tokens.position == position % self.length).nonzero().flatten()
         if not len(here) or tokens.row[here[0]] < 0:
             return None
@@ -128,7 +129,7 @@ class TokenMap:
 
     def strings(self, sample: int) -> list[str]:
         """The text of every token of a sample, padding included (``""`` there)."""
-        text, spans = self._spelled[sample]
+        text, spans = self._spelled[self._known(sample)]
         return [text[a:b] for a, b in spans]
 
     @cached_property
@@ -160,6 +161,8 @@ class TokenMap:
         Every whole-word occurrence counts. A sample without the word raises ``SiteError``, or gives
         no positions with ``missing="empty"``.
         """
+        if not isinstance(word, str) or not word.strip():
+            raise SiteError(f"expected a word of the question, got {word!r:.60}")
         found = []
         for sample, question in enumerate(self.question):
             text, spans = self._spelled[sample]
@@ -227,6 +230,8 @@ class TokenMap:
         if not items:
             raise SiteError("no positions were given")
         if all(isinstance(p, tuple) for p in items):
+            if any(len(p) != 2 for p in items):  # type: ignore[arg-type]
+                raise SiteError(f"a patch is a (row, column) pair; got {items!r:.60}")
             return tuple(
                 torch.tensor(sorted({self.patch(i, *p) for p in items}))  # type: ignore[misc]
                 for i in range(len(self))
@@ -248,6 +253,12 @@ class TokenMap:
                     "last prompt token) or use a keyword"
                 )
         return tuple(chosen for _ in range(len(self)))
+
+    def _known(self, sample: int) -> int:
+        (number,) = integers("a sample", sample)
+        if not 0 <= number < len(self):
+            raise SiteError(f"this batch has samples 0 to {len(self) - 1}; got {sample!r:.60}")
+        return number
 
     def _need_image(self) -> None:
         if self._no_image:

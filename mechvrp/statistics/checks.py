@@ -11,6 +11,8 @@ from mechvrp.errors import InputError, NumericalError
 
 __all__ = [
     "binary",
+    "check_resampling",
+    "check_seed",
     "group_codes",
     "require_both",
     "require_finite",
@@ -67,6 +69,24 @@ def binary(values: ArrayLike, name: str) -> NDArray[np.bool_]:
     if not np.isin(array, (0, 1)).all():
         raise InputError(f"{name} must be 0 or 1, got {np.unique(array)[:5].tolist()}")
     return array.astype(bool)
+
+
+def check_resampling(level: object, n_resamples: object, seed: object) -> None:
+    """``InputError`` unless an interval of this level can be resampled so often, from this seed."""
+    share = isinstance(level, int | float) and not isinstance(level, bool) and 0 < level < 1
+    often = isinstance(n_resamples, int | np.integer) and not isinstance(n_resamples, bool)
+    if not share or not often or n_resamples * (1 - level) < 1:  # type: ignore[operator]
+        raise InputError(
+            f"expected level in (0, 1) and n_resamples of at least 1 / (1 - level), got level "
+            f"{level!r:.60} and n_resamples {n_resamples!r:.60}"
+        )
+    check_seed(seed)
+
+
+def check_seed(seed: object) -> None:
+    """``InputError`` unless it is a whole number from 0."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise InputError(f"seed must be a whole number from 0; got {seed!r:.60}")
 
 
 def require_both(truth: NDArray[np.bool_], what: str) -> None:
