@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, overload
 
-from mechvrp.data.images import ImageSource, image_problem
+from mechvrp.data.images import ImageSource, as_rgb, image_problem
 from mechvrp.errors import DataError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Sample:
     @property
     def image(self) -> Image:
         """The image, RGB (raises ``DataError``, naming the record, if it cannot be opened)."""
-        return self._image() if callable(self._image) else self._image
+        return as_rgb(self._image() if callable(self._image) else self._image)
 
     @property
     def record(self) -> str:

@@ -84,7 +84,7 @@ class TokenMap:
 
     def patch(self, sample: int, row: int, col: int, *, image: int = 0) -> int:
         """The position of the image token at (row, col) of a sample's image."""
-        row, col = integers("a patch", (row, col))
+        row, col, image = integers("a patch", (row, col, image))
         tokens = self.images[self._known(sample)]
         self._need_image()
         if not 0 <= image < len(tokens.shapes):
@@ -105,6 +105,7 @@ class TokenMap:
 
     def grid_of(self, sample: int, position: int) -> tuple[int, int] | None:
         """(row, col) of the image token at a position, ``None`` if it is not one on a grid."""
+        (position,) = integers("a position", position)
         tokens = self.images[self._known(sample)]
         here = (tokens.position == position % self.length).nonzero().flatten()
         if not len(here) or tokens.row[here[0]] < 0:
@@ -113,7 +114,7 @@ class TokenMap:
 
     def patches(self, sample: int) -> Int[Tensor, "pos 5"]:
         """Of each position its image, row and column and its grid's rows and columns, -1 off images."""
-        tokens = self.images[sample]
+        tokens = self.images[self._known(sample)]
         found = torch.full((self.length, 5), -1)
         sizes = torch.tensor(tokens.shapes, dtype=torch.long).reshape(-1, 2)[tokens.image]
         columns = (tokens.image, tokens.row, tokens.col, sizes[:, 0], sizes[:, 1])
@@ -225,6 +226,10 @@ class TokenMap:
             raise SiteError(
                 f"{positions!r} could mean two positions or one patch: write {list(positions)!r} or "
                 f"[{positions!r}]"
+            )
+        if len(positions) > 2 * self.length:
+            raise SiteError(
+                f"{len(positions):,} positions were given; this batch has {self.length} of them"
             )
         items = list(positions)
         if not items:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mechvrp.errors import InputError, SiteError
+from mechvrp.models.checks import listing
 from mechvrp.models.tokens import integers
 from mechvrp.patching.interventions import flatten, zero
 from mechvrp.tracing.sites import COMPONENTS, Site
@@ -104,7 +105,10 @@ def listed(positions: Any) -> list[Any]:
         positions = positions.tolist()
     if isinstance(positions, (str, int)):
         return [positions]
-    found = [p.item() if hasattr(p, "item") and not getattr(p, "ndim", 0) else p for p in positions]
+    found = [
+        p.item() if hasattr(p, "item") and not getattr(p, "ndim", 0) else p
+        for p in listing("positions", positions)
+    ]
     if not found:
         raise InputError("a grid needs at least one position; none was given")
     return found

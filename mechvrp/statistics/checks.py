@@ -14,6 +14,7 @@ __all__ = [
     "check_resampling",
     "check_seed",
     "group_codes",
+    "numbers",
     "require_both",
     "require_finite",
     "require_one_row_each",
@@ -51,7 +52,7 @@ def scored(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], N
         InputError: shapes differ, or a label is neither 0 nor 1.
         NumericalError: NaN or infinity.
     """
-    values, truth = np.asarray(scores, dtype=np.float64), binary(labels, "labels")
+    values, truth = numbers(scores, "scores"), binary(labels, "labels")
     if values.shape != truth.shape:
         raise InputError(
             f"scores have shape {values.shape}, labels {truth.shape}; expected [n] both"
@@ -60,9 +61,20 @@ def scored(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], N
     return values, truth
 
 
+def numbers(values: ArrayLike, name: str) -> NDArray[np.float64]:
+    """``values`` as an array of floats; ``InputError`` if they are none (text, complex, ragged lists)."""
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind not in "fiubO":
+            raise TypeError(f"they are of dtype {array.dtype}")
+        return array.astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{name} must be numbers; got {values!r:.60}: {error}") from error
+
+
 def binary(values: ArrayLike, name: str) -> NDArray[np.bool_]:
     """``values`` as booleans ``[n]``; ``InputError`` unless each is 0 or 1, with one at least."""
-    array = np.asarray(values)
+    array = numbers(values, name)
     if array.ndim != 1 or not len(array):
         raise InputError(f"{name} must be [n] of 0 and 1 with n > 0, got shape {array.shape}")
     require_finite(array)

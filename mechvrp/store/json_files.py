@@ -43,6 +43,10 @@ def plain(value: Any, where: str) -> Any:
         return [plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
     if isinstance(value, float) and not np.isfinite(value):
         raise NumericalError(f"{where} is {value}; JSON has no such number, write None (null)")
+    if isinstance(value, int) and value.bit_length() > 1023:
+        raise NumericalError(
+            f"{where} is a number of {value.bit_length()} bits; none can be so large"
+        )
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise InputError(

@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -178,6 +179,8 @@ def expand_sites(model: VLM, sites: str | Site | list[str | Site]) -> list[Site]
     """Sites by hook name, or all layers of a component (``"resid_post"``), in execution order."""
     if isinstance(sites, (str, Site)):
         sites = [sites]
+    if not isinstance(sites, Iterable):
+        raise SiteError(f"sites are named by strings; got {sites!r:.60}")
     found: set[Site] = set()
     for site in sites:
         if isinstance(site, str) and site in COMPONENTS and COMPONENTS[site].layered:
