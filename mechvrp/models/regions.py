@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool
 
+from mechvrp.data.sample import check_sample
 from mechvrp.errors import InputError, UnavailableError
 from mechvrp.models.positions import integers
 
@@ -110,6 +111,8 @@ def queried_region(model: VLM, sample: Sample, grid: tuple[int, int]) -> Region 
     Raises:
         InputError: a box without a size, or one that is not inside the image.
     """
+    check_sample(sample)
+    grid = integers("grid", _numbers("grid", grid, 2))  # type: ignore[assignment]
     meta: dict[str, Any] = sample.meta
     boxes = [meta["box"]] if meta.get("box") is not None else _named(meta)
     if not boxes:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mechvrp.errors import InputError, NumericalError, ShapeError, UnavailableError
 from mechvrp.models import Batch
-from mechvrp.models.checks import check_batches, whole
+from mechvrp.models.checks import check_batches, listing, whole
 from mechvrp.models.tokens import integers
 from mechvrp.patching.changes import mean_changes
 from mechvrp.patching.interventions import real, seeds
