@@ -26,9 +26,13 @@ def applied(make: Callable[[Place], Any]) -> Any:
     return run
 
 
-def edit(name: str, *given: Any, says: str, error: type[MechVRPError] = SiteError, **options: Any) -> Bad:
+def edit(
+    name: str, *given: Any, says: str, error: type[MechVRPError] = SiteError, **options: Any
+) -> Bad:
     """An intervention at block 1, applied."""
-    words = ", ".join([f"{one!r:.20}" for one in given] + [f"{k}={v!r:.20}" for k, v in options.items()])
+    words = ", ".join(
+        [f"{one!r:.20}" for one in given] + [f"{k}={v!r:.20}" for k, v in options.items()]
+    )
     options = {"layer": 1, **options}
     make = getattr(mechvrp, name)
     return bad(f"{name}({words})", applied(lambda place: make(*given, **options)), says, error)
@@ -118,9 +122,9 @@ ROWS: list[Bad] = [
             (1, {"query": "nowhere"}, "has no word 'nowhere'"), (1, {"key": [999]}, "position 999 is out of range"), (1, {"heads": 99}, "has 4 heads"),
         )
     ),
-    bad("a text for an intervention", applied(lambda p: "x"), "expected interventions such as mechvrp.zero", InputError),
-    bad("None for an intervention", applied(lambda p: None), "expected interventions such as mechvrp.zero", InputError),
-    bad("a text among interventions", applied(lambda p: [[mechvrp.zero("neurons", layer=1)], ["x"]]), "expected interventions such as mechvrp.zero", InputError),
+    bad("a text for an intervention", applied(lambda p: "x"), "apply takes interventions such as mechvrp.zero", InputError),
+    bad("None for an intervention", applied(lambda p: None), "apply takes interventions such as mechvrp.zero", InputError),
+    bad("a text among interventions", applied(lambda p: [[mechvrp.zero("neurons", layer=1)], ["x"]]), "apply takes interventions such as mechvrp.zero", InputError),
     # sweeps
     *(
         bad(f"a sweep of {variants!r:.20}", swept(variants=variants), says, InputError)
@@ -147,7 +151,7 @@ ROWS: list[Bad] = [
     *(
         bad(f"{name}({str(options)[1:-1]:.40})", patched(name, **options), says, error)
         for name, options, says, error in (
-            ("activation_patching", {"component": "nope"}, "nope", InputError), ("activation_patching", {"over": "x"}, "over is 'position', 'head', 'patch' or 'unit'", InputError),
+            ("activation_patching", {"component": "nope"}, "a component of the blocks; got 'nope'", SiteError), ("activation_patching", {"over": "x"}, "over is 'position', 'head', 'patch' or 'unit'", InputError),
             ("activation_patching", {"units": [1]}, "units go with over='unit'", InputError), ("activation_patching", {"layers": [99]}, "is out of range", SiteError),
             ("activation_patching", {"positions": 3.5}, "positions is a list; got 3.5", InputError), ("activation_patching", {"direction": "x"}, "direction is 'denoise' or 'noise'", InputError),
             ("attribution_patching", {"steps": 0}, "steps", InputError), ("causal_trace", {"corrupt": 3}, "expected a batch", InputError),

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import mechvrp
 from mechvrp.data import Sample
-from mechvrp.errors import DataError, InputError, NumericalError, ShapeError
+from mechvrp.errors import DataError, InputError, NumericalError, ShapeError, UnsupportedModelError
 from tests.bad_input.rows import DEEP, Bad, Place, bad
 
 __all__ = ["ROWS"]
@@ -85,7 +85,9 @@ def lying(folder: Path) -> None:
     raw = (folder / WEIGHTS).read_bytes()
     size = int.from_bytes(raw[:8], "little")
     header = json.loads(raw[8 : 8 + size])
-    name = max((n for n in header if n != "__metadata__"), key=lambda n: header[n]["data_offsets"][1])
+    name = max(
+        (n for n in header if n != "__metadata__"), key=lambda n: header[n]["data_offsets"][1]
+    )
     header[name]["data_offsets"][1] += 10**12
     made = json.dumps(header).encode()
     write(folder / WEIGHTS, len(made).to_bytes(8, "little") + made + raw[8 + size :])
@@ -100,7 +102,10 @@ def code(folder: Path) -> None:
     """A checkpoint that brings code of its own: it must not be run."""
     write(folder / "evil.py", f"open({str(folder.parent / 'ran')!r}, 'w')\n")
     found = json.loads((folder / "config.json").read_text())
-    found |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.C", "AutoModelForImageTextToText": "evil.M"}}
+    found |= {
+        "model_type": "evil",
+        "auto_map": {"AutoConfig": "evil.C", "AutoModelForImageTextToText": "evil.M"},
+    }
     write(folder / "config.json", json.dumps(found))
 
 
@@ -180,7 +185,7 @@ ROWS: list[Bad] = [
     bad("a list for a model type", config(model_type=["llava"]), "could not load", InputError),
     bad("a model type without images", config(model_type="bert"), "could not load", InputError),
     bad("more layers than weights", config(text_config__num_hidden_layers=9), "the weights lack", InputError),
-    bad("-1 layers", config(text_config__num_hidden_layers=-1), "could not load", InputError),
+    bad("-1 layers", config(text_config__num_hidden_layers=-1), "it has no module", UnsupportedModelError),
     bad("text for a number of layers", config(text_config__num_hidden_layers="4"), "num_hidden_layers", InputError),
     bad("a width of a million millions", config(text_config__hidden_size=10**12), "could not load", InputError),
     bad("a width of 0", config(text_config__hidden_size=0), "could not load", InputError),

@@ -62,7 +62,9 @@ def bad(
     return Bad(name, call, error, says)
 
 
-def encoded(mode: str = "RGB", size: tuple[int, int] = (8, 6), kind: str = "PNG", **save: Any) -> bytes:
+def encoded(
+    mode: str = "RGB", size: tuple[int, int] = (8, 6), kind: str = "PNG", **save: Any
+) -> bytes:
     """A small image as the bytes of a file."""
     buffer = io.BytesIO()
     Image.new(mode, size).save(buffer, kind, **save)
@@ -77,7 +79,9 @@ def lines(*rows: Any) -> str:
 ROW = {"image": "a.png", "question": "Is it dark?", "answer": "yes"}
 
 
-def table(content: Any = None, name: str = "metadata.jsonl", **options: Any) -> Callable[[Place], Any]:
+def table(
+    content: Any = None, name: str = "metadata.jsonl", **options: Any
+) -> Callable[[Place], Any]:
     """Loads a folder with this table (by default of one good row) and one good image."""
 
     def load(place: Place) -> Any:

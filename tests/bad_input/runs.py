@@ -49,7 +49,10 @@ CONTENTS: dict[str, tuple[bytes | str, str]] = {
     "nesting without end": (DEEP, "nested too deeply"),
     "NaN": ('{"format": NaN}', "which is not JSON"),
     "a number beyond numbers": ('{"format": 1e999}', "beyond what a number here can be"),
-    "a whole number beyond numbers": ('{"format": 1' + "0" * 400 + "}", "beyond what a number here can be"),
+    "a whole number beyond numbers": (
+        '{"format": 1' + "0" * 400 + "}",
+        "beyond what a number here can be",
+    ),
     "a name twice": ('{"format": 1, "format": 2}', "'format' comes twice"),
     "a list": ("[]", "expected a JSON object"),
     "something behind the end": ("{} x", "Extra data"),
@@ -198,9 +201,9 @@ ROWS: list[Bad] = [
     bad("a ranking saved into a folder's place", lambda p: RANKED.save(p.tmp), "is a folder; give the path of a file in it", InputError),
     bad("a ranking saved in no folder", lambda p: RANKED.save(p.tmp / "no" / "r.json"), "is not a folder; make it", InputError),
     *(
-        bad(f"a circuit's {name} {value!s:.30}", circuit(name, value), says, error)
+        bad(f"a circuit's {name} {str(value)[-36:]}", circuit(name, value), says, error)
         for name, value, says, error in (
-            ("nodes", [3], "is not the name of a node", InputError), ("nodes", ["x"], "is not the name of a node", InputError), ("edges", [3], "an edge is {sender, receiver, score}", InputError),
+            ("nodes", [3], "is not the name of a node", InputError), ("nodes", ["x"], "no site 'x'", InputError), ("edges", [3], "an edge is {sender, receiver, score}", InputError),
             ("edges", [{"sender": NODE, "receiver": "logits", "score": "1"}], "the score of an edge is a number", InputError),
             ("edges", [{"sender": NODE, "receiver": NODE, "score": 1}], "is not computed behind", InputError), ("n_layers", -1, "n_layers is -1", InputError),
             ("n_layers", True, "n_layers is True", InputError), ("settings", None, "settings is None", InputError), ("extra", 1, "unknown fields: ['extra']", InputError),

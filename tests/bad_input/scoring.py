@@ -76,7 +76,6 @@ ROWS: list[Bad] = [
     bad("a counterfactual of None", lambda p: data.counterfactual_pair(None), "expected a sample"),
     bad("a loader that is no function", lambda p: data.register_dataset(data.DatasetInfo("z", "d", (), (), ""), None), "a function that loads it"),
     bad("a name that is taken", lambda p: data.register_dataset(data.DatasetInfo("pope", "d", (), (), ""), print), "already"),
-    bad("answers that are a number", lambda p: data.export_for_judge(images(2), 3, p.tmp / "j"), "expected answers"),
+    bad("answers that are a number", lambda p: data.export_for_judge(images(2), 3, p.tmp / "j"), "cannot be judged"),
     bad("too few answers", lambda p: data.export_for_judge(images(2), ["a"], p.tmp / "j"), "cannot be judged"),
 ]  # fmt: skip
-
