@@ -82,6 +82,20 @@ def checked_at_loading(place: Place) -> Any:
     return mechvrp.data.load("folder", root=place.tmp / "data", verify_images=True)
 
 
+def from_the_hub(path: str) -> Any:
+    """An image that a downloaded table names by an absolute path."""
+
+    def fetch(place: Place) -> Any:
+        from mechvrp.data.hub import _Cell
+
+        place.put("secret.png", PNG)
+        return _Cell(
+            [{"image": path.format(tmp=place.tmp)}], 0, None, (str(place.tmp / "cache"),)
+        )()
+
+    return fetch
+
+
 def sample(image: Any, **fields: Any) -> Any:
     return lambda place: Sample(image, **{"question": "Is it dark?", **fields}).image
 
@@ -134,6 +148,8 @@ ROWS: list[Bad] = [
     bad("a pipe for an image", pipe, "is missing"),
     bad("an image that went away", gone, "metadata.jsonl line 1: image"),
     bad("a damaged image, looked at when loading", checked_at_loading, "metadata.jsonl line 1: image"),
+    bad("an image of a hub's table elsewhere", from_the_hub("{tmp}/secret.png"), "is not in the library's cache"),
+    bad("one that climbs out of the cache", from_the_hub("{tmp}/cache/../secret.png"), "is not in the library's cache"),
     # samples made by hand
     bad("a path for a sample's image", sample("a.png"), "a PIL.Image or a function that opens one; got 'a.png'"),
     bad("an array for a sample's image", sample(np.zeros((4, 4, 3))), "a PIL.Image or a function that opens one"),
