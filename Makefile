@@ -11,7 +11,7 @@ MODELS := tiny-llava tiny-paligemma tiny-qwen2-vl
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test test-all lint format docs notebooks vrp circuits bench clean
+.PHONY: help demo test test-all lint format docs notebooks vrp circuits bench fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -64,6 +64,13 @@ notebooks: $(STAMP) ## run the notebooks at full size and keep what they show (n
 
 bench: $(STAMP) ## benchmarks; the table is benchmarks/RESULTS.md
 	MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184 $(BIN)/python -m benchmarks
+
+READERS := records image ranking circuit curve monitor header summary pieces settings
+SECONDS := 60
+
+fuzz: $(STAMP) ## fuzz every reader for a minute; what is found is in runs/fuzz (pip install "mechvrp[fuzz]" first)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || { echo "make fuzz needs atheris: $(BIN)/pip install -e '.[fuzz]'"; exit 1; }
+	for reader in $(READERS); do $(BIN)/python -m tests.fuzz.fuzz $$reader $(SECONDS) || exit 1; done
 
 clean: ## remove the demo run
 	rm -rf $(DEMO)

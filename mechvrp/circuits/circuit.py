@@ -13,7 +13,8 @@ from mechvrp.circuits.node_edits import Ablated, node_edits
 from mechvrp.circuits.nodes import LOGITS, CircuitEdge, CircuitNode, circuit_nodes, parse_nodes
 from mechvrp.circuits.setting_checks import check_model, check_weights
 from mechvrp.circuits.stand_ins import CircuitMode, StandIns
-from mechvrp.errors import InputError
+from mechvrp.errors import InputError, RunFolderError
+from mechvrp.files import file_to_write, path_of
 from mechvrp.models import fingerprint
 from mechvrp.store.atomic import write_atomically
 from mechvrp.store.json_files import plain, read_object
@@ -245,13 +246,7 @@ class Circuit:
         Raises:
             InputError: the folder does not exist, or the path is one.
         """
-        target = Path(path)
-        if target.is_dir():
-            raise InputError(f"{target} is a folder; give the path of a file in it")
-        if not target.parent.is_dir():
-            raise InputError(
-                f"{target.parent} is not a folder; make it before saving {target.name} there"
-            )
+        target = file_to_write(path, "a circuit's file")
         held = {
             "format": _FORMAT,
             "model": self.model,
@@ -281,7 +276,7 @@ class Circuit:
             RunFolderError: not a JSON file.
             InputError: not a circuit, or a damaged one; the message says where.
         """
-        held = read_object(Path(path))
+        held = read_object(path_of(path, "a circuit's file", RunFolderError))
         kinds = {
             "format": str, "model": str, "fingerprint": str, "family": str, "n_layers": int,
             "n_heads": int, "nodes": list, "edges": list, "settings": dict,
@@ -297,6 +292,9 @@ class Circuit:
                 )
         if set(held) != set(kinds):
             raise InputError(f"{path} holds unknown fields: {sorted(set(held) - set(kinds))}")
+        for name in ("n_layers", "n_heads"):
+            if held[name] < 0:
+                raise InputError(f"{path}: {name} is {held[name]}; expected at least 0")
         try:
             edges = tuple(_edge(one) for one in held["edges"])
             return cls(

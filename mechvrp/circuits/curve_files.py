@@ -76,7 +76,7 @@ def load_curve(path: Path) -> AblationCurve:
             notes=tuple(text(note, "a note") for note in held["notes"]),
         )
         check_loaded(curve)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise RunFolderError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     return curve
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from mechvrp.errors import InputError
+from mechvrp.errors import InputError, RunFolderError
+from mechvrp.files import file_to_write, path_of
 from mechvrp.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ class AblationCurve:
         """Write the curve as JSON, outcomes of every example included; returns the path."""
         from mechvrp.circuits.curve_files import save_curve
 
-        return save_curve(self, Path(path))
+        return save_curve(self, file_to_write(path, "a curve's file"))
 
     @classmethod
     def load(cls, path: str | Path) -> AblationCurve:
@@ -207,7 +208,7 @@ class AblationCurve:
         """
         from mechvrp.circuits.curve_files import load_curve
 
-        return load_curve(Path(path))
+        return load_curve(path_of(path, "a curve's file", RunFolderError))
 
     def __repr__(self) -> str:
         n, images = self.clean_accuracy.n, self.clean_accuracy.n_groups

@@ -36,7 +36,7 @@ _INDEX: dict[str, str] = {"z": "head", "neurons": "unit", "resid_post": "unit"}
 LOGITS = "logits"
 
 _NAME = re.compile(
-    r"(?P<site>[^\[\]@ ]+)(?:\[(?P<what>\w+) (?P<index>\d+)\])?(?:@(?P<positions>.+))?"
+    r"(?P<site>[^\[\]@ ]+)(?:\[(?P<what>\w+) (?P<index>\d{1,18})\])?(?:@(?P<positions>.+))?"
 )
 
 
@@ -97,7 +97,7 @@ class CircuitNode:
         found = _NAME.fullmatch(name) if isinstance(name, str) else None
         if found is None:
             raise SiteError(
-                f"{name!r} is not the name of a node, such as 'blocks.2.attn.hook_z[head 1]@last'"
+                f"{name!r:.200} is not the name of a node, such as 'blocks.2.attn.hook_z[head 1]@last'"
             )
         site = Site.parse(found["site"])
         if site.layer is None or site.component not in NODE_KINDS.values():
@@ -236,6 +236,8 @@ def parse_nodes(nodes: Iterable[str | CircuitNode]) -> tuple[CircuitNode, ...]:
     """
     if isinstance(nodes, (str, CircuitNode)):
         nodes = [nodes]
+    if not isinstance(nodes, Iterable):
+        raise InputError(f"nodes are a list of their names; got {nodes!r:.60}")
     found = [CircuitNode.parse(node) for node in nodes]
     taken: dict[tuple[Any, ...], CircuitNode] = {}
     for node in found:

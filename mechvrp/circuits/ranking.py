@@ -67,7 +67,7 @@ class Ranking:
     ties: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.sites, str) or not self.sites:
+        if isinstance(self.sites, str) or not isinstance(self.sites, Sequence) or not self.sites:
             raise InputError(f"sites is a tuple of hook names, at least one; got {self.sites!r}")
         kinds = {kind_of(Site.parse(site)) for site in self.sites}
         parts = {Site.parse(site).component for site in self.sites}
@@ -76,7 +76,7 @@ class Ranking:
                 f"a ranking is of one component at different layers; got {', '.join(self.sites)} "
                 f"({', '.join(sorted(kinds))})"
             )
-        scores = np.asarray(self.scores, dtype=np.float64)
+        scores = _numbers("scores", self.scores)
         if scores.ndim != 1 or not len(scores) or len(scores) % len(self.sites):
             raise ShapeError(
                 f"scores of shape {scores.shape}; expected one for each unit of {len(self.sites)} sites"
@@ -92,10 +92,15 @@ class Ranking:
         for name in ("low", "high"):
             end = getattr(self, name)
             if end is not None:
-                end = np.asarray(end, dtype=np.float64)
+                end = _numbers(name, end)
                 if end.shape != scores.shape:
                     raise ShapeError(f"{name} of shape {end.shape}; expected {scores.shape}")
                 object.__setattr__(self, name, end)
+        for name in ("columns", "settings"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise InputError(f"{name} holds values by name; got {getattr(self, name)!r:.60}")
+        if isinstance(self.images, str):
+            raise InputError(f"images is a set of image ids; got {self.images!r:.60}")
         if taken := sorted(_FRAME & self.columns.keys()):
             raise InputError(f"a column cannot be called {taken[0]!r}: to_frame has one of its own")
         others = dict(self.columns) | ({} if self.ties is None else {"ties": self.ties})
@@ -331,8 +336,21 @@ class Ranking:
         return np.lexsort((-self.ties, -values))
 
     def _checked(self, k: int) -> int:
+        if isinstance(k, bool) or not isinstance(k, int | np.integer):
+            raise InputError(f"k={k!r:.60}; expected a whole number of units")
         if not 0 <= k <= len(self.scores):
             raise InputError(
                 f"k={k}; this ranking has {len(self.scores)} units, expected 0 to that"
             )
         return k
+
+
+def _numbers(name: str, given: Any) -> np.ndarray:
+    """An array of floats, ``InputError`` if these are none (text, complex numbers, objects)."""
+    try:
+        array = np.asarray(given)
+        if array.dtype.kind not in "fiubO":
+            raise TypeError(f"they are of dtype {array.dtype}")
+        return array.astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{name} must be numbers; got {given!r:.60}: {error}") from error

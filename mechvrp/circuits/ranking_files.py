@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from mechvrp.circuits.ranking import Ranking
-from mechvrp.errors import DataError, InputError, MechVRPError
+from mechvrp.errors import DataError, MechVRPError
+from mechvrp.files import file_to_write, path_of
 from mechvrp.store.atomic import write_atomically
 from mechvrp.store.json_files import plain, read_object
 
@@ -33,7 +34,7 @@ _OPTIONAL = ("low", "high", "ties")
 
 def write_ranking(ranking: Ranking, path: str | Path) -> Path:
     """``Ranking.save``."""
-    target = Path(path)
+    target = file_to_write(path, "a ranking's file")
     record: dict[str, Any] = {
         "format": _FORMAT,
         "format_version": _VERSION,
@@ -50,16 +51,12 @@ def write_ranking(ranking: Ranking, path: str | Path) -> Path:
         "ties": ranking.ties,
     }
     text = json.dumps(plain(record, "ranking"), ensure_ascii=False, indent=1, allow_nan=False)
-    if not target.parent.is_dir():
-        raise InputError(
-            f"{target.parent} is not a folder; make it before saving {target.name} there"
-        )
     return write_atomically(target, lambda file: file.write_text(text + "\n", encoding="utf-8"))
 
 
 def read_ranking(path: str | Path) -> Ranking:
     """``Ranking.load``."""
-    source = Path(path)
+    source = path_of(path, "a ranking's file", DataError)
     if not source.is_file():
         raise DataError(f"{source} is not a file; Ranking.load reads what ranking.save(path) wrote")
     try:

@@ -238,8 +238,7 @@ def _sites(
         if not isinstance(given, str):
             raise InputError(f"layers go with one component's name, e.g. 'neurons'; got {given!r}")
         given = [Site.parse(given, layer) for layer in integers("layers", layers)]
-    many = [given] if isinstance(given, (str, Site)) else list(given)
-    found = tuple(expand_sites(model, many))
+    found = tuple(expand_sites(model, given))  # type: ignore[arg-type]
     for site in found:
         kind_of(site)
     if len({site.component for site in found}) > 1:

@@ -6,21 +6,14 @@ from typing import Any
 
 from mechvrp.errors import InputError
 from mechvrp.models import VLM, fingerprint
-from mechvrp.models.tokens import integers
+from mechvrp.models.checks import check_model as check_model
+from mechvrp.models.checks import whole as whole
 
 __all__ = ["check_model", "check_reading", "check_settings", "check_weights", "whole"]
 
 #: Of a 95 % percentile interval: fewer resamples have no 2.5th percentile.
 _LEAST_RESAMPLES = 20
 _LEAST = {"n_resamples": _LEAST_RESAMPLES, "seed": 0, "batch_size": 1}
-
-
-def whole(name: str, given: Any, least: int) -> int:
-    """One whole number of at least ``least`` (raises ``InputError``)."""
-    numbers = integers(name, given)
-    if len(numbers) != 1 or numbers[0] < least:
-        raise InputError(f"{name}={given!r}; expected one whole number of at least {least}")
-    return numbers[0]
 
 
 def check_settings(**given: Any) -> dict[str, int]:
@@ -30,14 +23,6 @@ def check_settings(**given: Any) -> dict[str, int]:
         InputError: one that cannot: fractions, a negative seed, fewer than 20 resamples, no batch.
     """
     return {name: whole(name, value, _LEAST[name]) for name, value in given.items()}
-
-
-def check_model(model: object) -> None:
-    """Raise ``InputError`` unless it is a model, and not its name or the Hugging Face module."""
-    if not isinstance(model, VLM):
-        raise InputError(
-            f"expected a model from mechvrp.load(...); got {model!r:.60} ({type(model).__name__})"
-        )
 
 
 def check_weights(model: VLM, known: str, what: str, remedy: str) -> None:

@@ -163,7 +163,7 @@ def _direct_answers(values: Mapping[str, Any]) -> list[str]:
     if isinstance(stored, str):
         try:
             stored = ast.literal_eval(stored)
-        except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
             raise DataError(f"'direct_answers' is no list of texts: {stored!r:.80}") from error
         values = {**values, "direct_answers": stored}
     return texts_of(values, "direct_answers", 3)

@@ -7,11 +7,12 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mechvrp.data.fields import given_text
 from mechvrp.data.records import Problems
 from mechvrp.data.sample import Dataset, Sample
 from mechvrp.errors import DataError
 
-__all__ = ["Draft", "assemble", "check_limit", "check_max_pixels"]
+__all__ = ["Draft", "assemble", "check_columns", "check_limit", "check_max_pixels"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ def assemble(
     order = list(range(len(drafts)))
     if limit is not None:
         random.Random(seed).shuffle(order)
+    if verify_images is not None and not isinstance(verify_images, bool):
+        raise DataError(f"verify_images must be True, False or None, got {verify_images!r:.60}")
     verify = problems.skip if verify_images is None else verify_images
     seen: dict[Hashable, str | None] = {}
     chosen: dict[int, Sample] = {}
@@ -81,6 +84,19 @@ def check_limit(limit: object) -> None:
     """Raise ``DataError`` unless ``limit`` is ``None`` or a whole number of at least 1."""
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise DataError(f"limit must be None or a whole number of at least 1, got {limit!r}")
+
+
+def check_columns(columns: object, fields: Sequence[str]) -> None:
+    """Raise ``DataError`` unless ``columns`` names the columns of some of ``fields``."""
+    if not isinstance(columns, Mapping):
+        raise DataError(
+            f"columns= says which column holds a field, {{'question': 'text'}}; got {columns!r:.60}"
+        )
+    unknown = sorted(map(str, set(columns) - set(fields)))
+    if unknown:
+        raise DataError(f"columns= names fields {unknown}; the fields are {', '.join(fields)}")
+    for field, name in columns.items():
+        given_text(name, f"columns[{field!r}]")
 
 
 def check_max_pixels(max_pixels: object) -> None:

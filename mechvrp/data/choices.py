@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from mechvrp.data.fields import given_text
 from mechvrp.errors import DataError
 
 __all__ = ["LETTERS", "lettered", "read_letter"]
@@ -35,7 +36,9 @@ def read_letter(text: str, n_choices: int = len(LETTERS)) -> str | None:
     ``The answer is B.`` (any character may stand for the period). A letter beyond the choices is
     none.
     """
-    text = text.strip()
+    text = given_text(text).strip()
+    if isinstance(n_choices, bool) or not isinstance(n_choices, int) or n_choices < 1:
+        raise DataError(f"n_choices must be a whole number of at least 1, got {n_choices!r:.60}")
     options = LETTERS[: max(n_choices, _USUAL)]
     found = _SENTENCE.findall(text)
     if len(text) == 1 and text in options:

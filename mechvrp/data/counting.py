@@ -108,7 +108,7 @@ def read_vrp(record: Record, task: str) -> Entry:
 
 def _read_vrp_count(record: Record) -> Entry:
     entry = read_vrp(record, "counting")
-    _check_count(entry.fields["answer"], "answer")
+    _check_count(record.values["answer"], "answer")
     return entry
 
 
@@ -116,7 +116,7 @@ def _read_countbench(record: Record) -> Entry:
     values = record.values
     image, question = text_of(values, "image"), text_of(values, "question")
     answer = scalar_of(values, "number")
-    _check_count(answer, "number")
+    _check_count(values["number"], "number")
     meta: dict[str, Any] = {}
     if values.get("text") is not None:
         meta["caption"] = text_of(values, "text")
@@ -130,6 +130,8 @@ def _read_countbench(record: Record) -> Entry:
     return Entry(f"image {image}, {question!r}", image, fields)
 
 
-def _check_count(answer: str, name: str) -> None:
-    if read_count(answer) is None:
+def _check_count(answer: Any, name: str) -> None:
+    # The first number of "-3" is 3, and that of "1e+300" is 300.
+    signed = str(answer).lstrip().startswith("-")
+    if isinstance(answer, float) or signed or read_count(str(answer)) is None:
         raise DataError(f"{name!r} must be a whole number, in digits or words, got {answer!r:.80}")

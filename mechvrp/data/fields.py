@@ -3,12 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mechvrp.errors import DataError
 
-__all__ = ["scalar_of", "text_of", "texts_of", "whole_of"]
+__all__ = [
+    "check_seed",
+    "given_text",
+    "given_texts",
+    "scalar_of",
+    "text_of",
+    "texts_of",
+    "whole_of",
+]
+
+
+def given_text(value: object, what: str = "an answer") -> str:
+    """``value``, if it is text, as an argument of a public function."""
+    if not isinstance(value, str):
+        raise DataError(f"{what} must be text, got {value!r:.60} ({type(value).__name__})")
+    return value
+
+
+def given_texts(values: Iterable[str], what: str) -> list[str]:
+    """The same of a list."""
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise DataError(f"{what} must be a list of texts, got {values!r:.60}")
+    return [given_text(value, f"{what}[{i}]") for i, value in enumerate(values)]
+
+
+def check_seed(seed: object) -> None:
+    """Raise ``DataError`` unless numpy takes ``seed``: a whole number from 0 to 2**32 - 1."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise DataError(f"seed must be a whole number from 0 to {2**32 - 1}, got {seed!r:.60}")
 
 
 def text_of(values: Mapping[str, Any], name: str) -> str:

@@ -11,11 +11,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from mechvrp.data.assemble import Draft, assemble, check_limit, check_max_pixels
+from mechvrp.data.assemble import Draft, assemble, check_columns, check_limit, check_max_pixels
 from mechvrp.data.images import MAX_PIXELS, ImageFolder, ImageSource
 from mechvrp.data.records import Problems, Record, read_csv, read_json, read_parquet
 from mechvrp.data.sample import Dataset, Sample
 from mechvrp.errors import DataError
+from mechvrp.files import path_of
 
 __all__ = ["FIELDS", "load_folder"]
 
@@ -66,11 +67,9 @@ def load_folder(
     """
     check_limit(limit)
     check_max_pixels(max_pixels)
-    unknown = sorted(set(columns) - set(FIELDS))
-    if unknown:
-        raise DataError(f"columns= names fields {unknown}; the fields are {', '.join(FIELDS)}")
+    check_columns(columns, FIELDS)
     problems = Problems(on_error)
-    path = _find_table(Path(root))
+    path = _find_table(path_of(root, "root=", DataError))
     records = _read(path, problems)
     if not records:
         raise DataError(f"{path} holds no usable record; problems: {problems.skipped[:3]}")
@@ -80,7 +79,7 @@ def load_folder(
     splits = set()
     for record in records:
         own = record.values.get(names["split"])
-        splits.add(own)
+        splits.add(str(own))
         if split is not None and (own is None or str(own) != split):
             continue
         reason = _reason(record, names)
@@ -92,9 +91,7 @@ def load_folder(
         else:
             problems.report(record.where, reason)
     if split is not None and not drafts and not problems.skipped:
-        present = (
-            ", ".join(sorted(str(own) for own in splits if own is not None)) or "no split at all"
-        )
+        present = ", ".join(sorted(splits - {"None"})) or "no split at all"
         raise DataError(f"{path} has no record of split {split!r}; it names {present}")
     return assemble(
         "folder",
@@ -151,15 +148,16 @@ def _names(path: Path, records: list[Record], columns: Mapping[str, str]) -> dic
 
 def _reason(record: Record, names: Mapping[str, str]) -> str | None:
     """What is wrong with the record, its image aside, or ``None``."""
-    for field in ("question", "answer"):
+    for field in FIELDS[1:]:
         value = record.values.get(names[field])
         if _empty(value):
-            return f"{field} (column {names[field]!r}) is missing or empty"
-        if not isinstance(value, (str, int, float)):
+            if field in _REQUIRED:
+                return f"{field} (column {names[field]!r}) is missing or empty"
+            continue
+        finite = not isinstance(value, float) or math.isfinite(value)
+        if not isinstance(value, (str, int, float)) or not finite:
             kind = type(value).__name__
-            return (
-                f"{field} (column {names[field]!r}) must be text or a number, got {kind} {value!r}"
-            )
+            return f"{field} (column {names[field]!r}) must be text or a number, got {kind} {value!r:.80}"
     return None
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from mechvrp.data.assemble import Draft, assemble, check_limit, check_max_pixels
+from mechvrp.data.assemble import Draft, assemble, check_columns, check_limit, check_max_pixels
 from mechvrp.data.fields import scalar_of, text_of
 from mechvrp.data.images import MAX_PIXELS, ImageFolder, ImageSource
 from mechvrp.data.records import Problems
@@ -75,9 +75,7 @@ def load_hub(
     """
     check_limit(limit)
     check_max_pixels(max_pixels)
-    unknown = sorted(set(columns) - set(FIELDS))
-    if unknown:
-        raise DataError(f"columns= names fields {unknown}; the fields are {', '.join(FIELDS)}")
+    check_columns(columns, FIELDS)
     problems = Problems(on_error)
     folder = Path(root)
     local = folder.exists()
@@ -92,7 +90,7 @@ def load_hub(
             labels=_labels(table),
             pictures=_undecoded(table, names["image"]),
             images=images,
-            downloaded=not local,
+            downloaded=() if local else _caches(cache_dir),
             split=str(name),
             task=task,
             max_pixels=max_pixels,
@@ -126,7 +124,7 @@ class _Cell:
     pictures: Any
     row: int
     images: ImageFolder | None
-    downloaded: bool
+    downloaded: tuple[str, ...]  # where the library keeps what it downloaded; none of local files
 
     def __call__(self) -> str | bytes:
         (value,) = self.pictures[self.row].values()
@@ -140,7 +138,13 @@ class _Cell:
 
     def _file(self, path: str) -> str:
         if self.downloaded and os.path.isabs(path):
-            if not os.path.isfile(path):
+            real = Path(os.path.realpath(path))
+            if not any(real.is_relative_to(os.path.realpath(cache)) for cache in self.downloaded):
+                raise DataError(
+                    f"the table names the file {path!r}, which is not in the library's cache; images of a "
+                    "dataset from the hub are looked for there alone, or pass images_root="
+                )
+            if not real.is_file():
                 raise DataError(f"image file {path!r} is missing from the library's cache")
             return path
         if self.images is None:
@@ -162,7 +166,7 @@ class _Reader:
     labels: dict[str, Any]
     pictures: Any
     images: ImageFolder | None
-    downloaded: bool
+    downloaded: tuple[str, ...]  # where the library keeps what it downloaded; none of local files
     split: str
     task: str
     max_pixels: int
@@ -250,6 +254,15 @@ def _tables(
             f"{', '.join(filter(None, map(str, loaded))) or 'no named split'}"
         )
     return {split: loaded[split]}
+
+
+def _caches(given: str | os.PathLike[str] | None) -> tuple[str, ...]:
+    """Where the library keeps what it downloads, and so its image files."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    config = _library().config
+    own = (config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH, HF_HUB_CACHE)
+    return tuple(str(folder) for folder in (*own, *([] if given is None else [given])))
 
 
 def _library() -> Any:

@@ -7,14 +7,14 @@ import os
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mechvrp.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["MAX_PIXELS", "ImageFolder", "ImageSource", "decode_image", "image_problem"]
+__all__ = ["MAX_PIXELS", "ImageFolder", "ImageSource", "as_rgb", "decode_image", "image_problem"]
 
 MAX_PIXELS = 178_956_970
 """Pixels beyond which Pillow itself calls a file a decompression bomb (2 x 89,478,485)."""
@@ -164,15 +164,7 @@ def decode_image(
                 )
             if preview:
                 im.draft("RGB", (max(1, width // _PREVIEW), max(1, height // _PREVIEW)))
-            upright = ImageOps.exif_transpose(im)
-            if upright.mode.startswith("I;16"):
-                upright = upright.convert("I").point(lambda value: value / 256).convert("L")
-            elif upright.mode in ("I", "F"):
-                raise DataError(
-                    f"image {label} has pixels of 32 bits (mode {upright.mode}) without a "
-                    "fixed range; convert it to 8 bits"
-                )
-            return upright.convert("RGB")
+            return as_rgb(ImageOps.exif_transpose(im), label)
     except DataError:
         raise
     except FileNotFoundError as error:
@@ -190,6 +182,34 @@ def decode_image(
         ) from error
 
 
+def as_rgb(image: Any, label: str = "") -> Image:
+    """An opened image as RGB; what transparency hides is shown, as in the official code of benchmarks.
+
+    A grey image of 16 bits is scaled to 8 (Pillow's own conversion would clip it to white).
+
+    Args:
+        image: a ``PIL.Image``.
+        label: names it in errors.
+
+    Raises:
+        DataError: it is something else, has no pixels, or pixels of 32 bits without a fixed range.
+    """
+    from PIL import Image as PILImage
+
+    if not isinstance(image, PILImage.Image):
+        raise DataError(f"expected a PIL.Image, got {image!r:.60} ({type(image).__name__})")
+    if not image.width * image.height:
+        raise DataError(f"image {label or repr(image)} has no pixels")
+    if image.mode.startswith("I;16"):
+        image = image.convert("I").point(lambda value: value / 256).convert("L")
+    elif image.mode in ("I", "F"):
+        raise DataError(
+            f"image {label or repr(image)} has pixels of 32 bits (mode {image.mode}) without a "
+            "fixed range; convert it to 8 bits"
+        )
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
 def image_problem(
     source: Image | Callable[[], Image], seen: dict[Hashable, str | None]
 ) -> str | None:
@@ -204,9 +224,8 @@ def image_problem(
         if source.key not in seen:
             seen[source.key] = source.problem()
         return seen[source.key]
-    if callable(source):
-        try:
-            source()
-        except DataError as error:
-            return str(error)
+    try:
+        as_rgb(source() if callable(source) else source)
+    except DataError as error:
+        return str(error)
     return None

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mechvrp.data.fields import scalar_of, text_of
+from mechvrp.data.fields import given_text, scalar_of, text_of
 from mechvrp.data.records import Problems, Record, read_json
 from mechvrp.data.sample import Dataset, Sample, Skipped
-from mechvrp.errors import DataError
+from mechvrp.errors import DataError, InputError
+from mechvrp.files import path_of
 
 if TYPE_CHECKING:
     from mechvrp.statistics import Estimate
@@ -119,6 +120,12 @@ def export_for_judge(
         DataError: answers that do not match the dataset or are not text, a sample without context
             or reference, or files that are there already.
     """
+    if not isinstance(dataset, Dataset):
+        raise DataError(f"expected a dataset (mechvrp.data.load); got {dataset!r:.60}")
+    words = {"model_name": model_name, "system": system, "instruction": instruction}
+    for name, value in words.items():
+        given_text(value, name)
+    folder = path_of(path, "a folder for judging", DataError)
     given = _given(dataset, answers)
     identities = [_identity(sample) for sample in dataset]
     requests = []
@@ -146,7 +153,6 @@ def export_for_judge(
         }
         for sample, identity, answer in zip(dataset, identities, given, strict=True)
     ]
-    folder = Path(path)
     files = JudgeExport(folder / _ANSWERS, folder / _REQUESTS, folder / _REVIEWS)
     there = [file.name for file in (files.answers, files.requests) if file.exists()]
     if there and not overwrite:
@@ -156,7 +162,7 @@ def export_for_judge(
         for file, lines in ((files.answers, rows), (files.requests, requests)):
             text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
             file.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:
         raise DataError(f"cannot write to {folder}: {error}") from error
     return files
 
@@ -192,7 +198,15 @@ def import_reviews(
             is bad, repeated or missing.
     """
     problems = Problems(on_error)
-    source = Path(path)
+    if dataset is not None and not isinstance(dataset, Dataset):
+        raise DataError(f"expected a dataset (mechvrp.data.load); got {dataset!r:.60}")
+    from mechvrp.statistics.checks import check_resampling
+
+    try:
+        check_resampling(level, n_resamples, seed)
+    except InputError as error:
+        raise DataError(str(error)) from error
+    source = path_of(path, "a folder or file of reviews", DataError)
     reviews = source / _REVIEWS if source.is_dir() else source
     if not reviews.is_file():
         raise DataError(f"{reviews} is missing: save the judge's replies there, one a line")
@@ -242,7 +256,9 @@ def _given(dataset: Dataset, answers: Sequence[str] | Mapping[str, str]) -> list
             )
         chosen = [answers[identity] for identity in identities]
     else:
-        if isinstance(answers, str) or len(answers) != len(dataset):
+        if isinstance(answers, str) or not isinstance(answers, Sequence):
+            raise DataError(f"expected answers, a list or by question id; got {answers!r:.60}")
+        if len(answers) != len(dataset):
             raise DataError(f"expected {len(dataset)} answers, got {len(answers)}")
         chosen = list(answers)
     for identity, answer in zip(identities, chosen, strict=True):
@@ -309,7 +325,7 @@ def _scores(record: Record) -> tuple[float, float]:
     else:
         parts = values.get("tuple")
         shown = f"'tuple' is {parts!r:.80}"
-    if not isinstance(parts, list):
+    if not isinstance(parts, list) or any(isinstance(part, bool) for part in parts):
         raise DataError(f"expected two scores, but {shown}")
     try:
         first, second = map(float, parts)

@@ -194,6 +194,8 @@ def _draft(
     reason = None
     if identity is None:
         reason = "has no question_id"
+    elif isinstance(identity, bool) or not isinstance(identity, str | int):
+        reason = f"expected the question_id as text or a whole number, got {identity!r:.60}"
     elif not isinstance(name, str) or not name.strip():
         reason = f"expected the name of an image file, got {name!r}"
     elif not isinstance(question, str) or not question.strip():
@@ -240,6 +242,8 @@ def _build(
     """The sample with its image: the bytes of a table, the path of one, or the named file."""
     if isinstance(stored, dict):
         if stored.get("bytes") is not None:
+            if not isinstance(stored["bytes"], bytes):  # text would be taken for a path
+                raise DataError(f"the image's bytes are {stored['bytes']!r:.60}, not bytes")
             return Sample(ImageSource(where, data=stored["bytes"], max_pixels=max_pixels), **fields)
         name = stored.get("path") or name
     return Sample(ImageSource(where, file=images.find(name), max_pixels=max_pixels), **fields)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 
 from mechvrp.data.readings import Reading, yes_no_label, yes_no_reader
@@ -56,6 +56,9 @@ def pope_scores(
         DataError: no predictions, lengths that differ, a prediction that is not text, or a label
             that is neither.
     """
+    for what, given in (("predictions", predictions), ("labels", labels)):
+        if isinstance(given, str | bytes) or not isinstance(given, Sized):
+            raise DataError(f"{what} must be a list of texts, got {given!r:.60}")
     if len(predictions) != len(labels) or not len(labels):
         raise DataError(
             f"expected as many predictions as labels, and at least one; got {len(predictions)} "

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Literal
 
+from mechvrp.data.fields import given_text
 from mechvrp.errors import DataError
 
 __all__ = [
@@ -44,7 +45,7 @@ def official_yes_no(text: str) -> Literal["yes", "no"]:
     ``No``, ``no`` or ``not``, in exactly that case. So ``""``, ``"NO"``, ``"no!"`` and ``"I cannot
     tell"`` are ``"yes"``: what published figures were made with, kept to the letter.
     """
-    words = text.split(".")[0].replace(",", "").split(" ")
+    words = given_text(text).split(".")[0].replace(",", "").split(" ")
     return "no" if any(word in ("No", "no", "not") for word in words) else "yes"
 
 
@@ -54,14 +55,14 @@ def strict_yes_no(text: str) -> Literal["yes", "no", "unknown"]:
     Spaces and punctuation around the word do not count: ``"\\nNo!"`` is ``"no"``, ``"Nope"`` and
     ``"There is not a dog."`` are ``"unknown"``.
     """
-    word = re.match(r"[\W_]*([^\W\d_]+(?:['\u2019][^\W\d_]+)*)", text)
+    word = re.match(r"[\W_]*([^\W\d_]+(?:['\u2019][^\W\d_]+)*)", given_text(text))
     first = word.group(1).lower() if word else ""
     return "yes" if first == "yes" else "no" if first == "no" else "unknown"
 
 
 def normalise_answer(text: str) -> str:
     """Stripped, lower-case, without final periods, inner space as single spaces."""
-    return " ".join(text.lower().split()).rstrip(". ")
+    return " ".join(given_text(text).lower().split()).rstrip(". ")
 
 
 def read_count(text: str) -> int | None:
@@ -70,7 +71,7 @@ def read_count(text: str) -> int | None:
     ``"none"`` is 0; ``"1,000"`` is 1000; ``"2.5"`` is no whole number. A text with hundreds or
     more in words is not read: its first small number word would be a part of another number.
     """
-    match = _COUNT.search(text.lower())
+    match = _COUNT.search(given_text(text).lower())
     if match is None or _LARGE.search(text.lower()):
         return None
     if match["digits"]:
@@ -86,7 +87,7 @@ def yes_no_reader(reading: str) -> Callable[[str], str]:
         "official": official_yes_no,
         "strict": strict_yes_no,
     }
-    if reading not in readers:
+    if not isinstance(reading, str) or reading not in readers:
         raise DataError(f"reading must be 'official' or 'strict', got {reading!r}")
     return readers[reading]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from mechvrp.data.sample import Skipped
 from mechvrp.errors import DataError
+from mechvrp.files import distinct_names, read_file
 
 __all__ = [
     "Problems",
@@ -64,11 +65,11 @@ def read_json(path: Path, problems: Problems) -> list[Record]:
     Raises:
         DataError: the file cannot be read, or is a damaged array (which has no records to skip).
     """
-    raw = _read_bytes(path).removeprefix(b"\xef\xbb\xbf")
+    raw = read_file(path, DataError).removeprefix(b"\xef\xbb\xbf")
     records: list[Record] = []
     if raw.lstrip()[:1] == b"[" and not _is_bad_line(raw):
         try:
-            entries = list(enumerate(json.loads(raw), start=1))
+            entries = list(enumerate(json.loads(raw, object_pairs_hook=distinct_names), start=1))
         except (ValueError, RecursionError) as error:
             raise DataError(
                 f"{path} is not a JSON array: {error}; repair or fetch it again"
@@ -82,7 +83,7 @@ def read_json(path: Path, problems: Problems) -> list[Record]:
             continue
         where = f"{path.name} line {number}"
         try:
-            entry = json.loads(line)
+            entry = json.loads(line, object_pairs_hook=distinct_names)
         except (ValueError, RecursionError) as error:
             problems.report(where, f"not a JSON object: {error}")
             continue
@@ -97,9 +98,9 @@ def read_json_object(path: Path) -> dict[str, Any]:
         DataError: the file cannot be read, is damaged, is no object, or names something twice in
             one object (of which JSON readers keep the last, silently).
     """
-    raw = _read_bytes(path).removeprefix(b"\xef\xbb\xbf")
+    raw = read_file(path, DataError).removeprefix(b"\xef\xbb\xbf")
     try:
-        content = json.loads(raw, object_pairs_hook=_object)
+        content = json.loads(raw, object_pairs_hook=distinct_names)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not sound JSON: {error}; repair or fetch it again") from error
     if not isinstance(content, dict):
@@ -199,26 +200,11 @@ def read_parquet(path: Path, columns: Collection[str] | None = None) -> list[Rec
                         where = f"{path.name} row {len(records) + 1}"
                         records.append(Record(where, dict(zip(wanted, row, strict=True))))
                     del batch, values
-    except (OSError, pa.ArrowException) as error:
+    # Beside Arrow's own: two columns of one name, text that is not UTF-8, dates beyond Python's.
+    except (OSError, KeyError, ValueError, OverflowError, pa.ArrowException) as error:
         raise DataError(f"cannot read {path} as Parquet: {error}") from error
     pa.default_memory_pool().release_unused()  # else Arrow keeps what it read for a next time
     return records
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error}") from error
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name {twice!r} comes twice in one object")
-    return found
 
 
 def _is_bad_line(raw: bytes) -> bool:

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from mechvrp.data.assemble import check_limit
+from mechvrp.data.fields import given_text
 from mechvrp.data.records import Problems
 from mechvrp.data.sample import Dataset
 from mechvrp.errors import DataError
+from mechvrp.files import path_of
 from mechvrp.plugins import load_plugins
 
 __all__ = ["DatasetInfo", "available", "load", "register_dataset"]
@@ -247,8 +249,12 @@ def register_dataset(
         replace: whether it may take the name of one that exists.
 
     Raises:
-        DataError: the name is taken.
+        DataError: the name is taken, or these are something else.
     """
+    if not isinstance(info, DatasetInfo) or not callable(loader):
+        raise DataError(
+            f"expected a DatasetInfo and a function that loads it; got {info!r:.60}, {loader!r:.60}"
+        )
     if not replace and info.name in {**_LOADERS, **_REGISTERED}:
         raise DataError(
             f"there is a dataset {info.name!r} already; pass replace=True to replace it"
@@ -297,6 +303,11 @@ def load(
     check_limit(limit)
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise DataError(f"seed must be a whole number, got {seed!r}")
+    for option, text in (("split", split), ("task", options.get("task"))):
+        if text is not None:
+            given_text(text, f"{option}=")
+    if options.get("images_root") is not None:
+        path_of(options["images_root"], "images_root=", DataError)
     given: dict[str, Any] = {"split": split, "limit": limit, "seed": seed, **options}
     if info.root:
         given |= {"root": _root(info, root), "on_error": on_error}
@@ -309,6 +320,7 @@ def load(
 
 def _entry(name: str) -> tuple[DatasetInfo, Callable[..., Dataset]]:
     load_plugins("mechvrp.datasets")
+    given_text(name, "the name of a dataset")
     if name in _REGISTERED:
         return _REGISTERED[name]
     if name not in _LOADERS:
@@ -323,7 +335,7 @@ def _entry(name: str) -> tuple[DatasetInfo, Callable[..., Dataset]]:
 def _root(info: DatasetInfo, root: str | os.PathLike[str] | None) -> str | Path:
     if root is None:
         raise DataError(f"{info.name!r} needs root=, a folder that holds {info.root}")
-    path = Path(root).expanduser()
+    path = path_of(root, "root=", DataError).expanduser()
     if info.remote and not path.exists() and _REMOTE.fullmatch(str(root)):
         return str(root)
     if not path.exists():

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, overload
 
-from mechvrp.data.images import ImageSource, image_problem
+from mechvrp.data.images import ImageSource, as_rgb, image_problem
 from mechvrp.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Dataset", "Sample", "Skipped"]
+__all__ = ["Dataset", "Sample", "Skipped", "check_sample"]
 
 
 class Sample:
@@ -43,6 +43,19 @@ class Sample:
         split: str = "",
         meta: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
+        if not (callable(image) or hasattr(image, "convert") or image is None):
+            raise DataError(
+                f"a sample's image is a PIL.Image or a function that opens one; got {image!r:.60} "
+                f"({type(image).__name__})"
+            )
+        texts = {"question": question, "answer": answer, "image_id": image_id, "task": task}
+        for name, value in {**texts, "split": split}.items():
+            if not isinstance(value, str):
+                raise DataError(
+                    f"a sample's {name} is text; got {value!r:.60} ({type(value).__name__})"
+                )
+        if not isinstance(meta, Mapping):
+            raise DataError(f"a sample's meta holds values by name; got {meta!r:.60}")
         self._image = image
         self.question = question
         self.answer = answer
@@ -55,7 +68,7 @@ class Sample:
     @property
     def image(self) -> Image:
         """The image, RGB (raises ``DataError``, naming the record, if it cannot be opened)."""
-        return self._image() if callable(self._image) else self._image
+        return as_rgb(self._image() if callable(self._image) else self._image)
 
     @property
     def record(self) -> str:
@@ -91,6 +104,12 @@ class Sample:
         )
 
 
+def check_sample(given: object) -> None:
+    """Raise ``DataError`` unless it is a sample."""
+    if not isinstance(given, Sample):
+        raise DataError(f"expected a sample (mechvrp.Sample); got {given!r:.60}")
+
+
 @dataclass(frozen=True, slots=True)
 class Skipped:
     """A record left out because it could not be used, and why."""
@@ -120,6 +139,13 @@ class Dataset(Sequence[Sample]):
         skipped: Sequence[Skipped] = (),
         info: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
+        if not isinstance(samples, Sequence) or isinstance(samples, str | bytes):
+            raise DataError(f"a dataset's samples are a list of them; got {samples!r:.60}")
+        if isinstance(samples, list | tuple):  # else perhaps a table that makes each when asked
+            for sample in samples:
+                check_sample(sample)
+        if not isinstance(name, str):
+            raise DataError(f"a dataset's name is text; got {name!r:.60}")
         if not samples:
             reasons = "; ".join(f"{s.record}: {s.reason}" for s in skipped[:3])
             raise DataError(
@@ -158,7 +184,13 @@ class Dataset(Sequence[Sample]):
             indices: positions in this dataset.
             info: entries added to the copied ``info`` (how the subset was chosen).
         """
-        return Dataset(self.name, [self._samples[i] for i in indices], info={**self.info, **info})
+        try:
+            chosen = [self._samples[i] for i in indices]
+        except (IndexError, TypeError) as error:
+            raise DataError(
+                f"indices must be places in {self!r}, from 0 to {len(self) - 1}; got {indices!r:.60}"
+            ) from error
+        return Dataset(self.name, chosen, info={**self.info, **info})
 
     def check(self, *, images: bool = True) -> tuple[Skipped, ...]:
         """What would stop a run over these samples, by record; empty if all is well.

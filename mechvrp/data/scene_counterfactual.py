@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from mechvrp.data.digits import DIGIT_WORDS, Part, digit_indices
-from mechvrp.data.sample import Sample
+from mechvrp.data.fields import check_seed
+from mechvrp.data.sample import Sample, check_sample
 from mechvrp.data.scene_layout import Scene, replace_digit
 from mechvrp.data.scene_questions import existence, identification
 from mechvrp.data.scene_render import render
@@ -51,6 +52,8 @@ def counterfactual_pair(sample: Sample, seed: int = 0) -> Sample:
     """
     import numpy as np
 
+    check_sample(sample)
+    check_seed(seed)
     if sample.task not in ("existence", "identification"):
         raise DataError(
             f"replacing one digit does not change a {sample.task} answer: counterfactuals exist "
@@ -84,6 +87,8 @@ def one_digit_replaced(sample: Sample, old: str, new: str, seed: int = 0) -> Sam
     """
     import numpy as np
 
+    check_sample(sample)
+    check_seed(seed)
     if sample.task not in ("existence", "identification"):
         raise DataError(
             f"a {sample.task} sample has no counterfactual with one digit replaced: existence and "

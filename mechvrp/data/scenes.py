@@ -26,6 +26,9 @@ __all__ = ["SPLITS", "counterfactual_pair", "load_scenes", "load_sized_scenes", 
 
 SPLITS = ("mixed", *POLLS, "train")
 
+#: Samples and scenes that one call may ask for: each sample takes some kilobytes of memory.
+MOST = 10_000_000
+
 
 def _meta(
     scene: Scene, question: Question, seed: int, index: int, size: tuple[int, int]
@@ -144,10 +147,12 @@ def load_scenes(
             "existence and identification"
         )
     for name, value in (("n_images", n_images), ("limit", limit)):
-        if value is not None and value < 1:
-            raise DataError(f"{name} is {value} and must be at least 1")
-    if seed < 0:
-        raise DataError(f"seed is {seed} and must not be negative")
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST:
+            raise DataError(f"{name} is {value!r:.60} and must be at least 1 and at most {MOST:,}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise DataError(f"seed is {seed!r:.60} and must not be negative")
     if n_images is None and limit is None:
         n_images = 500
     pairs = None if sizes is None else checked_sizes(sizes)

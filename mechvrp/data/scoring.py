@@ -12,7 +12,7 @@ from mechvrp.data.readings import (
     yes_no_label,
     yes_no_reader,
 )
-from mechvrp.data.sample import Sample
+from mechvrp.data.sample import Sample, check_sample
 from mechvrp.data.vqa_scoring import normalise_vqa, vqa_accuracy
 from mechvrp.errors import DataError
 
@@ -122,6 +122,7 @@ def answer_problem(sample: Sample) -> str | None:
     A sample without an answer, or whose answers are judged, has no such problem: it is not to be
     scored.
     """
+    check_sample(sample)
     if not sample.answer.strip():
         return None
     try:
@@ -146,6 +147,7 @@ def _rule(sample: Sample) -> str:
 
 
 def _check_prediction(sample: Sample, prediction: object) -> None:
+    check_sample(sample)
     if not isinstance(prediction, str):
         raise DataError(f"the prediction for {sample!r} must be text, got {prediction!r}")
 

@@ -73,7 +73,7 @@ def load_spatial(
             another.
     """
     check_choice("spatial", "source", source, SOURCES)
-    if "{caption}" not in template:
+    if not isinstance(template, str) or "{caption}" not in template:
         raise DataError(f"template must hold '{{caption}}', got {template!r}")
     if source == "vrp" and split is not None:
         raise DataError(f"spatial sets have no splits, got {split!r}; leave split= out")

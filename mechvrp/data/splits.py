@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence, Sized
 from typing import TYPE_CHECKING
 
-from mechvrp.data.sample import Dataset, Sample
+from mechvrp.data.fields import check_seed
+from mechvrp.data.sample import Dataset, Sample, check_sample
 from mechvrp.errors import DataError
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def train_test_split(
     from sklearn.model_selection import GroupShuffleSplit
 
     groups = _groups(dataset, 2)
-    if not 0 < test_size < 1:
+    check_seed(seed)
+    if not isinstance(test_size, int | float) or not 0 < test_size < 1:
         raise DataError(f"test_size is a share of the images in (0, 1), got {test_size!r}")
     classes = _classes(dataset, stratify)
     n_images = len(set(groups))
@@ -103,6 +105,7 @@ def group_folds(
 
     if isinstance(n_folds, bool) or not isinstance(n_folds, int) or n_folds < 2:
         raise DataError(f"n_folds must be a whole number of at least 2, got {n_folds!r}")
+    check_seed(seed)
     groups = _groups(dataset, n_folds)
     classes = _classes(dataset, stratify)
     if classes is None:
@@ -122,6 +125,10 @@ def group_folds(
 
 
 def _groups(dataset: Sequence[Sample], least: int) -> list[str]:
+    if isinstance(dataset, str | bytes) or not isinstance(dataset, Sequence):
+        raise DataError(f"expected a dataset (mechvrp.data.load); got {dataset!r:.60}")
+    for sample in dataset:
+        check_sample(sample)
     groups = [sample.image_id for sample in dataset]
     for index, group in enumerate(groups):
         if not group:
@@ -142,7 +149,12 @@ def _classes(
 
     if stratify is None:
         return None
+    if not isinstance(stratify, Sized):
+        raise DataError(f"stratify holds a class for each sample; got {stratify!r:.60}")
     if len(stratify) != len(dataset):
         raise DataError(f"stratify has {len(stratify)} classes for {len(dataset)} samples")
+    for value in stratify:
+        if not isinstance(value, Hashable):
+            raise DataError(f"a class is a text, a number or a truth value; got {value!r:.60}")
     numbers: dict[object, int] = {}
     return np.array([numbers.setdefault(value, len(numbers)) for value in stratify], dtype=np.int64)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
+from mechvrp.data.fields import given_text, given_texts
 from mechvrp.errors import DataError
 
 __all__ = ["normalise_vqa", "vqa_accuracy"]
@@ -53,7 +54,6 @@ _CONTRACTIONS = {
 _LEAST = 4
 
 
-@lru_cache(maxsize=2**14)  # annotators repeat one another
 def normalise_vqa(text: str) -> str:
     """An answer as the VQA evaluation compares it: ``"Two dogs!"`` is ``"2 dogs"``.
 
@@ -62,6 +62,11 @@ def normalise_vqa(text: str) -> str:
     space. Periods go unless a digit follows. Then lower case, number words up to ten as digits, no
     ``a``, ``an``, ``the``, and the apostrophes of about 120 contractions.
     """
+    return _normalised(given_text(text))
+
+
+@lru_cache(maxsize=2**14)  # annotators repeat one another
+def _normalised(text: str) -> str:
     line = _line(text)
     thousands = _COMMA.search(line) is not None
     marked = line
@@ -90,16 +95,14 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
         DataError: something is not text, or there are fewer than four answers, with which nothing
             could reach 1.
     """
-    texts = [prediction, *answers]
-    if isinstance(answers, str) or not all(isinstance(text, str) for text in texts):
-        raise DataError(f"expected texts, got the prediction {prediction!r} and {answers!r:.80}")
+    texts = [given_text(prediction, "the prediction"), *given_texts(answers, "answers")]
     if len(answers) < _LEAST:
         raise DataError(
             f"VQA accuracy needs the answers of at least {_LEAST} annotators, got {len(answers)}"
         )
     given, *truth = map(_line, texts)
     if len(set(truth)) > 1:
-        given, *truth = map(normalise_vqa, texts)
+        given, *truth = map(_normalised, texts)
     n, matches = len(truth), truth.count(given)
     without_one, with_all = min(1.0, (matches - 1) / 3), min(1.0, matches / 3)
     return (matches * without_one + (n - matches) * with_all) / n

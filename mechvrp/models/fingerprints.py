@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from mechvrp.errors import UnavailableError
+from mechvrp.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:
     from mechvrp.models.vlm import VLM
@@ -39,6 +39,8 @@ def fingerprint(model: VLM) -> str:
     Raises:
         UnavailableError: weights are not in memory (offloaded), or of a dtype that has no plain bits.
     """
+    if not hasattr(model, "model"):
+        raise InputError(f"expected a model from mechvrp.load(...); got {model!r:.60}")
     state = tuple(_state(p) for p in model.model.parameters())
     found = _known.get(model)
     if found is None or found[0] != state:

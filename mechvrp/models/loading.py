@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mechvrp.errors import InputError
+from mechvrp.errors import InputError, UnsupportedModelError
+from mechvrp.files import path_of
 from mechvrp.models import zoo
 
 __all__ = ["EmbeddedModel", "embedded_models", "load"]
@@ -54,11 +56,16 @@ def load(
             left. A model that no family describes is run on them (some twenty forwards) to find its sites
             and verify them; by default its processor makes them.
 
+    Weights are read from safetensors alone, whole: a checkpoint that has others (``pytorch_model.bin`` is a
+    pickle) is saved anew with transformers' ``save_pretrained`` first.
+
     Raises:
-        InputError: no such embedded name, folder or hub id, or arguments that exclude each other.
+        InputError: no such embedded name, folder or hub id, a damaged or incomplete one, or arguments that
+            exclude each other.
         UnsupportedModelError: no family describes the architecture, and its structure could not be
             looked at or has no decoder blocks.
     """
+    import torch
     from torch import nn
 
     from mechvrp.models.families import family_of
@@ -68,6 +75,13 @@ def load(
         raise InputError(
             "this is a VLM already; load takes a name, a folder or a Hugging Face model"
         )
+    if processor is not None and not callable(processor):
+        raise InputError(f"processor is a Hugging Face processor; got {processor!r:.60}")
+    for what, given in (("attn", attn), ("revision", revision)):
+        if given is not None and not isinstance(given, str):
+            raise InputError(f"{what} is text; got {given!r:.60}")
+    if probe is not None and not isinstance(probe, Mapping):
+        raise InputError(f"probe holds encoded inputs by name; got {probe!r:.60}")
     if isinstance(name_or_path_or_hf_model, nn.Module):
         model: Any = name_or_path_or_hf_model
         if device_map is not None or revision is not None:
@@ -85,7 +99,14 @@ def load(
             model = model.to(_dtype(dtype))
         return VLM(model, processor, probe=probe)
 
-    name = str(name_or_path_or_hf_model)
+    if not isinstance(name_or_path_or_hf_model, str | os.PathLike):
+        raise InputError(
+            "load takes a name, a folder or a Hugging Face model; got "
+            f"{name_or_path_or_hf_model!r:.60} ({type(name_or_path_or_hf_model).__name__})"
+        )
+    name = str(path_of(name_or_path_or_hf_model, "a model's name"))
+    if not isinstance(trust_remote_code, bool):
+        raise InputError(f"trust_remote_code is True or False; got {trust_remote_code!r:.60}")
     place = _device() if device == "auto" else _checked(device)
     embedded = {entry.name: entry.path for entry in embedded_models()}
     source = str(embedded.get(name, name))
@@ -108,17 +129,30 @@ def load(
         family = family_of(config)
         # Of a model that no family describes it is not known whether it has SDPA: transformers chooses.
         chosen = family.attention_for(config, attn or "sdpa") if family else attn
-        model = AutoModelForImageTextToText.from_pretrained(
+        found: Any = AutoModelForImageTextToText.from_pretrained(
             source,
             dtype=weights_dtype,
             attn_implementation=chosen,
             device_map=device_map,
+            use_safetensors=True,  # other weights are pickles
+            output_loading_info=True,
             **hub,
         )
+        model, loaded = found
+        if loaded["missing_keys"]:  # transformers would leave them at random
+            raise InputError(f"the weights lack {sorted(loaded['missing_keys'])[:3]}")
         if processor is None:
             processor = AutoProcessor.from_pretrained(source, **hub)
-    except (OSError, ValueError) as error:
-        raise InputError(f"could not load {name!r}: {error}") from error
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except UnsupportedModelError:
+        raise
+    # Of a damaged folder transformers raises nearly anything: what its readers of JSON, of tokenizers and
+    # of safetensors raise, and PyTorch's own of weights that do not fit.
+    except Exception as error:
+        raise InputError(
+            f"could not load {name!r} ({type(error).__name__}): {str(error)[:2000]}"
+        ) from error
     if device_map is None:
         model = model.to(place)
     return VLM(model, processor, name=name, probe=probe)
@@ -133,6 +167,8 @@ def _checked(device: Any) -> Any:
     import torch
 
     try:
+        if device is None:
+            raise TypeError("it is None")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:  # torch raises each of them
         here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]

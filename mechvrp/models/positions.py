@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,9 @@ class Each:
 #: position, several positions or (row, column) patches, or one of each sample's own.
 Positions = str | int | Sequence[int] | Sequence[tuple[int, int]] | Each
 
+#: Numbers that one argument may list: no axis of a model is longer.
+_MOST = 10_000_000
+
 KEYWORDS = ("all", "image", "last", "question", "text")
 
 
@@ -66,6 +69,8 @@ def integers(name: str, given: Any) -> tuple[int, ...]:
     """Whole numbers from a number, a sequence, an array or a tensor (no masks, no fractions)."""
     if hasattr(given, "tolist"):
         given = given.tolist()
+    if isinstance(given, Sized) and len(given) > _MOST:
+        raise SiteError(f"{name}: {len(given):,} numbers were given, more than anything here has")
     items = [given] if not isinstance(given, Iterable) else list(given)
     try:
         if any(isinstance(item, bool) or type(item).__name__ == "bool" for item in items):

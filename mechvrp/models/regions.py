@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool
 
+from mechvrp.data.sample import check_sample
 from mechvrp.errors import InputError, UnavailableError
+from mechvrp.models.positions import integers
 
 if TYPE_CHECKING:
     from mechvrp.data import Sample
@@ -38,8 +42,9 @@ def box_region(
     Raises:
         InputError: the box is empty or outside the image, or the crop leaves nothing of it.
     """
-    (height, width), (rows, cols) = size, grid
-    left, top, right, bottom = box
+    height, width = _numbers("size", size, 2)
+    rows, cols = integers("grid", _numbers("grid", grid, 2))
+    left, top, right, bottom = _numbers("a box", box, 4)
     if min(height, width, rows, cols) < 1:
         raise InputError(f"size and grid must be at least 1 by 1; got {size} and {grid}")
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
@@ -61,6 +66,14 @@ def box_region(
     return covered
 
 
+def _numbers(name: str, given: Any, count: int) -> tuple[Any, ...]:
+    """So many numbers, whatever they are in; ``InputError`` unless that is what was given."""
+    sound = isinstance(given, Sequence | np.ndarray) and not isinstance(given, str)
+    if not sound or len(given) != count or not all(isinstance(n, Real) for n in given):
+        raise InputError(f"{name} is {count} numbers; got {given!r:.60}")
+    return tuple(given)
+
+
 def _covered(first: float, end: float, length: float, cells: int) -> np.ndarray:
     """Which of so many equal cells of a side the stretch from ``first`` to ``end`` touches."""
     edges = np.arange(cells + 1) * (length / cells)
@@ -76,7 +89,8 @@ def cell_region(
     Raises:
         InputError: no such cell.
     """
-    row, col = cell
+    row, col = integers("a cell", _numbers("a cell", cell, 2))
+    _numbers("cells", cells, 2)
     if not (0 <= row < cells[0] and 0 <= col < cells[1]):
         raise InputError(f"cell {cell} is outside a layout of {cells[0]} x {cells[1]} cells")
     return box_region((col, row, col + 1, row + 1), cells, grid)
@@ -97,6 +111,8 @@ def queried_region(model: VLM, sample: Sample, grid: tuple[int, int]) -> Region 
     Raises:
         InputError: a box without a size, or one that is not inside the image.
     """
+    check_sample(sample)
+    grid = integers("grid", _numbers("grid", grid, 2))  # type: ignore[assignment]
     meta: dict[str, Any] = sample.meta
     boxes = [meta["box"]] if meta.get("box") is not None else _named(meta)
     if not boxes:

@@ -84,7 +84,8 @@ class TokenMap:
 
     def patch(self, sample: int, row: int, col: int, *, image: int = 0) -> int:
         """The position of the image token at (row, col) of a sample's image."""
-        tokens = self.images[sample]
+        row, col, image = integers("a patch", (row, col, image))
+        tokens = self.images[self._known(sample)]
         self._need_image()
         if not 0 <= image < len(tokens.shapes):
             raise SiteError(f"sample {sample} has {len(tokens.shapes)} image(s); asked for {image}")
@@ -104,7 +105,8 @@ class TokenMap:
 
     def grid_of(self, sample: int, position: int) -> tuple[int, int] | None:
         """(row, col) of the image token at a position, ``None`` if it is not one on a grid."""
-        tokens = self.images[sample]
+        (position,) = integers("a position", position)
+        tokens = self.images[self._known(sample)]
         here = (tokens.position == position % self.length).nonzero().flatten()
         if not len(here) or tokens.row[here[0]] < 0:
             return None
@@ -112,7 +114,7 @@ class TokenMap:
 
     def patches(self, sample: int) -> Int[Tensor, "pos 5"]:
         """Of each position its image, row and column and its grid's rows and columns, -1 off images."""
-        tokens = self.images[sample]
+        tokens = self.images[self._known(sample)]
         found = torch.full((self.length, 5), -1)
         sizes = torch.tensor(tokens.shapes, dtype=torch.long).reshape(-1, 2)[tokens.image]
         columns = (tokens.image, tokens.row, tokens.col, sizes[:, 0], sizes[:, 1])
@@ -128,7 +130,7 @@ class TokenMap:
 
     def strings(self, sample: int) -> list[str]:
         """The text of every token of a sample, padding included (``""`` there)."""
-        text, spans = self._spelled[sample]
+        text, spans = self._spelled[self._known(sample)]
         return [text[a:b] for a, b in spans]
 
     @cached_property
@@ -160,6 +162,8 @@ class TokenMap:
         Every whole-word occurrence counts. A sample without the word raises ``SiteError``, or gives
         no positions with ``missing="empty"``.
         """
+        if not isinstance(word, str) or not word.strip():
+            raise SiteError(f"expected a word of the question, got {word!r:.60}")
         found = []
         for sample, question in enumerate(self.question):
             text, spans = self._spelled[sample]
@@ -223,10 +227,16 @@ class TokenMap:
                 f"{positions!r} could mean two positions or one patch: write {list(positions)!r} or "
                 f"[{positions!r}]"
             )
+        if len(positions) > 2 * self.length:
+            raise SiteError(
+                f"{len(positions):,} positions were given; this batch has {self.length} of them"
+            )
         items = list(positions)
         if not items:
             raise SiteError("no positions were given")
         if all(isinstance(p, tuple) for p in items):
+            if any(len(p) != 2 for p in items):  # type: ignore[arg-type]
+                raise SiteError(f"a patch is a (row, column) pair; got {items!r:.60}")
             return tuple(
                 torch.tensor(sorted({self.patch(i, *p) for p in items}))  # type: ignore[misc]
                 for i in range(len(self))
@@ -248,6 +258,12 @@ class TokenMap:
                     "last prompt token) or use a keyword"
                 )
         return tuple(chosen for _ in range(len(self)))
+
+    def _known(self, sample: int) -> int:
+        (number,) = integers("a sample", sample)
+        if not 0 <= number < len(self):
+            raise SiteError(f"this batch has samples 0 to {len(self) - 1}; got {sample!r:.60}")
+        return number
 
     def _need_image(self) -> None:
         if self._no_image:

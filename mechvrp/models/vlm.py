@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mechvrp.data.sample import Sample
-from mechvrp.errors import InputError, ShapeError, UnavailableError
+from mechvrp.errors import InputError, NumericalError, ShapeError, UnavailableError
 from mechvrp.models.batch import Batch
 from mechvrp.models.families import Family, family_of
 from mechvrp.models.structure import structural
@@ -24,6 +24,9 @@ __all__ = ["VLM"]
 
 #: Stands for the question where only the text around it is wanted.
 MARK = "\ue000"
+
+#: Characters that one token can stand for, with room to spare (a run of spaces, for instance).
+_LONGEST_TOKEN = 200
 
 #: What makes transformers' ``generate`` greedy whatever a checkpoint's generation config says:
 #: sampling, beams, drafts and penalties are off unless asked for.
@@ -172,6 +175,13 @@ class VLM:
                 f"{self.name} was loaded without a processor, so it cannot encode samples; give one "
                 "to mechvrp.load(model, processor=...), or wrap encoded tensors with model.batch"
             )
+        if not isinstance(samples, Iterable | Sample) or isinstance(samples, str | bytes):
+            raise InputError(
+                f"encode takes mechvrp.data.Sample objects; got {samples!r:.60} "
+                f"({type(samples).__name__})"
+            )
+        if instruction is not None:
+            self._check_text(instruction, "the instruction")
         chosen = (samples,) if isinstance(samples, Sample) else tuple(samples)
         if not chosen:
             raise InputError("no samples to encode")
@@ -199,6 +209,7 @@ class VLM:
             raise InputError(
                 f"the processor of {self.name} refuses these samples: {error}"
             ) from error
+        self._check_length(inputs["input_ids"].shape[1], chosen)
         return self._batch(inputs, chosen, prompts, [(s.question, tails[s.task]) for s in chosen])
 
     def _blame(
@@ -219,10 +230,41 @@ class VLM:
             raise InputError(f"{sample!r} has an empty question")
         if (problem := sample.question_problem()) is not None:
             raise InputError(f"{sample!r} cannot be asked: {problem}; remove or replace it")
-        token = str(getattr(self.processor, "image_token", "") or "")
-        if token and token in sample.question:
+        self._check_text(sample.question, f"{sample!r:.200}")
+        most = self._context()
+        if most is not None and len(sample.question) > _LONGEST_TOKEN * most:
             raise InputError(
-                f"{sample!r} spells the image placeholder {token!r}, which stands for an image"
+                f"{sample!r:.100}... has a question of {len(sample.question):,} characters; this model takes "
+                f"{most:,} tokens, image included"
+            )
+
+    def _check_text(self, text: object, what: str) -> None:
+        if not isinstance(text, str):
+            raise InputError(f"{what} must be text; got {text!r:.60} ({type(text).__name__})")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InputError(f"{what} does not encode to UTF-8: {error.reason}") from error
+        token = str(getattr(self.processor, "image_token", "") or "")
+        if token and token in text:
+            raise InputError(
+                f"{what} spells the image placeholder {token!r}, which stands for an image"
+            )
+
+    def _context(self) -> int | None:
+        """How many positions the decoder was made for; ``None`` where its config does not say."""
+        found = getattr(
+            self.model.config.get_text_config(decoder=True), "max_position_embeddings", None
+        )
+        return found if isinstance(found, int) and found > 0 else None
+
+    def _check_length(self, length: int, samples: Sequence[Sample]) -> None:
+        most = self._context()
+        if most is not None and length > most:
+            longest = max(samples, key=lambda sample: len(sample.question))
+            raise InputError(
+                f"a prompt has {length:,} tokens, and {self.name} takes {most:,}, image included: shorten "
+                f"the question ({longest!r:.100}, {len(longest.question):,} characters)"
             )
 
     def batch(self, **inputs: Tensor) -> Batch:
@@ -232,16 +274,37 @@ class VLM:
         """
         if "input_ids" not in inputs:
             raise InputError(f"batch needs input_ids; got {sorted(inputs)}")
+        for name, value in inputs.items():
+            if not isinstance(value, Tensor):
+                raise InputError(f"{name} must be a tensor; got {value!r:.60}")
         ids = inputs["input_ids"]
         if ids.ndim != 2:
             raise ShapeError(f"input_ids must be [batch, pos]; got shape {tuple(ids.shape)}")
+        if ids.is_floating_point() or ids.is_complex() or not ids.numel():
+            raise ShapeError(
+                f"input_ids must be whole numbers, at least one; got {ids.dtype} of shape {tuple(ids.shape)}"
+            )
+        if not 0 <= int(ids.min()) <= int(ids.max()) < self.d_vocab:
+            raise InputError(
+                f"input_ids must be from 0 to {self.d_vocab - 1}; they are from {int(ids.min())} to "
+                f"{int(ids.max())}"
+            )
+        pixels = inputs.get("pixel_values")
+        if pixels is not None and not bool(torch.isfinite(pixels).all()):
+            raise NumericalError("pixel_values hold NaN or infinite values")
         inputs.setdefault("attention_mask", torch.ones_like(ids))
         if inputs["attention_mask"].shape != ids.shape:
             raise ShapeError(
                 f"attention_mask has shape {tuple(inputs['attention_mask'].shape)}, input_ids "
                 f"{tuple(ids.shape)}"
             )
-        return self._batch(dict(inputs), None, None, None)
+        try:
+            return self._batch(dict(inputs), None, None, None)
+        except (IndexError, KeyError, TypeError, RuntimeError) as error:
+            shapes = {name: tuple(value.shape) for name, value in inputs.items()}
+            raise ShapeError(
+                f"these inputs are not what the processor of {self.name} makes: {shapes}: {error}"
+            ) from error
 
     def _batch(
         self,
@@ -290,6 +353,12 @@ class VLM:
 
     def generate_output(self, batch: Batch, *, max_new_tokens: int = 16, **options: Any) -> Any:
         """What transformers' ``generate`` returns, prompts included; as ``generate``."""
+        if not isinstance(batch, Batch):
+            raise InputError(f"expected a batch (model.encode(samples)); got {batch!r:.60}")
+        if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int):
+            raise InputError(f"max_new_tokens must be a whole number; got {max_new_tokens!r:.60}")
+        if max_new_tokens < 1:
+            raise InputError(f"max_new_tokens must be at least 1; got {max_new_tokens}")
         # generate counts positions from the mask itself, by the rules of the architecture.
         inputs = {k: v for k, v in batch.inputs.items() if k != "position_ids"}
         config = self.model.generation_config
@@ -310,9 +379,16 @@ class VLM:
                 )
             options = {**options, "tokenizer": self.tokenizer}
         with self.turn, torch.no_grad():
-            return self.model.generate(
-                **inputs, max_new_tokens=max_new_tokens, **{**GREEDY, **options}
-            )
+            try:
+                return self.model.generate(
+                    **inputs, max_new_tokens=max_new_tokens, **{**GREEDY, **options}
+                )
+            except (ValueError, TypeError, ZeroDivisionError) as error:
+                if not options:
+                    raise
+                raise InputError(
+                    f"transformers' generate does not take these options, {options!r:.200}: {error}"
+                ) from error
 
     def __repr__(self) -> str:
         return (

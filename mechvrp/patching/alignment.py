@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from mechvrp.errors import InputError
-
-if TYPE_CHECKING:
-    from mechvrp.models import Batch
+from mechvrp.models import Batch
 
 __all__ = ["check_aligned", "check_direction"]
 
@@ -26,6 +22,9 @@ def check_aligned(first: Batch, second: Batch) -> None:
     Image tokens must be at the same positions of the same grids, and prompts equally long; which words
     and pixels they hold may differ.
     """
+    for batch in (first, second):
+        if not isinstance(batch, Batch):
+            raise InputError(f"expected a batch from model.encode(...); got {batch!r:.60}")
     if len(first) != len(second) or first.tokens.length != second.tokens.length:
         raise InputError(
             f"the batches hold {len(first)} samples of {first.tokens.length} positions and "

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from mechvrp.errors import ShapeError
+from mechvrp.models.checks import listing
 from mechvrp.patching.interventions import Edits, Intervention
 from mechvrp.patching.masking import Fill, check_fill, checked_masks
 from mechvrp.patching.selection import Selected
@@ -65,5 +67,9 @@ def blank_patches(masks: Sequence[Bool[np.ndarray, "row col"]], *, fill: Fill = 
         fill: what stands there: ``"mean"``, the mean of the image's own tokens, or ``"zero"``.
     """
     check_fill(fill)
-    given = tuple(np.asarray(mask) for mask in masks)
+    given = tuple(np.asarray(mask) for mask in listing("masks", masks))
+    if not given or any(mask.dtype != bool or mask.ndim != 2 for mask in given):
+        raise ShapeError(
+            f"masks are booleans on each image's grid, True where a patch goes; got {masks!r:.60}"
+        )
     return Blank(Site("resid_pre", 0), "image", masks=given, fill=fill)

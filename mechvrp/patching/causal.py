@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mechvrp.errors import InputError
+from mechvrp.models.checks import check_batches, whole
 from mechvrp.patching.alignment import check_aligned
 from mechvrp.patching.gaussian import noise
 from mechvrp.patching.grids import values_of
-from mechvrp.patching.interventions import Edits
+from mechvrp.patching.interventions import Edits, real, seeds
 from mechvrp.patching.measures import fixed_target, one_measure, towards
 from mechvrp.patching.places import chosen_layers, listed, shared_grid
 from mechvrp.patching.replacing import replace
@@ -87,10 +88,12 @@ def causal_trace(
     """
     if component not in _RESTORED:
         raise InputError(f"component is one of {', '.join(_RESTORED)}; got {component!r}")
-    if window < 1 or draws < 1 or not sigma > 0:
-        raise InputError(
-            f"window and draws must be at least 1 and sigma above 0; got {window}, {draws}, {sigma}"
-        )
+    check_batches(model, batch)
+    window, draws = whole("window", window, 1), whole("draws", draws, 1)
+    whole("n_resamples", n_resamples, 1)
+    seeds(seed=seed)
+    if not real("sigma", sigma) > 0:
+        raise InputError(f"sigma must be above 0; got {sigma}")
     one_measure(measure, "causal_trace")
     chosen = chosen_layers(model, layers)
     windows = {layer: window_around(layer, window, model.n_layers) for layer in chosen}
@@ -147,6 +150,8 @@ def patch_effects(traced: xarray.Dataset, *, of: str = "indirect") -> xarray.Dat
     """
     if of not in _PER_CELL:
         raise InputError(f"of is one of {', '.join(_PER_CELL)}; got {of!r}")
+    if not {"row", "col", of} <= set(getattr(traced, "variables", ())):
+        raise InputError(f"expected what causal_trace gives; got {traced!r:.60}")
     image = traced.sel(position=(traced["row"] >= 0).values)
     rows, cols = traced.attrs["grid"]
     cells = set(zip(image["row"].values.tolist(), image["col"].values.tolist(), strict=True))
@@ -166,8 +171,7 @@ def patch_effects(traced: xarray.Dataset, *, of: str = "indirect") -> xarray.Dat
 
 def window_around(layer: int, window: int, n_layers: int) -> range:
     """``window`` layers around one, cut off at the ends (raises ``InputError`` for no such layer)."""
-    if window < 1:
-        raise InputError(f"a window is at least 1 layer; got {window}")
+    window = whole("window", window, 1)
     if not 0 <= layer < n_layers:
         raise InputError(f"layers run from 0 to {n_layers - 1}; got {layer}")
     first = max(0, layer - (window - 1) // 2)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from mechvrp.errors import InputError, ShapeError, UnavailableError
+from mechvrp.models.checks import check_batches
+from mechvrp.patching.interventions import real, seeds
 from mechvrp.patching.masking import Fill, checked_masks, masked_pixels
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ def corrupted_batch(
         InputError: a sample has no partner to swap with, or an unusable argument.
         ShapeError: masks that do not fit the grids.
     """
+    check_batches(model, batch)
+    seeds(seed=seed)
     if how == "mask":
         if masks is None:
             raise InputError("how='mask' needs masks: True where a patch goes")
@@ -65,7 +69,7 @@ def corrupted_batch(
             for own, other in zip(batch.samples, partners, strict=True)
         ]
     elif how == "blur":
-        if not radius > 0:
+        if not real("radius", radius) > 0:
             raise InputError(f"radius must be above 0; got {radius}")
         samples = [
             _pictured(sample, _blurred(sample.image, mask, radius), sample.image_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mechvrp.errors import InputError, NumericalError, SiteError
-from mechvrp.patching.interventions import Edits, Intervention, build
+from mechvrp.patching.interventions import Edits, Intervention, build, real, seeds
 from mechvrp.patching.selection import Selected
 from mechvrp.tracing.activations import Activations
 from mechvrp.tracing.sites import Site
@@ -120,9 +119,10 @@ def noise(
     Raises:
         NumericalError: the amount is negative, NaN or infinite.
     """
-    if not math.isfinite(amount) or amount < 0:
+    amount = real("an amount of noise", amount)
+    if amount < 0:
         raise NumericalError(f"an amount of noise must be finite and at least 0; got {amount}")
     if over is not None and not isinstance(over, Activations):
         raise InputError(f"over must be activations from mechvrp.cache; got {type(over).__name__}")
-    more = {"amount": float(amount), "over": over, "seed": seed, "draw": draw}
+    more = {"amount": amount, "over": over, **seeds(seed=seed, draw=draw)}
     return build(Noise, site, layer, positions, units, heads, **more)

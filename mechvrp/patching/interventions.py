@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -35,10 +36,13 @@ __all__ = [
     "Steer",
     "Zero",
     "build",
+    "check_value",
     "fits",
     "flatten",
     "indices",
+    "real",
     "scale",
+    "seeds",
     "steer",
     "zero",
 ]
@@ -237,9 +241,8 @@ def scale(
     heads: int | Sequence[int] | None = None,
 ) -> Edits:
     """Multiply a site by ``factor``; arguments as ``zero``."""
-    if not math.isfinite(factor):
-        raise NumericalError(f"a factor must be finite; got {factor}")
-    return build(Scale, site, layer, positions, units, heads, factor=float(factor))
+    factor = real("a factor", factor)
+    return build(Scale, site, layer, positions, units, heads, factor=factor)
 
 
 def steer(
@@ -260,14 +263,50 @@ def steer(
             heads. Not normalised: a unit vector makes ``alpha`` a length.
         alpha: how much of it.
     """
-    if not isinstance(direction, Tensor):
-        raise ShapeError(f"steer takes a tensor; got {type(direction).__name__}")
-    if not bool(torch.isfinite(direction).all()) or not math.isfinite(alpha):
-        raise NumericalError(
-            "steer takes finite numbers; the direction or alpha is NaN or infinite"
-        )
-    more = {"direction": direction, "alpha": float(alpha)}
+    check_value("steer", direction)
+    more = {"direction": direction, "alpha": real("alpha", alpha)}
     return build(Steer, site, layer, positions, units, heads, **more)
+
+
+def real(name: str, given: Any) -> float:
+    """A finite number.
+
+    Raises:
+        InputError: no number at all.
+        NumericalError: NaN, infinite, or too large.
+    """
+    if isinstance(given, Tensor | np.ndarray | np.generic) and math.prod(given.shape) == 1:
+        given = given.item()
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        raise InputError(f"{name} must be a number; got {given!r:.60} ({type(given).__name__})")
+    try:
+        found = float(given)
+    except OverflowError:
+        found = math.inf
+    if not math.isfinite(found):
+        raise NumericalError(f"{name} must be finite; got {given!r:.60}")
+    return found
+
+
+def seeds(**given: Any) -> dict[str, int]:
+    """``seed`` and ``draw`` as whole numbers from 0 (raises ``InputError``)."""
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+            raise InputError(f"{name} must be a whole number from 0; got {value!r:.60}")
+    return {name: int(value) for name, value in given.items()}
+
+
+def check_value(what: str, value: Any) -> None:
+    """Raise unless ``value`` is a tensor of finite real numbers that can be put into a run."""
+    if not isinstance(value, Tensor):
+        raise ShapeError(f"{what} takes a tensor; got {type(value).__name__}")
+    if value.layout != torch.strided or value.is_meta or value.is_complex():
+        raise ShapeError(
+            f"{what} takes a plain tensor of real numbers; got {value.dtype}, {value.layout}, on "
+            f"{value.device}"
+        )
+    if not bool(torch.isfinite(value).all()):
+        raise NumericalError(f"{what} takes finite numbers; the tensor holds NaN or infinity")
 
 
 def build(

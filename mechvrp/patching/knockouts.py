@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mechvrp.errors import InputError
+from mechvrp.models.checks import check_batches, whole
 from mechvrp.patching.attention_edges import knockout
 from mechvrp.patching.causal import window_around
 from mechvrp.patching.changes import batch_images, mean_changes
-from mechvrp.patching.interventions import Edits
+from mechvrp.patching.interventions import Edits, seeds
 from mechvrp.patching.measures import one_measure
 from mechvrp.patching.places import chosen_layers
 from mechvrp.patching.sweeping import MEMORY, sweep
@@ -71,7 +72,14 @@ def attention_knockout(
     """
     import xarray as xr
 
+    check_batches(model, batch)
+    whole("n_resamples", n_resamples, 1)
+    seeds(seed=seed)
     edges = EDGES if edges is None else edges
+    if not isinstance(edges, Mapping) or not all(
+        isinstance(ends, tuple | list) and len(ends) == 2 for ends in edges.values()
+    ):
+        raise InputError(f"edges are pairs of query and key positions by name; got {edges!r:.60}")
     name, chosen_measure = one_measure(measure, "attention_knockout")
     if not edges:
         raise InputError("attention_knockout takes at least one edge; none was given")

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from mechvrp.errors import InputError, NumericalError, ShapeError, UnavailableError
 from mechvrp.models import Batch
+from mechvrp.models.checks import check_batches, listing, whole
 from mechvrp.models.tokens import integers
 from mechvrp.patching.changes import mean_changes
+from mechvrp.patching.interventions import real, seeds
 from mechvrp.patching.measures import Measuring, one_measure
 from mechvrp.patching.replacing import replace
 from mechvrp.patching.sweeping import MEMORY, sweep
@@ -78,8 +80,12 @@ def mask_image_patches(
     import xarray as xr
 
     name, chosen = one_measure(measure, "mask_image_patches", of_logits=True)
+    check_batches(model, batch)
     check_fill(fill)
     (draws,) = integers("draws", draws)
+    fraction = real("fraction", fraction)
+    whole("n_resamples", n_resamples, 1)
+    seeds(seed=seed)
     if not 0 < fraction < 1 or draws < 1 or at not in ("projected", "pixels"):
         raise InputError(
             "fraction must be between 0 and 1, draws at least 1, at 'projected' or 'pixels'; got "
@@ -162,7 +168,7 @@ def patch_masks(
         raise InputError(
             f"fraction must be between 0 and 1 and draws at least 1; got {fraction}, {draws}"
         )
-    given = [_checked(i, score, batch) for i, score in enumerate(scores)]
+    given = [_checked(i, score, batch) for i, score in enumerate(listing("scores", scores))]
     if len(given) != len(batch):
         raise ShapeError(f"{len(given)} maps of scores were given for {len(batch)} samples")
     kinds = [("top", 0), ("bottom", 0), *(("random", draw) for draw in range(draws))]
@@ -214,7 +220,7 @@ def checked_masks(batch: Batch, masks: Sequence[Any]) -> list[np.ndarray]:
         ShapeError: another number, shape or kind (numbers could be indices).
         UnavailableError: a sample has several images.
     """
-    given = [np.asarray(mask) for mask in masks]
+    given = [np.asarray(mask) for mask in listing("masks", masks)]
     if len(given) != len(batch):
         raise ShapeError(f"{len(given)} masks were given for {len(batch)} samples")
     for i, (mask, tokens) in enumerate(zip(given, batch.tokens.images, strict=True)):
@@ -237,7 +243,10 @@ def _checked(i: int, score: Any, batch: Batch) -> np.ndarray:
             f"sample {i} has {len(tokens.shapes)} images and {int((tokens.row < 0).sum())} image tokens "
             "without a place on a grid; patches are masked of one image that is all grid"
         )
-    found = np.asarray(score, dtype=float)
+    found = np.asarray(score)
+    if found.dtype.kind not in "fiub":
+        raise ShapeError(f"the scores of sample {i} are numbers, one a patch; got {score!r:.60}")
+    found = found.astype(float)
     if found.shape != tokens.shapes[0] or not np.isfinite(found).all():
         raise ShapeError(
             f"sample {i} has {tokens.shapes[0]} patches; its scores are {found.shape}, "

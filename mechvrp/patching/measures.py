@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mechvrp.data import Sample, is_correct
 from mechvrp.errors import InputError, ShapeError, UnavailableError
+from mechvrp.models.checks import listing
 
 if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
@@ -153,7 +154,13 @@ class Measuring:
             raise UnavailableError("'correct' needs samples; encode them with model.encode")
 
     def _ids(self, name: str, given: Any) -> Tensor:
-        ids = torch.as_tensor(given, device=self.clean.device)
+        try:
+            ids = torch.as_tensor(given, device=self.clean.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            words = "'own', 'right' or " * (name == "target")
+            raise InputError(
+                f"{name} is {words}one token id a sample, [{len(self.batch)}]; got {given!r:.60}"
+            ) from error
         if ids.shape != (len(self.batch),) or ids.dtype.is_floating_point:
             raise ShapeError(
                 f"{name} must be one token id a sample, [{len(self.batch)}]; got {tuple(ids.shape)} of "
@@ -226,11 +233,14 @@ def as_measures(given: Any) -> dict[str, Measure]:
     items = (
         given.items()
         if isinstance(given, Mapping)
-        else [(m if isinstance(m, str) else getattr(m, "__name__", "measure"), m) for m in given]
+        else [
+            (m if isinstance(m, str) else getattr(m, "__name__", "measure"), m)
+            for m in listing("measure", given)
+        ]
     )
     found: dict[str, Measure] = {}
     for name, measure in items:
-        if not callable(measure) and measure not in MEASURES:
+        if not callable(measure) and not (isinstance(measure, str) and measure in MEASURES):
             known = "; ".join(f"{key}: {words}" for key, words in MEASURES.items())
             raise InputError(f"no measure {measure!r}. There are {known}; or give a function")
         if name in _TAKEN or str(name).startswith("base_"):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mechvrp.errors import InputError, SiteError
+from mechvrp.models.checks import listing
 from mechvrp.patching.alignment import check_aligned, check_direction
 from mechvrp.patching.changes import mean_changes
 from mechvrp.patching.grids import values_of
@@ -181,7 +182,7 @@ def path_patching(
 
 def _nodes(given: Any) -> list[Node]:
     """Nodes from one or several of them, or of names of sites."""
-    many = [given] if isinstance(given, (Node, str, Site)) else list(given)
+    many = [given] if isinstance(given, (Node, str, Site)) else listing("ends of paths", given)
     found = [Node(node) if isinstance(node, (str, Site)) else node for node in many]
     for node in found:
         if not isinstance(node, Node):

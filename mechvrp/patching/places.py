@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mechvrp.errors import InputError, SiteError
+from mechvrp.models.checks import check_model, listing
 from mechvrp.models.tokens import integers
 from mechvrp.patching.interventions import flatten, zero
 from mechvrp.tracing.sites import COMPONENTS, Site
@@ -42,6 +43,7 @@ def grid_layers(model: VLM, component: str, layers: Sequence[int] | None) -> lis
 
 def chosen_layers(model: VLM, layers: Any) -> list[int]:
     """Layers counted from 0, by default all (raises ``SiteError``: none, one twice, or out of range)."""
+    check_model(model)
     if layers is None:
         return list(range(model.n_layers))
     found = [Site("resid_post", i).check(model).layer or 0 for i in integers("layers", layers)]
@@ -69,6 +71,8 @@ def places_of(
     units: Sequence[int] | None,
 ) -> dict[Any, dict[str, Any]]:
     """What is patched by itself within a layer: its label, and the edit's arguments."""
+    if units is not None and over != "unit":
+        raise InputError(f"units go with over='unit'; got over={over!r} and units {units!r:.60}")
     if over == "position":
         shortest = int(batch.tokens.attention_mask.sum(-1).min())
         chosen = list(range(-shortest, 0)) if positions is None else listed(positions)
@@ -104,7 +108,10 @@ def listed(positions: Any) -> list[Any]:
         positions = positions.tolist()
     if isinstance(positions, (str, int)):
         return [positions]
-    found = [p.item() if hasattr(p, "item") and not getattr(p, "ndim", 0) else p for p in positions]
+    found = [
+        p.item() if hasattr(p, "item") and not getattr(p, "ndim", 0) else p
+        for p in listing("positions", positions)
+    ]
     if not found:
         raise InputError("a grid needs at least one position; none was given")
     return found

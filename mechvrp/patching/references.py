@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mechvrp.errors import InputError, SiteError
-from mechvrp.patching.interventions import Edits, Intervention, build
+from mechvrp.patching.interventions import Edits, Intervention, build, seeds
 from mechvrp.patching.selection import Selected
 from mechvrp.tracing.activations import Activations
 
@@ -196,6 +196,8 @@ def mean(
     Raises:
         SiteError: the reference lacks the site, or (when the edit is made) the position.
     """
+    if not isinstance(pooled, bool):
+        raise InputError(f"pooled is True or False; got {pooled!r:.60}")
     return build(Mean, site, layer, positions, units, heads, over=_cached(over), pooled=pooled)
 
 
@@ -223,7 +225,7 @@ def resample(
         SiteError: the reference lacks the site, or (when the edit is made) the donor the position.
         InputError: there is no donor to choose.
     """
-    more = {"over": _cached(over), "seed": seed, "draw": draw}
+    more = {"over": _cached(over), **seeds(seed=seed, draw=draw)}
     return build(Resample, site, layer, positions, units, heads, **more)
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvrp.errors import ShapeError
-from mechvrp.patching.interventions import Edits, Intervention, build, fits
+from mechvrp.patching.interventions import Edits, Intervention, build, check_value, fits
 from mechvrp.patching.selection import Selected
 from mechvrp.tracing.access import expected_shape
 from mechvrp.tracing.sites import Site
@@ -75,8 +75,7 @@ def replace(
     heads: int | Sequence[int] | None = None,
 ) -> Edits:
     """Put another run's (or any) value in the place of a site's; arguments as ``zero``."""
-    if not isinstance(value, Tensor):
-        raise ShapeError(f"replace takes a tensor; got {type(value).__name__}")
+    check_value("replace", value)
     return build(Replace, site, layer, positions, units, heads, value=value)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from mechvrp.errors import InputError, MechVRPError, NumericalError
+from mechvrp.models.checks import check_batches, whole
 from mechvrp.patching.execution import Ran, Runner
 from mechvrp.patching.interventions import Edits, Intervention, flatten
 from mechvrp.patching.measures import Measuring, as_measures, split_measures
@@ -100,6 +101,10 @@ def sweep(
     Raises:
         InputError: a measure, target or variant is unusable, or all variants failed.
     """
+    check_batches(model, batch)
+    whole("memory", memory, 1)
+    if on_clean is not None and not callable(on_clean):
+        raise InputError(f"on_clean is a function of the clean run; got {on_clean!r:.60}")
     measures = as_measures(measure)
     known = as_variants(model, batch, variants)
     common = flatten(base)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mechvrp.errors import InputError, MechVRPError
+from mechvrp.models.checks import check_batches, listing
 from mechvrp.patching.interventions import Edits, Intervention, flatten
 from mechvrp.patching.selection import Selected, select
 from mechvrp.tracing import access
@@ -66,7 +67,8 @@ def as_variants(model: VLM, batch: Batch, given: Variants) -> list[Variant]:
         raise InputError(
             f"a sweep takes a list of variants (or variants by name); got {given!r} alone: put it in a list"
         )
-    named = given.items() if isinstance(given, Mapping) else enumerate(given)
+    check_batches(model, batch)
+    named = given.items() if isinstance(given, Mapping) else enumerate(listing("variants", given))
     firsts: dict[tuple[bool, str], int] = {}  # of positions by name, which many variants share
     found = [_variant(model, batch, _label(name), flatten(edits), firsts) for name, edits in named]
     if not found:

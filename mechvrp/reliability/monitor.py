@@ -12,7 +12,8 @@ import numpy as np
 from scipy.special import expit
 
 from mechvrp.data import Sample
-from mechvrp.errors import InputError, UnavailableError
+from mechvrp.errors import DataError, InputError, UnavailableError
+from mechvrp.files import path_of
 from mechvrp.reliability.generation import check_answering
 from mechvrp.reliability.monitor_evaluation import Figure
 from mechvrp.reliability.monitor_fitting import (
@@ -304,7 +305,7 @@ class Monitor:
         """Write ``weights.safetensors`` and ``monitor.json`` into a folder (made if need be)."""
         from mechvrp.reliability.monitor_files import write_monitor
 
-        return write_monitor(self, Path(folder))
+        return write_monitor(self, path_of(folder, "a monitor's folder"))
 
     @classmethod
     def load(cls, folder: str | Path) -> Monitor:
@@ -315,7 +316,7 @@ class Monitor:
         """
         from mechvrp.reliability.monitor_files import read_monitor
 
-        return read_monitor(Path(folder))
+        return read_monitor(path_of(folder, "a monitor's folder", DataError))
 
     def __repr__(self) -> str:
         found = self.threshold

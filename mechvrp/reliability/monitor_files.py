@@ -16,6 +16,7 @@ from safetensors.numpy import load, save
 
 from mechvrp.circuits.logistic import FittedProbe
 from mechvrp.errors import DataError, InputError
+from mechvrp.files import make_folder, parse_json, read_file
 from mechvrp.reliability.monitor import Monitor
 from mechvrp.reliability.monitor_evaluation import Figure
 from mechvrp.reliability.monitor_fitting import GRID_COLUMNS, LayerScore, Part, Parts
@@ -96,7 +97,7 @@ _FIELDS: dict[str, Any] = {
 
 def write_monitor(monitor: Monitor, folder: Path) -> Path:
     """Write both files; the record last, which knows the weights it belongs to."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     probes = {"head": monitor.scorer.head, "probe": monitor.scorer.probe}
     weights = save(
         {
@@ -145,11 +146,10 @@ def read_monitor(folder: Path) -> Monitor:
     """The monitor in a folder; ``DataError`` unless both files are whole and of this version."""
     place = folder / _RECORD
     try:
-        text = place.read_text(encoding="utf-8")
-        data = (folder / _WEIGHTS).read_bytes()
-    except (OSError, UnicodeDecodeError) as error:
+        raw, data = read_file(place, DataError), read_file(folder / _WEIGHTS, DataError)
+    except DataError as error:
         raise DataError(f"cannot read a monitor from {folder}: {error}") from error
-    record = _parsed(text, place)
+    record = _parsed(raw, place)
     if hashlib.sha256(data).hexdigest() != record["weights"]:
         raise DataError(
             f"{folder / _WEIGHTS} is damaged, or not of {place}: save the monitor again"
@@ -160,12 +160,9 @@ def read_monitor(folder: Path) -> Monitor:
         raise DataError(f"{folder} does not hold a whole monitor: {error}") from error
 
 
-def _parsed(text: str, place: Path) -> dict[str, Any]:
-    def refuse(constant: str) -> None:
-        raise ValueError(f"it holds {constant}, which is not JSON")
-
+def _parsed(raw: bytes, place: Path) -> dict[str, Any]:
     try:
-        record = json.loads(text, parse_constant=refuse)
+        record = parse_json(raw)
     except ValueError as error:
         raise DataError(f"{place} is damaged: {error}") from error
     if not isinstance(record, dict) or record.get("format") != _FORMAT:

@@ -178,6 +178,10 @@ def read_run(run: Any, model: VLM | str | None) -> RunExamples:
 
 def _sections(folder: RunFolder) -> list[dict[str, Any]]:
     found = folder.read_summary().get("sections")
+    if found is not None and not isinstance(found, list):
+        raise RunFolderError(
+            f"{folder.path / 'summary.json'} is damaged: its sections are {found!r:.60}"
+        )
     infos = [s.get("model") if isinstance(s, dict) else None for s in found or []]
     for info in infos:
         if not isinstance(info, dict) or any(type(info.get(k)) is not t for k, t in _INFO.items()):

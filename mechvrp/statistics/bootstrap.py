@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mechvrp.errors import InputError
-from mechvrp.statistics.checks import group_codes, require_finite
+from mechvrp.statistics.checks import check_resampling, group_codes, require_finite
 from mechvrp.statistics.estimate import Estimate
 
 __all__ = ["Interval", "group_bootstrap", "group_bootstrap_all", "weighted_mean"]
@@ -61,7 +61,7 @@ def group_bootstrap(
     columns = [np.asarray(array) for array in arrays]
     n = _length(columns)
     codes, n_groups = group_codes(groups, n)
-    _check_settings(level, n_resamples)
+    check_resampling(level, n_resamples, seed)
     if interval not in ("percentile", "t", "logit-t"):
         raise InputError(f"interval is 'percentile', 't' or 'logit-t', got {interval!r}")
 
@@ -108,7 +108,7 @@ def group_bootstrap_all(
     columns = [np.asarray(array) for array in arrays]
     n = _length(columns)
     codes, n_groups = group_codes(groups, n)
-    _check_settings(level, n_resamples)
+    check_resampling(level, n_resamples, seed)
     values = statistics(*columns, weights=np.ones((1, n)))
     rng, shares = np.random.default_rng(seed), np.full(n_groups, 1 / n_groups)
     block = max(1, _BLOCK // max(n, n_groups))
@@ -133,14 +133,6 @@ def group_bootstrap_all(
 def weighted_mean(values: NDArray[Any], *, weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """``[resamples]`` means of ``values`` with each row counted by its weight."""
     return np.asarray(weights @ values.astype(np.float64) / weights.sum(axis=1))
-
-
-def _check_settings(level: float, n_resamples: int) -> None:
-    if not 0 < level < 1 or n_resamples * (1 - level) < 1:
-        raise InputError(
-            f"expected level in (0, 1) and n_resamples of at least 1 / (1 - level), got level "
-            f"{level} and n_resamples {n_resamples}"
-        )
 
 
 def _method(interval: Interval, n: int, n_groups: int) -> str:

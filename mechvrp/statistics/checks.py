@@ -11,7 +11,10 @@ from mechvrp.errors import InputError, NumericalError
 
 __all__ = [
     "binary",
+    "check_resampling",
+    "check_seed",
     "group_codes",
+    "numbers",
     "require_both",
     "require_finite",
     "require_one_row_each",
@@ -49,7 +52,7 @@ def scored(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], N
         InputError: shapes differ, or a label is neither 0 nor 1.
         NumericalError: NaN or infinity.
     """
-    values, truth = np.asarray(scores, dtype=np.float64), binary(labels, "labels")
+    values, truth = numbers(scores, "scores"), binary(labels, "labels")
     if values.shape != truth.shape:
         raise InputError(
             f"scores have shape {values.shape}, labels {truth.shape}; expected [n] both"
@@ -58,15 +61,44 @@ def scored(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], N
     return values, truth
 
 
+def numbers(values: ArrayLike, name: str) -> NDArray[np.float64]:
+    """``values`` as an array of floats; ``InputError`` if they are none (text, complex, ragged lists)."""
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind not in "fiubO":
+            raise TypeError(f"they are of dtype {array.dtype}")
+        return array.astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{name} must be numbers; got {values!r:.60}: {error}") from error
+
+
 def binary(values: ArrayLike, name: str) -> NDArray[np.bool_]:
     """``values`` as booleans ``[n]``; ``InputError`` unless each is 0 or 1, with one at least."""
-    array = np.asarray(values)
+    array = numbers(values, name)
     if array.ndim != 1 or not len(array):
         raise InputError(f"{name} must be [n] of 0 and 1 with n > 0, got shape {array.shape}")
     require_finite(array)
     if not np.isin(array, (0, 1)).all():
         raise InputError(f"{name} must be 0 or 1, got {np.unique(array)[:5].tolist()}")
     return array.astype(bool)
+
+
+def check_resampling(level: object, n_resamples: object, seed: object) -> None:
+    """``InputError`` unless an interval of this level can be resampled so often, from this seed."""
+    share = isinstance(level, int | float) and not isinstance(level, bool) and 0 < level < 1
+    often = isinstance(n_resamples, int | np.integer) and not isinstance(n_resamples, bool)
+    if not share or not often or n_resamples * (1 - level) < 1:  # type: ignore[operator]
+        raise InputError(
+            f"expected level in (0, 1) and n_resamples of at least 1 / (1 - level), got level "
+            f"{level!r:.60} and n_resamples {n_resamples!r:.60}"
+        )
+    check_seed(seed)
+
+
+def check_seed(seed: object) -> None:
+    """``InputError`` unless it is a whole number from 0."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise InputError(f"seed must be a whole number from 0; got {seed!r:.60}")
 
 
 def require_both(truth: NDArray[np.bool_], what: str) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mechvrp.errors import InputError
 from mechvrp.statistics.bootstrap import group_bootstrap
-from mechvrp.statistics.checks import require_both, require_finite, scored
+from mechvrp.statistics.checks import numbers, require_both, require_finite, scored
 from mechvrp.statistics.estimate import Estimate
 
 __all__ = [
@@ -58,7 +58,7 @@ def correlation_interval(
         InputError: lengths differ, or a signal is constant.
         NumericalError: NaN or infinity.
     """
-    x, y = (np.asarray(values, dtype=np.float64) for values in (first, second))
+    x, y = (numbers(values, "what is correlated") for values in (first, second))
     if x.ndim != 1 or x.shape != y.shape or not len(x):
         raise InputError(f"expected two signals [n], got shapes {x.shape} and {y.shape}")
     return group_bootstrap(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mechvrp.errors import InputError, NumericalError
-from mechvrp.statistics.checks import group_codes
+from mechvrp.statistics.checks import check_seed, group_codes, numbers
 
 __all__ = ["Means", "group_means"]
 
@@ -45,7 +45,10 @@ def group_means(
         InputError: fewer than two groups, or a bad level.
         NumericalError: NaN or infinity in the values.
     """
-    data = np.asarray(values, dtype=np.float64)
+    data = numbers(values, "values")
+    if not data.ndim:
+        raise InputError(f"values are an array; got {values!r:.60}")
+    check_seed(seed)
     if not np.isfinite(data).all():
         raise NumericalError(
             f"{int((~np.isfinite(data)).sum())} of {data.size} values are not finite"

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mechvrp.errors import InputError
-from mechvrp.statistics.checks import require_finite
+from mechvrp.statistics.checks import numbers, require_finite
 
 __all__ = ["benjamini_hochberg", "two_sided_permutation_p"]
 
@@ -25,7 +25,7 @@ def two_sided_permutation_p(observed: float, null: ArrayLike) -> float:
         InputError: no draws.
         NumericalError: NaN or infinity.
     """
-    draws = np.asarray(null, dtype=np.float64).ravel()
+    draws, observed = numbers(null, "null").ravel(), float(numbers(observed, "observed"))
     require_finite(np.append(draws, observed))
     if not len(draws):
         raise InputError("the null distribution is empty; draw at least one permutation")
@@ -45,7 +45,7 @@ def benjamini_hochberg(p_values: ArrayLike) -> NDArray[np.float64]:
     """
     from scipy.stats import false_discovery_control
 
-    values = np.asarray(p_values, dtype=np.float64)
+    values = numbers(p_values, "p_values")
     require_finite(values)
     if not values.size:
         return values.copy()

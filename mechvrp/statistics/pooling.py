@@ -99,6 +99,8 @@ def pooled_estimate(
 
     if scale not in _RANGE:
         raise InputError(f"scale is 'linear', 'logit' or 'fisher-z', got {scale!r}")
+    if not isinstance(estimates, Mapping):
+        raise InputError(f"pooling takes estimates by name; got {estimates!r:.60}")
     if len(estimates) < 2:
         raise InputError(f"pooling needs at least 2 estimates, got {len(estimates)}")
     levels = {estimate.level for estimate in estimates.values()}

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from mechvrp.errors import InputError, NumericalError, RunFolderError
+from mechvrp.files import parse_json
 from mechvrp.store.places import fetched
 
 __all__ = ["read_arrays", "read_dims", "read_names", "write_arrays"]
@@ -58,7 +59,7 @@ def read_arrays(path: Path, names: Iterable[str] | None = None) -> dict[str, np.
             if absent:
                 raise InputError(f"no activations named {absent}; the run holds {stored}")
             return {name: _array(file.get_tensor(name)) for name in wanted}
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise RunFolderError(
             f"{path} is damaged: {error}. Remove it and run the study again"
         ) from error
@@ -68,9 +69,16 @@ def read_dims(path: Path) -> dict[str, list[str]]:
     """Dimension names by array, where they were given."""
     try:
         with fetched(path) as local, safe_open(local, framework="pt") as file:
-            dims: dict[str, list[str]] = json.loads((file.metadata() or {}).get("dims", "{}"))
+            held = parse_json((file.metadata() or {}).get("dims", "{}").encode())
+            sound = isinstance(held, dict) and all(
+                isinstance(names, list) and all(isinstance(name, str) for name in names)
+                for names in held.values()
+            )
+            if not sound:
+                raise ValueError(f"the names of its dimensions are {held!r:.60}")
+            dims: dict[str, list[str]] = held
             return dims
-    except SafetensorError as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise RunFolderError(
             f"{path} is damaged: {error}. Remove it and run the study again"
         ) from error
@@ -81,7 +89,7 @@ def read_names(path: Path) -> list[str]:
     try:
         with fetched(path) as local, safe_open(local, framework="pt") as file:
             return list(file.keys())
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise RunFolderError(
             f"{path} is damaged: {error}. Remove it and run the study again"
         ) from error
@@ -101,5 +109,11 @@ def _tensor(name: str, array: np.ndarray | torch.Tensor) -> torch.Tensor:
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
-    array: np.ndarray = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    if tensor.is_floating_point() and tensor.dtype not in (
+        torch.float16,
+        torch.float32,
+        torch.float64,
+    ):
+        tensor = tensor.float()  # numpy has neither bfloat16 nor 8-bit floats
+    array: np.ndarray = tensor.numpy()
     return array

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import torch
 
 from mechvrp.errors import InputError, RunFolderError
+from mechvrp.files import path_of
 from mechvrp.store.arrays import read_arrays, read_dims, read_names, write_arrays
 from mechvrp.store.atomic import write_atomically
 from mechvrp.store.json_files import read_object
@@ -21,6 +22,9 @@ from mechvrp.store.places import fetched, make_folder
 __all__ = ["Chunks"]
 
 _SIZES = "pieces.json"
+
+#: Each is looked for by name: of so many there cannot be that many files.
+_MOST_PIECES = 10_000_000
 
 
 class Chunks:
@@ -37,8 +41,11 @@ class Chunks:
     """
 
     def __init__(self, folder: Path, total: int, size: int) -> None:
-        if total < 1 or size < 1:
-            raise InputError(f"total and size must be at least 1; got {total} and {size}")
+        for number in (total, size):
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                raise InputError(
+                    f"total and size must be at least 1; got {total!r:.40} and {size!r:.40}"
+                )
         self.folder = folder
         self.total = total
         self.size = size
@@ -51,11 +58,13 @@ class Chunks:
         Raises:
             RunFolderError: there are none.
         """
+        folder = path_of(folder, "a folder of pieces", RunFolderError)
         if not (folder / _SIZES).is_file():
             raise RunFolderError(f"{folder} holds no pieces; run the study again to make them")
         sizes = read_object(folder / _SIZES)
         numbers = [sizes.get(name) for name in ("total", "size")]
-        if not all(type(number) is int for number in numbers):
+        sound = all(type(number) is int and number > 0 for number in numbers)
+        if not sound or -(-sizes["total"] // sizes["size"]) > _MOST_PIECES:
             raise RunFolderError(f"{folder / _SIZES} is damaged: it holds {sizes!r:.80}")
         return cls(folder, sizes["total"], sizes["size"])
 
@@ -175,8 +184,19 @@ class Chunks:
         dims = read_dims(first).get(name, [])
         if "example" not in dims:
             raise RunFolderError(f"{first}: {name!r} has no dimension 'example'; it has {dims}")
+        axis = dims.index("example")
         parts = [part[name] for part in self.arrays([name])]
-        return np.concatenate(parts, axis=dims.index("example"))
+        shapes = [part.shape for part in parts]
+        try:
+            found = np.concatenate(parts, axis=axis)
+            if found.shape[axis] != self.total:
+                raise ValueError(f"{found.shape[axis]} examples in all, expected {self.total}")
+        except ValueError as error:  # numpy's AxisError is one, too
+            raise RunFolderError(
+                f"{self.folder} is damaged: {name!r} has shapes {shapes[:3]} ({error}). Remove it and run "
+                "the study again"
+            ) from error
+        return found
 
     def _whole(self, index: int) -> bool:
         """Whether a piece has its arrays, where pieces have some."""

@@ -73,6 +73,8 @@ class RunFolder:
             InputError: a value in ``config`` is not JSON.
         """
         folder = place(path)
+        if not isinstance(config, Mapping):
+            raise InputError(f"config holds settings by name; got {config!r:.60}")
         wanted = plain(config, "config")
         with unreachable(folder):
             there = folder.exists()
@@ -129,7 +131,8 @@ class RunFolder:
             raise RunFolderError(
                 f"{path} is not a run folder: its config.json is another program's"
             )
-        if header.get("format_version") != FORMAT_VERSION:
+        version = header.get("format_version")
+        if type(version) is not int or version != FORMAT_VERSION:
             raise RunFolderError(
                 f"{path} is of run-folder format {header.get('format_version')!r}; this mechvrp "
                 f"reads format {FORMAT_VERSION}. Use the version of mechvrp that wrote it"
@@ -163,7 +166,7 @@ class RunFolder:
 
     def written_chunks(self, stage: str) -> dict[str, Chunks]:
         """A stage's pieces by part, e.g. by model, in order; complete or not (``Chunks.complete``)."""
-        folder = self.path / "chunks" / stage
+        folder = self._inside(f"chunks/{stage}")
         parts = sorted(p for p in folder.glob("*") if p.is_dir()) if folder.is_dir() else []
         return {part.name: Chunks.open(part) for part in parts}
 
@@ -181,11 +184,11 @@ class RunFolder:
     def discard(self, *names: str) -> None:
         """Remove files of the run that are out of date; only for who holds its lock."""
         for name in names:
-            (self.path / name).unlink(missing_ok=True)
+            self._inside(name).unlink(missing_ok=True)
 
     def has(self, name: str) -> bool:
         """Whether the file ``name`` (``"summary.json"``, ``"gallery/a.png"``, ...) was written."""
-        return (self.path / name).is_file()
+        return self._inside(name).is_file()
 
     @property
     def versions(self) -> dict[str, Any]:
@@ -194,6 +197,8 @@ class RunFolder:
 
     def write_summary(self, summary: Mapping[str, Any]) -> Path:
         """Write ``summary.json``. NaN is refused: write None (null) where a number is absent."""
+        if not isinstance(summary, Mapping):
+            raise InputError(f"a summary holds values by name; got {summary!r:.60}")
         return self._write_json("summary.json", plain(summary, "summary"))
 
     def read_summary(self) -> dict[str, Any]:
@@ -206,6 +211,8 @@ class RunFolder:
         Raises:
             InputError: the table has no rows, or a column that Parquet cannot hold.
         """
+        if not isinstance(examples, pd.DataFrame):
+            raise InputError(f"the examples are a pandas DataFrame; got {examples!r:.60}")
         if examples.empty:
             raise InputError("the table of examples has no rows; a run has at least one example")
 
@@ -326,6 +333,14 @@ class RunFolder:
             )
         return path
 
+    def _inside(self, name: str) -> Path:
+        parts = Path(name).parts
+        if not parts or Path(name).is_absolute() or ".." in parts:
+            raise InputError(
+                f"{name!r:.60} is not the name of a file in the run folder {self.path}"
+            )
+        return self.path / name
+
     def _note_resumption(self) -> None:
         now = software_versions()
         # Where the file was lost nobody knows what the run was begun with.
@@ -355,6 +370,8 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def _folder_names(stage: str, part: str) -> list[str]:
+    if not isinstance(stage, str) or not isinstance(part, str):
+        raise InputError(f"a stage and a part have names; got {stage!r:.60} and {part!r:.60}")
     names = [re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".") for name in (stage, part)]
     if not all(names):
         raise InputError(f"a stage and a part need names; got {stage!r} and {part!r}")

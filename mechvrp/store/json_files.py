@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,19 +9,18 @@ from typing import Any
 import numpy as np
 
 from mechvrp.errors import InputError, NumericalError, RunFolderError
+from mechvrp.files import parse_json, read_file
+from mechvrp.store.places import fetched
 
 __all__ = ["differences", "plain", "read_json", "read_object"]
 
 
 def read_json(path: Path) -> Any:
-    def refuse(constant: str) -> None:
-        raise ValueError(f"it holds {constant}, which is not JSON")
-
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
-    except OSError as error:
-        why = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
-        raise RunFolderError(f"{path} cannot be read: {why}") from error
+        with fetched(path) as local:
+            return parse_json(read_file(local, RunFolderError))
+    except RunFolderError:
+        raise
     except ValueError as error:  # a JSON and a Unicode error are both ValueErrors
         raise RunFolderError(f"{path} is damaged: {error}") from error
 
@@ -47,6 +45,10 @@ def plain(value: Any, where: str) -> Any:
         return [plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
     if isinstance(value, float) and not np.isfinite(value):
         raise NumericalError(f"{where} is {value}; JSON has no such number, write None (null)")
+    if isinstance(value, int) and value.bit_length() > 1023:
+        raise NumericalError(
+            f"{where} is a number of {value.bit_length()} bits; none can be so large"
+        )
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise InputError(

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+from mechvrp import files
 from mechvrp.errors import InputError, MechVRPError, RunFolderError, UnavailableError
+from mechvrp.files import path_of
 
 __all__ = ["fetched", "is_remote", "make_folder", "place", "put", "unreachable"]
 
@@ -29,8 +31,8 @@ def place(path: str | Path) -> Path:
     """
     if is_remote(path):
         return path  # type: ignore[return-value]
-    if "://" not in str(path):
-        return Path(path)
+    if not isinstance(path, str) or "://" not in path:
+        return path_of(path, "a run folder", RunFolderError)
     protocol = str(path).partition("://")[0]
     try:
         import fsspec
@@ -63,6 +65,9 @@ def is_remote(path: Any) -> bool:
 def make_folder(path: Path) -> None:
     """Make a folder and those above it; stores of objects have none (and a typing error makes no bucket)."""
     if is_remote(path) and path.protocol in _WHOLE:  # type: ignore[attr-defined]
+        return
+    if not is_remote(path):
+        files.make_folder(path, RunFolderError)
         return
     with unreachable(path):
         path.mkdir(parents=True, exist_ok=True)

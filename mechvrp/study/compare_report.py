@@ -96,7 +96,7 @@ def check_out(folder: Path) -> list[str]:
     try:
         marker = json.loads((folder / _MARKER).read_text(encoding="utf-8"))
         files = marker["files"] if marker["format"] == _FORMAT else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         files = None
     if not isinstance(files, list) or not all(_ours(name) for name in files):
         raise RunFolderError(

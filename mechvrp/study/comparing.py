@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from mechvrp.errors import InputError
+from mechvrp.errors import InputError, RunFolderError
+from mechvrp.files import make_folder, path_of
+from mechvrp.statistics.checks import check_seed
 from mechvrp.study.compare_ablations import ablations
 from mechvrp.study.compare_causal import aligned_gaps, interventions, masking, seeds_summary
 from mechvrp.study.compare_costs import CostRow, cost_rows
@@ -162,10 +164,10 @@ class RunComparison:
         return pd.DataFrame(self.figures_by_table[name], columns=list(Figure.__dataclass_fields__))
 
     def _write(self, folder: str | Path, ending: str, text: Callable[[str], str]) -> list[Path]:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        target = make_folder(path_of(folder, "a folder for tables"))
         paths = []
         for name in self.tables():
-            path = Path(folder) / f"{name}{ending}"
+            path = target / f"{name}{ending}"
             paths.append(write_text(path, text(name)))
         return paths
 
@@ -202,12 +204,17 @@ def compare_runs(
             answers, two different models of one name, or unusable ``training_seeds``.
         RunFolderError: a folder is missing, unfinished or damaged; ``out`` cannot be written to.
     """
-    if isinstance(paths, str | Path):
-        raise InputError(f"paths is a list of run folders; got {str(paths)!r}")
+    if isinstance(paths, str | Path) or not isinstance(paths, Sequence):
+        raise InputError(f"paths is a list of run folders; got {paths!r:.60}")
+    if training_seeds is not None and not isinstance(training_seeds, Mapping):
+        raise InputError(
+            f"training_seeds holds lists of checkpoints by recipe; got {training_seeds!r:.60}"
+        )
+    check_seed(seed)
     if not isinstance(n_resamples, int) or n_resamples < 100:
         raise InputError(f"n_resamples must be a whole number of at least 100; got {n_resamples!r}")
     if out is not None:
-        check_out(Path(out))
+        check_out(path_of(out, "a folder for the comparison", RunFolderError))
     units, remarks = load_units(paths)
     recipes = check_recipes(units, training_seeds or {})
     figures = _figures(units, seed=seed, n_resamples=n_resamples)

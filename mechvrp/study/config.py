@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import types
+import typing
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from mechvrp.errors import InputError
 
-__all__ = ["StudyConfig", "describe"]
+__all__ = ["StudyConfig", "describe", "typed"]
 
 _LEAST = {
     "n": 20,
@@ -104,6 +106,11 @@ class StudyConfig:
     given: dict[str, Any] | None = field(default=None, metadata={"words": ""})
 
     def __post_init__(self) -> None:
+        hints = typing.get_type_hints(StudyConfig)
+        for name in describe():
+            typed(hints[name], getattr(self, name), name)
+        if self.given is not None and not isinstance(self.given, dict):
+            raise InputError(f"given is filled in by run_study; got {self.given!r:.60}")
         if not self.models:
             raise InputError("a study needs at least one model")
         if len(set(self.models)) != len(self.models):
@@ -156,3 +163,26 @@ class StudyConfig:
 def describe() -> dict[str, str]:
     """What each setting means, in the order in which a configuration file shows them."""
     return {f.name: f.metadata["words"] for f in fields(StudyConfig) if f.metadata["words"]}
+
+
+def typed(hint: Any, value: Any, where: str) -> Any:
+    """``value``, if it is of a setting's type; lists become tuples, and whole numbers floats."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        inner = next(argument for argument in arguments if argument is not type(None))
+        return typed(inner, value, where)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise InputError(f"{where} must be a list; got {value!r:.60}")
+        return tuple(typed(arguments[0], item, where) for item in value)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise InputError(f"{where} must be one of {', '.join(arguments)}; got {value!r:.60}")
+        return value
+    if hint is float and type(value) in (int, float):
+        return float(value)
+    if type(value) is not hint:
+        raise InputError(f"{where} must be of type {hint.__name__}; got {value!r:.60}")
+    return value

@@ -20,6 +20,7 @@ from mechvrp.errors import InputError, RunFolderError
 from mechvrp.models import VLM, fingerprint
 from mechvrp.plots.directions import isolated
 from mechvrp.store import RunFolder
+from mechvrp.store.places import place, unreachable
 from mechvrp.study.checking import dataset_digest, usable_dataset
 from mechvrp.study.config import StudyConfig
 from mechvrp.study.engines import check_engine, open_engines
@@ -102,10 +103,11 @@ def run_study(
     check_engine(engine, workers, address, given, settings)
     wanted = _stages(stages)
     say = Console(quiet=not progress, highlight=False)
-    folder = Path(out)
+    folder = place(out)
     # A folder in use is looked at first; a new one is made once data and model are there, so that a
     # misspelt name leaves nothing behind.
-    used = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
+    with unreachable(folder):
+        used = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     run = RunFolder.create(out, settings.to_json()) if used else None
     whole = run is not None and _finished(run, len(given))
     if run is not None and whole and (damage := _damage(run)):
@@ -162,6 +164,8 @@ def prepare_study(
     """
     entries: list[str | VLM] | None = None
     if model is not None:
+        if not isinstance(model, (str, VLM, Sequence)):
+            raise InputError(f"a study takes a model or a list of them; got {model!r:.60}")
         entries = [model] if isinstance(model, (str, VLM)) else list(model)
         options = {**options, "models": tuple(str(getattr(m, "name", m)) for m in entries)}
     loaded = data if isinstance(data, Dataset) else None
@@ -201,6 +205,8 @@ def split_images(dataset: Dataset, config: StudyConfig) -> tuple[np.ndarray, np.
 
 
 def _stages(stages: Sequence[str] | None) -> tuple[str, ...]:
+    if stages is not None and (isinstance(stages, str) or not isinstance(stages, Sequence)):
+        raise InputError(f"stages is a list of {', '.join(STAGES)}; got {stages!r:.60}")
     chosen = STAGES if stages is None else tuple(stages)
     unknown = [stage for stage in chosen if stage not in STAGES]
     if unknown or not chosen:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import textwrap
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any
 import yaml
 
 from mechvrp.errors import InputError
-from mechvrp.study.config import StudyConfig, describe
+from mechvrp.files import path_of, read_file
+from mechvrp.study.config import StudyConfig, describe, typed
 
 __all__ = ["PRESETS", "config_text", "parse_settings", "read_settings", "resolve_settings"]
 
@@ -66,14 +66,14 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         InputError: the file cannot be read, is no mapping, or has an unknown setting or one of
             another type; it is named.
     """
-    file = Path(path)
+    file = path_of(path, "the settings' file")
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_file(file).decode("utf-8")
+    except (InputError, UnicodeDecodeError) as error:
         raise InputError(f"the settings {path} cannot be read: {error}") from error
     try:
-        value = yaml.load(text, Loader=_Strict)
-    except yaml.YAMLError as error:
+        value = _parsed(text)
+    except ValueError as error:
         raise InputError(f"{path} is not YAML: {error}") from error
     if value is None:
         return {}
@@ -93,6 +93,12 @@ def parse_settings(given: Sequence[str]) -> dict[str, Any]:
     >>> parse_settings(["noise=0.5", "ks=[0, 5]"])
     {'noise': 0.5, 'ks': (0, 5)}
     """
+    if (
+        not isinstance(given, Sequence)
+        or isinstance(given, str)
+        or not all(isinstance(text, str) for text in given)
+    ):
+        raise InputError(f"expected a list of NAME=VALUE texts; got {given!r:.60}")
     found: dict[str, Any] = {}
     for text in given:
         name, sign, value = text.partition("=")
@@ -101,14 +107,16 @@ def parse_settings(given: Sequence[str]) -> dict[str, Any]:
         if name.strip() in found:
             raise InputError(f"--set names {name.strip()!r} twice")
         try:
-            found[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            found[name.strip()] = _parsed(value)
+        except ValueError as error:
             raise InputError(f"--set {text}: the value is not YAML: {error}") from error
     return checked_settings(found, "--set")
 
 
 def checked_settings(given: Mapping[Any, Any], where: str) -> dict[str, Any]:
     """Settings by name, each of its field's type; lists become tuples."""
+    if not isinstance(given, Mapping):
+        raise InputError(f"{where} must be settings by name; got {given!r:.60}")
     hints = typing.get_type_hints(StudyConfig)
     known = list(describe())
     found = {}
@@ -121,7 +129,7 @@ def checked_settings(given: Mapping[Any, Any], where: str) -> dict[str, Any]:
             )
         if name in ("models", "signals") and isinstance(value, str):
             value = (value,)
-        found[name] = _typed(hints[name], value, f"{where}: {name}")
+        found[name] = typed(hints[name], value, f"{where}: {name}")
     return found
 
 
@@ -142,8 +150,30 @@ def config_text(settings: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _parsed(text: str) -> Any:
+    """The value of a YAML text; ``ValueError`` for anything else."""
+    try:
+        return yaml.load(text, Loader=_Strict)
+    # Its constructors raise what Python raises: of "2001-99-99", of "!!bool maybe", of deep nesting.
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise ValueError(str(error)) from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 class _Strict(yaml.SafeLoader):
-    """YAML without pickled objects, in which a name comes once."""
+    """YAML without objects, in which a name comes once and nothing stands for something else.
+
+    A few lines of aliases can stand for more values than fit into memory (and settings need none).
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            event = self.peek_event()
+            raise yaml.YAMLError(
+                f"aliases (*{event.anchor}, line {event.start_mark.line + 1}) are not allowed"
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -156,25 +186,3 @@ class _Strict(yaml.SafeLoader):
             seen.add(name)
         found: dict[Any, Any] = super().construct_mapping(node, deep=deep)
         return found
-
-
-def _typed(hint: Any, value: Any, where: str) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if value is None:
-            return None
-        inner = next(argument for argument in arguments if argument is not type(None))
-        return _typed(inner, value, where)
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise InputError(f"{where} must be a list; got {value!r:.60}")
-        return tuple(_typed(arguments[0], item, where) for item in value)
-    if origin is typing.Literal:
-        if value not in arguments:
-            raise InputError(f"{where} must be one of {', '.join(arguments)}; got {value!r:.60}")
-        return value
-    if hint is float and type(value) in (int, float):
-        return float(value)
-    if type(value) is not hint:
-        raise InputError(f"{where} must be of type {hint.__name__}; got {value!r:.60}")
-    return value

@@ -11,6 +11,7 @@ from torch import Tensor
 from mechvrp.data import Sample
 from mechvrp.errors import InputError, NumericalError, SiteError
 from mechvrp.models import VLM, Batch
+from mechvrp.models.checks import check_model
 from mechvrp.models.tokens import integers, on_image
 from mechvrp.tracing import access
 from mechvrp.tracing.activations import Activations, Rows, _kind
@@ -54,6 +55,10 @@ def cache(
         UnavailableError: ``pattern`` under an attention implementation that hands over no mask.
         NumericalError: a cached value is NaN or infinite.
     """
+    check_model(model)
+    if not isinstance(batch, Batch | Sample | Iterable) or isinstance(batch, str | bytes):
+        raise InputError(f"expected a batch (model.encode(...)) or samples; got {batch!r:.60}")
+    _check_target(device, dtype)
     wanted = requested(model, sites, positions, one_batch=isinstance(batch, Batch))
     batches: Iterable[Batch]
     if isinstance(batch, Sample):
@@ -115,6 +120,15 @@ def requested(
             "from the end of the prompt (-1 is its last token), or encode one batch"
         )
     return wanted
+
+
+def _check_target(device: Any, dtype: Any) -> None:
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise InputError(f"dtype is a torch dtype, such as torch.float32; got {dtype!r:.60}")
+    try:
+        torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"no device {device!r:.60}: {str(error).splitlines()[0]}") from error
 
 
 def _run(
@@ -206,8 +220,8 @@ def in_batches(
     samples: Iterable[Sample], size: int, progress: bool = False, label: str = "caching"
 ) -> Iterator[list[Sample]]:
     """Samples in lists of ``size``, with a progress bar if wanted."""
-    if size < 1:
-        raise InputError(f"batch_size must be at least 1; got {size}")
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise InputError(f"batch_size must be at least 1; got {size!r:.60}")
     from rich.progress import Progress
 
     total = len(samples) if isinstance(samples, Sequence) else None

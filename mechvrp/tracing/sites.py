@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -100,7 +101,7 @@ COMPONENTS: dict[str, Component] = {
 }
 
 _PATTERNS = [
-    (re.compile(re.escape(c.hook).replace(re.escape("{layer}"), r"(-?\d+)")), c)
+    (re.compile(re.escape(c.hook).replace(re.escape("{layer}"), r"(-?\d{1,18})")), c)
     for c in COMPONENTS.values()
 ]
 
@@ -113,7 +114,7 @@ class Site:
     layer: int | None = None
 
     def __post_init__(self) -> None:
-        if self.component not in COMPONENTS:
+        if not isinstance(self.component, str) or self.component not in COMPONENTS:
             raise SiteError(_unknown(self.component))
         if self.layer is not None:
             (number,) = integers("a layer", self.layer)
@@ -178,6 +179,8 @@ def expand_sites(model: VLM, sites: str | Site | list[str | Site]) -> list[Site]
     """Sites by hook name, or all layers of a component (``"resid_post"``), in execution order."""
     if isinstance(sites, (str, Site)):
         sites = [sites]
+    if not isinstance(sites, Iterable):
+        raise SiteError(f"sites are named by strings; got {sites!r:.60}")
     found: set[Site] = set()
     for site in sites:
         if isinstance(site, str) and site in COMPONENTS and COMPONENTS[site].layered:
@@ -191,7 +194,10 @@ def expand_sites(model: VLM, sites: str | Site | list[str | Site]) -> list[Site]
     return sorted(found, key=lambda s: s.order)
 
 
-def _unknown(name: str) -> str:
+def _unknown(name: object) -> str:
+    name = str(name)
+    if len(name) > 200:  # the closest of long names takes long to find
+        return f"no site {name[:60]!r}... ({len(name)} characters)"
     hooks = [c.hook.format(layer="L") for c in COMPONENTS.values()]
     known = [*COMPONENTS, *hooks]
     close = difflib.get_close_matches(re.sub(r"\.-?\d+\.", ".L.", name), known, n=3, cutoff=0.5)

@@ -93,7 +93,7 @@ def test_nothing_is_overwritten_unasked(dataset, tmp_path):
     ("answers", "message"),
     [
         (["x"], "expected 12 answers, got 1"),
-        ("x" * N, "expected 12 answers"),
+        ("x" * N, "expected answers, a list"),
         ([*["x"] * (N - 1), None], "answer to question 11 must be text, got None"),
         ({"0": "x"}, r"missing \['1', '2'"),
         ({**{str(n): "x" for n in range(N)}, "99": "x"}, r"unknown \['99'\]"),

@@ -82,9 +82,9 @@ def test_accuracy_depends_on_the_number_who_agree(answers, prediction):
     [
         ("x", ["x", "x", "x"], "at least 4 annotators, got 3"),
         ("x", [], "got 0"),
-        (None, ["x"] * 10, "expected texts"),
-        ("x", ["x"] * 9 + [3], "expected texts"),
-        ("x", "xxxxxxxxxx", "expected texts"),
+        (None, ["x"] * 10, "the prediction must be text"),
+        ("x", ["x"] * 9 + [3], r"answers\[9\] must be text"),
+        ("x", "xxxxxxxxxx", "answers must be a list of texts"),
     ],
 )
 def test_unusable_answers_are_refused(prediction, answers, message):

@@ -20,6 +20,8 @@ _FAMILIES: dict[str, Family] = {}
 
 def register_family(family: Family, *, replace: bool = False) -> Family:
     """Make a family known for its ``model_types`` (``replace=True`` to override one that exists)."""
+    if not isinstance(family, Family):
+        raise InputError(f"expected a mechvrp.models.Family; got {family!r:.60}")
     taken = sorted(set(family.model_types) & set(_FAMILIES))
     if taken and not replace:
         raise InputError(

@@ -202,6 +202,8 @@ def check_family(model: VLM, *, probe: Mapping[str, Tensor] | None = None) -> Fa
         UnavailableError: a model with a family written by hand has neither a processor nor a probe.
         InputError: the model does not run on the probe.
     """
+    if not hasattr(model, "family"):
+        raise InputError(f"expected a model from mechvrp.load(...); got {model!r:.60}")
     family: Any = model.family
     if family.measured and probe is None:
         return report_of(family.facts, family.name)
