@@ -129,7 +129,8 @@ def load(
         family = family_of(config)
         # Of a model that no family describes it is not known whether it has SDPA: transformers chooses.
         chosen = family.attention_for(config, attn or "sdpa") if family else attn
-        model, loaded = AutoModelForImageTextToText.from_pretrained(
+        auto: Any = AutoModelForImageTextToText  # whose stubs know no loading info
+        model, loaded = auto.from_pretrained(
             source,
             dtype=weights_dtype,
             attn_implementation=chosen,
