@@ -129,7 +129,8 @@ def load(
         family = family_of(config)
         # Of a model that no family describes it is not known whether it has SDPA: transformers chooses.
         chosen = family.attention_for(config, attn or "sdpa") if family else attn
-        found: Any = AutoModelForImageTextToText.from_pretrained(
+        auto: Any = AutoModelForImageTextToText  # whose stubs know no loading info
+        model, loaded = auto.from_pretrained(
             source,
             dtype=weights_dtype,
             attn_implementation=chosen,
@@ -138,7 +139,6 @@ def load(
             output_loading_info=True,
             **hub,
         )
-        model, loaded = found
         if loaded["missing_keys"]:  # transformers would leave them at random
             raise InputError(f"the weights lack {sorted(loaded['missing_keys'])[:3]}")
         if processor is None:

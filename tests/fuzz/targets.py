@@ -1,9 +1,10 @@
-"""The readers, each as a function of bytes: whatever they hold, nothing but a ``MechVRPError`` may come of it."""
+"""The readers as functions of bytes: whatever these are, nothing but a ``MechVRPError`` may come of them."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,5 @@ def run(name: str, content: bytes) -> None:
     """One input through one reader; every exception but a ``MechVRPError`` gets through."""
     if not content:
         return
-    try:
+    with suppress(MechVRPError):
         TARGETS[name](content)
-    except MechVRPError:
-        pass
