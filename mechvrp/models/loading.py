@@ -32,6 +32,7 @@ def load(
     dtype: str = "auto",
     attn: str | None = None,
     device_map: Any = None,
+    distributed_config: Any = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
     probe: Mapping[str, Any] | None = None,
@@ -49,6 +50,8 @@ def load(
         attn: attention implementation, ``"sdpa"`` or ``"eager"``. By default SDPA, where the model has
             it; a model in memory keeps its own unless another is asked for.
         device_map: as in transformers, for models larger than one device; excludes ``device``.
+        distributed_config: as in transformers, for tensor parallelism: every process of a ``torchrun`` loads
+            its part of each layer, and runs the same script. Sites are whole in all of them.
         revision, trust_remote_code: as in transformers, for hub ids.
         probe: encoded inputs of two samples or more with prompts of different lengths, padded on the
             left. A model that no family describes is run on them (some twenty forwards) to find its sites
@@ -70,9 +73,9 @@ def load(
         )
     if isinstance(name_or_path_or_hf_model, nn.Module):
         model: Any = name_or_path_or_hf_model
-        if device_map is not None or revision is not None:
+        if any(given is not None for given in (device_map, distributed_config, revision)):
             raise InputError(
-                "device_map and revision are for loading by name; this model is loaded"
+                "device_map, distributed_config and revision are for loading by name; this model is loaded"
             )
         if attn is not None and attn != model.config._attn_implementation:
             family = family_of(model.config)
@@ -91,6 +94,10 @@ def load(
     source = str(embedded.get(name, name))
     if device_map is not None and device != "auto":
         raise InputError(f"give device ({device!r}) or device_map ({device_map!r}), not both")
+    if distributed_config is not None and (device_map is not None or device != "auto"):
+        raise InputError(
+            "distributed_config puts each process's part on its own device: give neither device nor device_map"
+        )
     local = "/" not in name or name.startswith((".", "/", "~")) or name.count("/") > 1
     if name not in embedded and local and not Path(name).exists():
         raise InputError(
@@ -113,13 +120,14 @@ def load(
             dtype=weights_dtype,
             attn_implementation=chosen,
             device_map=device_map,
+            distributed_config=distributed_config,
             **hub,
         )
         if processor is None:
             processor = AutoProcessor.from_pretrained(source, **hub)
     except (OSError, ValueError) as error:
         raise InputError(f"could not load {name!r}: {error}") from error
-    if device_map is None:
+    if device_map is None and distributed_config is None:
         model = model.to(place)
     return VLM(model, processor, name=name, probe=probe)
 

@@ -14,6 +14,7 @@ from mechvrp.data.sample import Sample
 from mechvrp.errors import InputError, ShapeError, UnavailableError
 from mechvrp.models.batch import Batch
 from mechvrp.models.families import Family, family_of
+from mechvrp.models.placing import check_divided, root_of
 from mechvrp.models.structure import structural
 from mechvrp.models.tokens import TokenMap
 
@@ -97,6 +98,7 @@ class VLM:
         self.d_head: int = self._width("z", "o") // self.n_heads
         self.d_mlp: int = self._width("neurons", "neurons")
         self.d_vocab: int = self.model.get_output_embeddings().weight.shape[0]
+        check_divided(self)
 
     def _width(self, component: str, field: str) -> int:
         """What a Linear of the blocks reads, by the first block that has it; 0 where none has."""
@@ -117,8 +119,12 @@ class VLM:
 
     @property
     def device(self) -> torch.device:
-        """Where inputs go: the device of the token embedding."""
-        return self.model.get_input_embeddings().weight.device
+        """Where inputs go: the device on which the token embedding runs."""
+        embedding: Any = self.model.get_input_embeddings()
+        if embedding.weight.is_meta:  # its weights are on disk, or nowhere
+            hook = getattr(embedding, "_hf_hook", None)
+            return torch.device(getattr(hook, "execution_device", None) or "cpu")
+        return embedding.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -132,9 +138,7 @@ class VLM:
     @cached_property
     def envoy(self) -> NNsight:
         """The bare nnsight envoy over ``model``, for everything mechvrp has no name for."""
-        from nnsight import NNsight
-
-        return NNsight(self.model)
+        return root_of(self.model)
 
     def instrument(self, layer: int) -> None:
         """Let nnsight see the operations inside a block's own forward, and its attention's.

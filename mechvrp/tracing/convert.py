@@ -10,6 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from mechvrp.errors import UnavailableError
+from mechvrp.models.placing import weight_of
 from mechvrp.tracing.sites import Site
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ class _StandIn:
     def __init__(self, model: VLM) -> None:
         config = model.model.config.get_text_config(decoder=True)
         self._norm: nn.Module = model.model.get_submodule(model.modules.final_norm)
-        self._unembed: Tensor = model.model.get_output_embeddings().weight.detach().cpu()
+        weight_of(model, self._norm)  # an error where it is not in memory
+        self._unembed: Tensor = weight_of(model, model.model.get_output_embeddings()).cpu()
         self._tokenizer = model.tokenizer
         self.cfg = SimpleNamespace(
             n_layers=model.n_layers,
@@ -108,9 +110,8 @@ class _StandIn:
         path = f"{model.modules.layers}.{layer}.{model.modules.o}"
         if model.modules.attn_write != model.modules.attn:
             return _NormedBlock()
-        weight: Any = model.model.get_submodule(path).weight
         w_o = rearrange(
-            weight.detach().cpu(),
+            weight_of(model, model.model.get_submodule(path)).cpu(),
             "d_model (head d_head) -> head d_head d_model",
             head=model.n_heads,
         )

@@ -15,7 +15,8 @@ from nnsight.intervention.interleaver import OutOfOrderError
 from nnsight.intervention.tracer import InterleavingTracer
 from torch import Tensor
 
-from mechvrp.errors import InputError, ShapeError, SiteError
+from mechvrp.errors import InputError, ShapeError, SiteError, UnavailableError
+from mechvrp.models.placing import is_sharded
 from mechvrp.tracing import access
 from mechvrp.tracing.freshness import forget_stale_source
 from mechvrp.tracing.sites import COMPONENTS, Site
@@ -101,6 +102,11 @@ class Trace(InterleavingTracer):
         grad: bool = False,
         options: Mapping[str, Any] | None = None,
     ) -> None:
+        if grad and is_sharded(model.model):
+            raise UnavailableError(
+                f"{model.name} is divided between processes (tensor parallelism), where gradients are not "
+                "supported: load it with device_map= instead"
+            )
         inputs = {"use_cache": False, **batch.inputs, **(options or {})}
         super().__init__(model.envoy, "__call__", **inputs)
         self.vlm = model
@@ -150,8 +156,11 @@ class Trace(InterleavingTracer):
         site = Site.parse(name).check(self.vlm)
         access.check_value(self.vlm, self.batch, site, value)
         self._arrive(site)
+        # On a model of several devices the site's own is known when it is reached; a value that is made there
+        # is moved when it is used.
+        here = value.device if access.is_made(self.vlm, site) else self._read(site).device
         # A copy: later in-place edits of the site must not reach the caller's own tensor.
-        self.put(site, value.clone())
+        self.put(site, value.to(here, copy=True))
 
     def __getattr__(self, name: str) -> Any:
         component = COMPONENTS.get(name)
