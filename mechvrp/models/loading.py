@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mechvrp.errors import InputError
+from mechvrp.errors import InputError, UnsupportedModelError
 from mechvrp.models import zoo
 
 __all__ = ["EmbeddedModel", "embedded_models", "load"]
@@ -33,6 +33,7 @@ def load(
     attn: str | None = None,
     device_map: Any = None,
     distributed_config: Any = None,
+    dispatch: bool = True,
     revision: str | None = None,
     trust_remote_code: bool = False,
     probe: Mapping[str, Any] | None = None,
@@ -52,6 +53,8 @@ def load(
         device_map: as in transformers, for models larger than one device; excludes ``device``.
         distributed_config: as in transformers, for tensor parallelism: every process of a ``torchrun`` loads
             its part of each layer, and runs the same script. Sites are whole in all of them.
+        dispatch: whether to load the weights; with False a hub id gives a model for remote runs alone, for
+            which only the config and the processor are read.
         revision, trust_remote_code: as in transformers, for hub ids.
         probe: encoded inputs of two samples or more with prompts of different lengths, padded on the
             left. A model that no family describes is run on them (some twenty forwards) to find its sites
@@ -73,9 +76,10 @@ def load(
         )
     if isinstance(name_or_path_or_hf_model, nn.Module):
         model: Any = name_or_path_or_hf_model
-        if any(given is not None for given in (device_map, distributed_config, revision)):
+        if not dispatch or any(x is not None for x in (device_map, distributed_config, revision)):
             raise InputError(
-                "device_map, distributed_config and revision are for loading by name; this model is loaded"
+                "device_map, distributed_config, dispatch and revision are for loading by name; this model is "
+                "loaded"
             )
         if attn is not None and attn != model.config._attn_implementation:
             family = family_of(model.config)
@@ -98,6 +102,10 @@ def load(
         raise InputError(
             "distributed_config puts each process's part on its own device: give neither device nor device_map"
         )
+    if not dispatch and (
+        device_map is not None or distributed_config is not None or device != "auto"
+    ):
+        raise InputError("dispatch=False loads no weights, so there is nothing to put on a device")
     local = "/" not in name or name.startswith((".", "/", "~")) or name.count("/") > 1
     if name not in embedded and local and not Path(name).exists():
         raise InputError(
@@ -105,6 +113,7 @@ def load(
             "a local folder, nor a hub id of the form owner/name"
         )
 
+    import torch
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
     weights_dtype = "auto" if dtype == "auto" else _dtype(dtype)
@@ -113,23 +122,38 @@ def load(
         # The config alone first: what its family wants of transformers is known before a download.
         config = AutoConfig.from_pretrained(source, **hub)
         family = family_of(config)
+        if not dispatch and family is None:
+            raise UnsupportedModelError(
+                f"{name} ({config.model_type}) is of no family written by hand, and others are found by "
+                "running them: load it with its weights"
+            )
         # Of a model that no family describes it is not known whether it has SDPA: transformers chooses.
         chosen = family.attention_for(config, attn or "sdpa") if family else attn
-        model = AutoModelForImageTextToText.from_pretrained(
-            source,
-            dtype=weights_dtype,
-            attn_implementation=chosen,
-            device_map=device_map,
-            distributed_config=distributed_config,
-            **hub,
-        )
+        if dispatch:
+            model = AutoModelForImageTextToText.from_pretrained(
+                source,
+                dtype=weights_dtype,
+                attn_implementation=chosen,
+                device_map=device_map,
+                distributed_config=distributed_config,
+                **hub,
+            )
+        else:
+            own = {} if weights_dtype == "auto" else {"dtype": weights_dtype}
+            with torch.device("meta"):
+                model = AutoModelForImageTextToText.from_config(
+                    config, attn_implementation=chosen, trust_remote_code=trust_remote_code, **own
+                )
         if processor is None:
             processor = AutoProcessor.from_pretrained(source, **hub)
     except (OSError, ValueError) as error:
         raise InputError(f"could not load {name!r}: {error}") from error
-    if device_map is None and distributed_config is None:
+    if dispatch and device_map is None and distributed_config is None:
         model = model.to(place)
-    return VLM(model, processor, name=name, probe=probe)
+    known = {"dispatch": dispatch}
+    if name not in embedded and not local:
+        known |= {"repo_id": name, **hub}
+    return VLM(model, processor, name=name, probe=probe, hub=known)
 
 
 def _checked(device: Any) -> Any:
