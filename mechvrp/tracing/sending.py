@@ -19,6 +19,7 @@ import nnsight
 import torch
 from nnsight.intervention.backends.remote import RemoteBackend
 from nnsight.intervention.serialization import reduce_block
+from nnsight.ndif import pull_env
 from nnsight.schema.request import RequestModel
 from nnsight.tracing.backend import Backend
 from nnsight.tracing.tracer import Tracer, save
@@ -26,7 +27,7 @@ from nnsight.tracing.util import push
 
 from mechvrp import errors
 from mechvrp.errors import InputError, MechVRPError
-from mechvrp.tracing.travelling import AT_SERVERS, ROOT, Pickler, package
+from mechvrp.tracing.travelling import AT_SERVERS, ROOT, Pickler, check_named, package
 
 if TYPE_CHECKING:
     from mechvrp.models import VLM
@@ -73,15 +74,25 @@ def away(model: VLM, remote: Remote, function: Callable[..., Any], *given: Any, 
     if backend is None:
         return function(model, *given, **more)
     with nnsight.tracing.tracer.Tracer(backend=backend):
-        found = nnsight.save(function(model, *given, **more))
+        found = nnsight.save(_there(model, function, given, more))
     return found  # type: ignore[possibly-undefined]
+
+
+def _there(model: VLM, function: Callable[..., Any], given: Any, more: dict[str, Any]) -> Any:
+    """A call whose batches are first put where the model is."""
+    from mechvrp.models.batch import Batch
+
+    moved = [one.to(model.device) if isinstance(one, Batch) else one for one in given]
+    return function(model, *moved, **more)
 
 
 def _packed(model: VLM, tracer: Tracer) -> bytes:
     """A trace as it is sent: its body as text, and what that names."""
+    pull_env()  # modules of the user's own travel as text
     info: Any = tracer.info
     node: Any = tracer.node
     local, finish = dict(info.frame.f_locals), getattr(tracer, "_finish", None)
+    check_named(node.body, {**info.frame.f_globals, **local})
     if finish is not None:  # edits that are still to be made at the end of the body
         call = ast.copy_location(
             ast.Expr(ast.Call(ast.Name(_END, ast.Load()), [], [])), node.body[-1]
@@ -187,8 +198,9 @@ def _only_here() -> frozenset[str]:
         for name, made_by in packages_distributions().items()
         if wanted & {one.lower() for one in made_by}
     }
-    # What torch and transformers themselves may import at any time is there wherever they are.
-    return frozenset({ROOT, *roots} - AT_SERVERS - {"scipy", "sklearn", "torchvision", "zstandard"})
+    # What torch and transformers look for at any time is left to them.
+    theirs = {"scipy", "sklearn", "torchvision", "zstandard", "rich", "psutil", "pandas"}
+    return frozenset({ROOT, *roots} - AT_SERVERS - theirs)
 
 
 @contextmanager

@@ -7,10 +7,12 @@ made into modules there. They run on what a server of nnsight has: torch, transf
 
 from __future__ import annotations
 
+import ast
 import json
 import sys
 import types
 import zlib
+from collections.abc import Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
@@ -23,7 +25,7 @@ from nnsight.intervention.serialization import DEFAULT_PROTOCOL, CustomCloudPick
 from mechvrp.data.sample import Sample
 from mechvrp.errors import InputError
 
-__all__ = ["AT_SERVERS", "ROOT", "Pickler", "package", "unpacked"]
+__all__ = ["AT_SERVERS", "ROOT", "Pickler", "check_named", "package", "unpacked"]
 
 ROOT = __name__.partition(".")[0]
 
@@ -32,9 +34,18 @@ _SENT = ("models", "tracing", "patching", "data", "statistics", "store")
 
 #: What nnsight counts on at a server, and what transformers brings.
 AT_SERVERS = frozenset(
-    "torch numpy transformers accelerate diffusers einops peft nnsight "
-    "cloudpickle greenlet huggingface_hub safetensors tokenizers PIL".split()
-)
+    (
+        "torch",
+        "numpy",
+        "transformers",
+        "accelerate",
+        "diffusers",
+        "einops",
+        "peft",
+        "nnsight",
+        "PIL",
+    )
+) | {"cloudpickle", "greenlet", "huggingface_hub", "safetensors", "tokenizers"}
 
 
 def unpacked(packed: bytes, root: str, alias: str) -> Any:
@@ -103,13 +114,15 @@ def unpacked(packed: bytes, root: str, alias: str) -> Any:
             def missing(attribute):
                 if f"{name}.{attribute}" in texts:
                     return module(f"{name}.{attribute}")
-                if attribute not in sources:
+                if attribute not in sources or sources[attribute][0] == name:
                     raise AttributeError(f"module {own!r} has no attribute {attribute!r}")
                 source, original = sources[attribute]
                 return getattr(module(source), original)
 
             made.__getattr__ = missing
-            if name == root or not any(isinstance(n, (ast.FunctionDef, ast.ClassDef)) for n in tree.body):
+            if name == root or not any(
+                isinstance(n, (ast.FunctionDef, ast.ClassDef)) for n in tree.body
+            ):
                 return made
         linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
         try:
@@ -191,19 +204,47 @@ class Pickler(CustomCloudPickler):
                 obj, types.FunctionType
             ):  # of a folder that does not travel: its own text
                 return self._dynamic_function_reduce(obj)
-            raise InputError(
-                f"{obj.__module__}.{obj.__qualname__} does not travel with a remote run: use it before the run, or "
-                "after it on saved values"
-            )
+            raise InputError(_STAYS.format(f"{obj.__module__}.{obj.__qualname__}"))
         if isinstance(obj, Sample):  # what is asked of images is in the inputs
             own = (None, obj.question, obj.answer, obj.image_id, obj.task, obj.split, obj.meta)
             return Sample, own
         found = super().reducer_override(obj)
         if found is NotImplemented and named:
             _check(obj.__module__ or "", obj.__qualname__)
-        elif isinstance(obj, types.ModuleType) and found[0] is cloudpickle.cloudpickle.subimport:
-            _check(obj.__name__, "")
+        elif isinstance(obj, types.ModuleType) and sys.modules.get(obj.__name__) is obj:
+            by_value = cloudpickle.list_registry_pickle_by_value()
+            if not any(
+                obj.__name__ == one or obj.__name__.startswith(f"{one}.") for one in by_value
+            ):
+                _check(obj.__name__, "")
         return found
+
+
+_STAYS = "{} does not travel with a remote run: use it before the run, or after it on saved values"
+
+
+def check_named(body: Sequence[ast.stmt], scope: Mapping[str, Any]) -> None:
+    """Raise ``InputError`` if a body takes something from this package that does not travel."""
+    for node in (found for part in body for found in ast.walk(part)):
+        names: list[str] = []
+        while isinstance(node, ast.Attribute):
+            names.insert(0, node.attr)
+            node = node.value
+        if not names or not isinstance(node, ast.Name):
+            continue
+        found = scope.get(node.id)
+        while names and isinstance(found, types.ModuleType) and _ours(found.__name__):
+            found = getattr(found, names.pop(0), None)
+            module = getattr(
+                found, "__name__" if isinstance(found, types.ModuleType) else "__module__", None
+            )
+            if _ours(module) and module not in package().names:
+                name = (
+                    ""
+                    if isinstance(found, types.ModuleType)
+                    else f".{getattr(found, '__qualname__', '')}"
+                )
+                raise InputError(_STAYS.format(f"{module}{name}"))
 
 
 def _ours(name: str | None) -> bool:
@@ -215,6 +256,6 @@ def _check(module: str, name: str) -> None:
     if root in AT_SERVERS or root in sys.stdlib_module_names:
         return
     raise InputError(
-        f"a remote run would need {module}{f'.{name}' if name else ''}, and servers of nnsight do not have the "
-        f"package {root!r}: compute what it gives before the run, or after it from saved values"
+        f"a remote run would need {module}{f'.{name}' if name else ''}, and servers of nnsight do "
+        f"not have the package {root!r}: compute what it gives before the run, or after it from saved values"
     )
