@@ -150,7 +150,7 @@ def load(
         raise InputError(f"could not load {name!r}: {error}") from error
     if dispatch and device_map is None and distributed_config is None:
         model = model.to(place)
-    known = {"dispatch": dispatch}
+    known: dict[str, Any] = {"dispatch": dispatch}
     if name not in embedded and not local:
         known |= {"repo_id": name, **hub}
     return VLM(model, processor, name=name, probe=probe, hub=known)

@@ -184,8 +184,10 @@ def _inputs(model: VLM, site: Site) -> Inputs:
     found = inputs_of(attention_of(model, site), site)
     if not is_sharded(model.model):
         return found
-    parts = {n: heads_put_together(model, getattr(found, n), 1) for n in ("query", "key", "value")}
-    return replace(found, **parts)
+    query, key, value = (
+        heads_put_together(model, part, 1) for part in (found.query, found.key, found.value)
+    )
+    return replace(found, query=query, key=key, value=value)
 
 
 def _read_pattern(model: VLM, site: Site) -> Tensor:

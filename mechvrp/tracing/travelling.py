@@ -85,7 +85,7 @@ def unpacked(packed: bytes, root: str, alias: str) -> Any:
                 return object
 
         stub = types.ModuleType("jaxtyping")
-        stub.__getattr__ = lambda _: Shape
+        stub.__dict__["__getattr__"] = lambda _: Shape
         return stub
 
     def module(name):
@@ -119,7 +119,7 @@ def unpacked(packed: bytes, root: str, alias: str) -> Any:
                 source, original = sources[attribute]
                 return getattr(module(source), original)
 
-            made.__getattr__ = missing
+            made.__dict__["__getattr__"] = missing
             if name == root or not any(
                 isinstance(n, (ast.FunctionDef, ast.ClassDef)) for n in tree.body
             ):
