@@ -2,6 +2,7 @@
 
 from mechvrp.tracing.activations import Activations as Activations
 from mechvrp.tracing.caching import cache as cache
+from mechvrp.tracing.convert import from_transformer_lens as from_transformer_lens
 from mechvrp.tracing.sites import COMPONENTS as COMPONENTS
 from mechvrp.tracing.sites import Component as Component
 from mechvrp.tracing.sites import Site as Site
@@ -9,4 +10,14 @@ from mechvrp.tracing.tracer import Edit as Edit
 from mechvrp.tracing.tracer import Trace as Trace
 from mechvrp.tracing.tracer import trace as trace
 
-__all__ = ["COMPONENTS", "Activations", "Component", "Edit", "Site", "Trace", "cache", "trace"]
+__all__ = [
+    "COMPONENTS",
+    "Activations",
+    "Component",
+    "Edit",
+    "Site",
+    "Trace",
+    "cache",
+    "from_transformer_lens",
+    "trace",
+]

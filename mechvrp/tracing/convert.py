@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from mechvrp.errors import UnavailableError
+from mechvrp.errors import InputError, ShapeError, SiteError, UnavailableError
 from mechvrp.models.placing import weight_of
 from mechvrp.tracing.sites import Site
 
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
     import xarray
     from transformer_lens import ActivationCache
 
-    from mechvrp.models import VLM
+    from mechvrp.models import VLM, Batch
     from mechvrp.tracing.activations import Activations, Rows
 
-__all__ = ["to_transformer_lens", "to_xarray"]
+__all__ = ["from_transformer_lens", "to_transformer_lens", "to_xarray"]
 
 
 def _dense(value: Tensor, rows: Rows, fill: float) -> Tensor:
@@ -77,6 +78,14 @@ class _NormedBlock:
         )
 
 
+def _epsilon(norm: nn.Module, config: Any) -> float:
+    """Of the final norm: its own, under one of its names, or the config's."""
+    for name in ("variance_epsilon", "eps", "epsilon"):
+        if isinstance(found := getattr(norm, name, None), float):
+            return found
+    return float(config.rms_norm_eps)
+
+
 class _StandIn:
     """What ``ActivationCache`` asks of its model: sizes, norms, and directions of the unembedding."""
 
@@ -84,6 +93,7 @@ class _StandIn:
         config = model.model.config.get_text_config(decoder=True)
         self._norm: nn.Module = model.model.get_submodule(model.modules.final_norm)
         weight_of(model, self._norm)  # an error where it is not in memory
+        self._centred = isinstance(self._norm, nn.LayerNorm)
         self._unembed: Tensor = weight_of(model, model.model.get_output_embeddings()).cpu()
         self._tokenizer = model.tokenizer
         self.cfg = SimpleNamespace(
@@ -95,9 +105,9 @@ class _StandIn:
             d_mlp=model.d_mlp,
             d_vocab=model.d_vocab,
             attn_only=False,
-            normalization_type="RMSPre",
-            final_rms=True,
-            eps=float(config.rms_norm_eps),
+            normalization_type="LNPre" if self._centred else "RMSPre",
+            final_rms=not self._centred,
+            eps=_epsilon(self._norm, config),
             positional_embedding_type="rotary",
             parallel_attn_mlp=False,
             device="cpu",
@@ -124,13 +134,23 @@ class _StandIn:
         Read from the norm itself, since Gemma adds one to its weight and Llama does not.
         """
         weight: Any = self._norm.weight
+        if self._centred:
+            return weight.detach().cpu().float()
         ones = torch.ones(self.cfg.d_model, dtype=weight.dtype, device=weight.device)
         with torch.no_grad():
             return (self._norm(ones) * (1 + self.cfg.eps) ** 0.5).detach().cpu().float()
 
     def ln_final(self, x: Tensor) -> Tensor:
         """The normalisation alone: the norm's scale is folded into the unembedding."""
-        return x / (x.pow(2).mean(-1, keepdim=True) + self.cfg.eps).sqrt()
+        return self.centred(x) / self.norm_scale(x)
+
+    def centred(self, x: Tensor) -> Tensor:
+        """What the final norm divides: a LayerNorm takes the mean out before."""
+        return x - x.mean(-1, keepdim=True) if self._centred else x
+
+    def norm_scale(self, x: Tensor) -> Tensor:
+        """What it divides by."""
+        return (self.centred(x).pow(2).mean(-1, keepdim=True) + self.cfg.eps).sqrt()
 
     def to_single_token(self, text: str) -> int:
         if self._tokenizer is None:
@@ -165,6 +185,56 @@ def to_transformer_lens(acts: Activations, model: VLM) -> ActivationCache:
         cached["hook_pos_embed"] = cached[str(entry)] - cached[str(embed)]
     final = Site("resid_post", model.n_layers - 1)
     if final in acts.sites:
-        x = cached[str(final)].float()
-        cached["ln_final.hook_scale"] = (x.pow(2).mean(-1, keepdim=True) + stand_in.cfg.eps).sqrt()
+        cached["ln_final.hook_scale"] = stand_in.norm_scale(cached[str(final)].float())
     return ActivationCache(cached, stand_in)
+
+
+def from_transformer_lens(cache: Mapping[str, Tensor], model: VLM, batch: Batch) -> Activations:
+    """What TransformerLens's ``run_with_cache`` has cached, as activations of all positions.
+
+    Args:
+        cache: an ``ActivationCache``, or a dictionary by hook name, of a run of this batch. Hooks that are
+            no site here (norms' scales, scores before the softmax) are left out.
+        model, batch: what was run; rows that are padding are left out.
+
+    Raises:
+        ShapeError: a value is not of this model and batch.
+        InputError: no hook is a site.
+    """
+    from mechvrp.tracing.access import expected_shape
+    from mechvrp.tracing.activations import Activations, _kind
+    from mechvrp.tracing.caching import _rows
+
+    names = {"hook_unembed": "unembed.hook_out"}  # a bridge's name of the logits
+    mask = batch.tokens.attention_mask
+    values: dict[Site, Tensor] = {}
+    for name, value in cache.items():
+        try:
+            site = Site.parse(names.get(name, name)).check(model)
+        except SiteError:
+            continue
+        if site.component in ("projected", "vision_resid_post"):
+            continue  # a bridge has them as its own modules do
+        expected = expected_shape(model, batch, site)
+        if tuple(value.shape) != expected:
+            raise ShapeError(
+                f"{name} has shape {tuple(value.shape)}; this model and batch have {expected} "
+                f"({', '.join(site.kind.dims)})"
+            )
+        whole = value.transpose(1, 2) if site.component == "pattern" else value
+        values[site] = whole.detach().cpu()[mask]
+    if not values:
+        raise InputError(f"none of {len(cache)} hooks is a site of {model.name}")
+    values = dict(sorted(values.items(), key=lambda pair: pair[0].order))
+    info = {
+        "model": model.name,
+        "dtype": str(next(iter(values.values())).dtype).removeprefix("torch."),
+    }
+    keys = tuple(batch.keys) if batch.samples is not None else None
+    return Activations(
+        values,
+        {_kind(s): _rows(model, batch, _kind(s), "all", 0) for s in values},
+        "all",
+        info,
+        keys,
+    )
