@@ -217,9 +217,8 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             found += figures(name, n, pairs, Path(folder))
-    out.joinpath("precision.json").write_text(
-        json.dumps([asdict(f) for f in found], indent=1) + "\n"
-    )
+    kept = [json.dumps(asdict(f)) for f in found if f.value is not None or not f.kind]
+    out.joinpath("precision.json").write_text("[\n" + ",\n".join(kept) + "\n]\n")
     text = page(found, n, pairs)
     out.joinpath("PRECISION.md").write_text(text)
     print(text)

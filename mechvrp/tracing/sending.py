@@ -141,7 +141,7 @@ class _Simulated(Backend):
         envoy: Any = self._vlm.envoy
         objects = {f"Module:{one.path}": one._module for one in envoy.modules()}
         objects["Interleaver"] = envoy.interleaver
-        with _elsewhere(info.frame.f_code.co_filename):
+        with self._vlm.turn, _elsewhere(info.frame.f_code.co_filename):
             restored = RequestModel.deserialize(blob, objects)
             frame = restored.info.frame
             before = dict(frame.f_locals)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import mechvrp
-from mechvrp.errors import InputError, SiteError
+from mechvrp.errors import InputError, NumericalError, SiteError
 from tests.support import tiny
 
 
@@ -26,15 +26,24 @@ def test_a_trace_reads_and_edits_alike(name):
             t.resid_post[0] = given
             rows = t.attention_rows(1).save()
             t.neurons[1][:, -1, 3] = 0
+            own = model.envoy.get(f"{model.modules.layers}.1").output.clone().save()
             t.apply(mechvrp.zero("z", layer=2, heads=1), mechvrp.knockout(2, heads=[0, 3]))
             t.apply(mechvrp.scale("resid_post", 0.5, layer=2))  # made at the end of the body
             out = t["unembed.hook_out"].save()
-        found.append((first, rows, out))
+        found.append((first, rows, own, out))
     for here, there in zip(*found, strict=True):
         assert torch.equal(here, there)
     with mechvrp.trace(model, batch) as t:
         clean = t.logits.save()
-    assert (found[0][2] - clean).abs().max() > 1e-3
+    assert (found[0][-1] - clean).abs().max() > 1e-3
+
+
+def test_edits_that_nothing_reads_behind_are_made_at_the_end():
+    model, batch = loaded("llava-clip")
+    for remote in (False, "local"):
+        with pytest.raises(NumericalError, match="sees nothing but blocked keys"):
+            with mechvrp.trace(model, batch, remote=remote) as t:
+                t.apply(mechvrp.knockout(1, query="last", key="all"))
 
 
 def pooled(value):
