@@ -217,11 +217,14 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             found += figures(name, n, pairs, Path(folder))
+            _write(found, n, pairs, out)
+    print(page(found, n, pairs))
+
+
+def _write(found: list[Found], n: int, pairs: int, out: Path) -> None:
     kept = [json.dumps(asdict(f)) for f in found if f.value is not None or not f.kind]
     out.joinpath("precision.json").write_text("[\n" + ",\n".join(kept) + "\n]\n")
-    text = page(found, n, pairs)
-    out.joinpath("PRECISION.md").write_text(text)
-    print(text)
+    out.joinpath("PRECISION.md").write_text(page(found, n, pairs))
 
 
 if __name__ == "__main__":

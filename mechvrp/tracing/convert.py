@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
-from mechvrp.errors import InputError, ShapeError, SiteError, UnavailableError
-from mechvrp.models.placing import weight_of
+from mechvrp.errors import InputError, ShapeError, SiteError
 from mechvrp.tracing.sites import Site
 
 if TYPE_CHECKING:
@@ -67,110 +64,12 @@ def to_xarray(acts: Activations) -> xarray.Dataset:
     return xr.Dataset(data, coords=coords, attrs=attrs)
 
 
-class _NormedBlock:
-    """A block whose attention output is normalised before it is added: no head writes linearly."""
-
-    @property
-    def attn(self) -> Any:
-        raise UnavailableError(
-            "this family normalises what attention writes (Gemma 2), so the output is no sum of "
-            "heads' results; use attn_out"
-        )
-
-
-def _epsilon(norm: nn.Module, config: Any) -> float:
-    """Of the final norm: its own, under one of its names, or the config's."""
-    for name in ("variance_epsilon", "eps", "epsilon"):
-        if isinstance(found := getattr(norm, name, None), float):
-            return found
-    return float(config.rms_norm_eps)
-
-
-class _StandIn:
-    """What ``ActivationCache`` asks of its model: sizes, norms, and directions of the unembedding."""
-
-    def __init__(self, model: VLM) -> None:
-        config = model.model.config.get_text_config(decoder=True)
-        self._norm: nn.Module = model.model.get_submodule(model.modules.final_norm)
-        weight_of(model, self._norm)  # an error where it is not in memory
-        self._centred = isinstance(self._norm, nn.LayerNorm)
-        self._unembed: Tensor = weight_of(model, model.model.get_output_embeddings()).cpu()
-        self._tokenizer = model.tokenizer
-        self.cfg = SimpleNamespace(
-            n_layers=model.n_layers,
-            d_model=model.d_model,
-            n_heads=model.n_heads,
-            n_key_value_heads=model.n_kv_heads,
-            d_head=model.d_head,
-            d_mlp=model.d_mlp,
-            d_vocab=model.d_vocab,
-            attn_only=False,
-            normalization_type="LNPre" if self._centred else "RMSPre",
-            final_rms=not self._centred,
-            eps=_epsilon(self._norm, config),
-            positional_embedding_type="rotary",
-            parallel_attn_mlp=False,
-            device="cpu",
-            dtype=torch.float32,
-        )
-        self.blocks = [self._block(model, layer) for layer in range(model.n_layers)]
-
-    @staticmethod
-    def _block(model: VLM, layer: int) -> Any:
-        path = f"{model.modules.layers}.{layer}.{model.modules.o}"
-        if model.modules.attn_write != model.modules.attn:
-            return _NormedBlock()
-        w_o = rearrange(
-            weight_of(model, model.model.get_submodule(path)).cpu(),
-            "d_model (head d_head) -> head d_head d_model",
-            head=model.n_heads,
-        )
-        return SimpleNamespace(attn=SimpleNamespace(W_O=w_o))
-
-    @property
-    def scale(self) -> Tensor:
-        """What the final norm multiplies the normalised residual stream by, [d_model].
-
-        Read from the norm itself, since Gemma adds one to its weight and Llama does not.
-        """
-        weight: Any = self._norm.weight
-        if self._centred:
-            return weight.detach().cpu().float()
-        ones = torch.ones(self.cfg.d_model, dtype=weight.dtype, device=weight.device)
-        with torch.no_grad():
-            return (self._norm(ones) * (1 + self.cfg.eps) ** 0.5).detach().cpu().float()
-
-    def ln_final(self, x: Tensor) -> Tensor:
-        """The normalisation alone: the norm's scale is folded into the unembedding."""
-        return self.centred(x) / self.norm_scale(x)
-
-    def centred(self, x: Tensor) -> Tensor:
-        """What the final norm divides: a LayerNorm takes the mean out before."""
-        return x - x.mean(-1, keepdim=True) if self._centred else x
-
-    def norm_scale(self, x: Tensor) -> Tensor:
-        """What it divides by."""
-        return (self.centred(x).pow(2).mean(-1, keepdim=True) + self.cfg.eps).sqrt()
-
-    def to_single_token(self, text: str) -> int:
-        if self._tokenizer is None:
-            raise UnavailableError("this model has no tokenizer; give token ids")
-        ids = self._tokenizer.encode(text, add_special_tokens=False)
-        if len(ids) != 1:
-            raise UnavailableError(f"{text!r} is {len(ids)} tokens ({ids}); give one token's id")
-        return int(ids[0])
-
-    def tokens_to_residual_directions(self, tokens: Any) -> Tensor:
-        """The unembedding of each token, final norm's scale folded in, [..., d_model]."""
-        if isinstance(tokens, str):
-            tokens = self.to_single_token(tokens)
-        return self._unembed[torch.as_tensor(tokens)].float() * self.scale
-
-
 def to_transformer_lens(acts: Activations, model: VLM) -> ActivationCache:
     from transformer_lens import ActivationCache
 
-    stand_in = _StandIn(model)
+    from mechvrp.tracing.stand_ins import StandIn
+
+    stand_in = StandIn(model)
     cached: dict[str, Tensor] = {}
     for site in acts.sites:
         if site.component in ("projected", "vision_resid_post"):

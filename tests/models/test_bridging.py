@@ -10,6 +10,7 @@ from mechvrp.errors import InputError, ShapeError, UnavailableError
 from mechvrp.models import to_transformer_lens
 from mechvrp.tracing import from_transformer_lens
 from tests.support import tiny
+from tests.support.anyvlm_classes import CASES
 
 
 def bridged(name):
@@ -67,3 +68,24 @@ def test_what_is_refused(tmp_path):
         from_transformer_lens(acts, model, model.encode(tiny.samples()[:2]))
     with pytest.raises(InputError, match="none of 1 hooks"):
         from_transformer_lens({"ln_final.hook_scale": torch.ones(1)}, model, batch)
+
+
+@pytest.mark.parametrize("name", ["gemma3", "blip_2", "cohere2_vision", "mllama"])
+def test_attributions_of_families_found_by_structure(name):
+    """Norms of all kinds: with one added to the scale, with a bias, without a mean."""
+    case = CASES[name]
+    model = mechvrp.load(case.model(), probe=case.inputs())
+    batch = model.batch(**case.inputs())
+    last = f"blocks.{model.n_layers - 1}.hook_resid_post"
+    lens = mechvrp.cache(model, batch, [last, "logits"], positions="all").to_transformer_lens(model)
+    tokens = torch.tensor([20, 30, 40])
+    found = lens.logit_attrs(lens[last][None], tokens)[0]
+    logits = lens["unembed.hook_out"][torch.arange(3), :, tokens]
+    for row, real in enumerate(batch.tokens.mask("all")):
+        gap = (found - logits)[row, real]
+        torch.testing.assert_close(gap, gap.mean().expand_as(gap), atol=1e-5, rtol=0)
+        if name != "blip_2":  # whose norm adds a constant, which has no part
+            assert gap.abs().max() < 1e-5
+    if name == "blip_2":
+        with pytest.raises(UnavailableError, match="attn_write"):
+            _ = lens.model.blocks[1].attn.W_O
