@@ -170,10 +170,11 @@ def differences(found: list[Found]) -> list[tuple[str, str, str, int, float, flo
 
 
 def page(found: list[Found], n: int, pairs: int) -> str:
+    names = dict.fromkeys(f.model for f in found)
     lines = [
         "# What half the bits change",
         "",
-        f"`python -m benchmarks.precision --n {n} --pairs {pairs}`, torch "
+        f"`python -m benchmarks.precision --models {','.join(names)} --n {n} --pairs {pairs}`, torch "
         f"{torch.__version__}. Each figure of a study "
         "(preset `quick`, adversarial scenes), of activation patching and of an ablation curve, in bfloat16 "
         "and float16 against float32, on the same samples, splits and units. *Outside*: figures that lie "
