@@ -33,6 +33,7 @@ from mechvrp.models import fingerprint
 from mechvrp.models.tokens import integers
 from mechvrp.tracing.activations import Activations
 from mechvrp.tracing.caching import cache
+from mechvrp.tracing.sending import Remote
 
 if TYPE_CHECKING:
     from mechvrp.models import VLM
@@ -70,6 +71,7 @@ def ablation_curve(
     batch_size: int = 128,
     force: bool = False,
     progress: bool = False,
+    remote: Remote = False,
 ) -> AblationCurve:
     """Take away the top k units of a ranking, and measure accuracy, the answer's margin and a probe's score.
 
@@ -110,6 +112,8 @@ def ablation_curve(
         batch_size: examples a sweep.
         force: evaluate even on images that the ranking or the probe was made from.
         progress: show a bar.
+        remote: where the model runs: here, or as ``mechvrp.trace``; of each batch a sweep is one job, and the
+            length of its answers another, unless ``answer_tokens`` is given.
 
     Raises:
         InputError: a ranking of other weights or of the evaluation's images, samples without answers or
@@ -155,10 +159,12 @@ def ablation_curve(
         read = probe_reading(model, ranking, probe, probe_site, probe_images, samples, force=force)
     elif probe_site is not None:
         raise InputError("probe_site was given without a probe")
-    standing = stand_in(model, ranking, mode, over, positions, seed=seed, batch_size=batch_size)
+    standing = stand_in(
+        model, ranking, mode, over, positions, seed=seed, batch_size=batch_size, remote=remote
+    )
     matched = None
     if "matched" in chosen:
-        norms = _norms(model, ranking, standing, samples, batch_size)
+        norms = _norms(model, ranking, standing, samples, batch_size, remote)
         matched = matched_sets(ranking, norms, sizes, draws, seed)
     ran = run_sets(
         model,
@@ -171,6 +177,7 @@ def ablation_curve(
         reading=reading,
         batch_size=batch_size,
         progress=progress,
+        remote=remote,
     )
     kept = ran.kept
     outcomes = CurveOutcomes(
@@ -246,7 +253,12 @@ def _sets(
 
 
 def _norms(
-    model: VLM, ranking: Ranking, standing: StandIn, samples: Sequence[Sample], batch_size: int
+    model: VLM,
+    ranking: Ranking,
+    standing: StandIn,
+    samples: Sequence[Sample],
+    batch_size: int,
+    remote: Remote,
 ) -> np.ndarray:
     """Norms over the reference, or over some of the evaluation's samples, taken evenly."""
     over = standing.over
@@ -258,5 +270,6 @@ def _norms(
             list(ranking.sites),
             positions=standing.positions,
             batch_size=batch_size,
+            remote=remote,
         )
     return unit_norms(over, ranking)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mechvrp.errors import InputError
-from mechvrp.models.vlm import GREEDY
+from mechvrp.models.vlm import GREEDY, VLM
+from mechvrp.tracing.sending import Remote, away
 
 if TYPE_CHECKING:
-    from mechvrp.models import VLM, Batch
+    from mechvrp.models import Batch
     from mechvrp.patching.execution import Runner
 
 __all__ = ["AnswerLengths", "SomeLongerError", "generates_the_likeliest"]
@@ -62,9 +63,10 @@ class AnswerLengths:
                 "set model.model.generation_config.stop_strings = None"
             )
 
-    def generate(self, batch: Batch) -> None:
-        """From two generated tokens."""
-        self._put(self._model.generate_ids(batch, max_new_tokens=2).cpu().numpy())
+    def generate(self, batch: Batch, remote: Remote = False) -> None:
+        """From two generated tokens; ``remote`` as ``mechvrp.trace``."""
+        ids = away(self._model, remote, VLM.generate_ids, batch, max_new_tokens=2)
+        self._put(ids.cpu().numpy())
 
     def __call__(self, clean: Runner) -> None:
         """From a sweep's clean run, before any variant's: one more token, from its keys and values.

@@ -15,6 +15,7 @@ from mechvrp.circuits.ranking import Ranking
 from mechvrp.circuits.unit_stand_ins import StandIn
 from mechvrp.errors import NumericalError, UnavailableError
 from mechvrp.tracing.caching import in_batches
+from mechvrp.tracing.sending import Remote
 
 if TYPE_CHECKING:
     from mechvrp.data import Sample
@@ -56,6 +57,7 @@ def run_sets(
     reading: Any = "strict",
     batch_size: int = 128,
     progress: bool = False,
+    remote: Remote = False,
 ) -> Ran:
     """Accuracy, margin and the probe's score of every sample under every set.
 
@@ -68,7 +70,7 @@ def run_sets(
         probe: read along, if given.
         answer_tokens: tokens of each clean answer; None: a second token is generated to see.
         reading: of yes/no answers.
-        batch_size, progress: of the run.
+        batch_size, progress, remote: of the run.
 
     Raises:
         UnavailableError: no clean answer is one token long.
@@ -96,12 +98,14 @@ def run_sets(
     lengths = AnswerLengths(model) if answer_tokens is None else None
     # The sweep's clean run goes on to a second token, unless generation takes others than the likeliest, or
     # values must not be asked for of samples that are left out: they may have no donor.
-    shared = standing.mode != "resample" and generates_the_likeliest(model)
+    shared = not remote and standing.mode != "resample" and generates_the_likeliest(model)
 
     def sweep_of(batch: Batch, lengths: AnswerLengths | None = None) -> tuple[Any, Scored]:
         values = standing.values(model, batch)
         edits = [ranking.edits(chosen, values, positions=standing.positions) for chosen in rows]
-        return values, sweep_answers(model, batch, edits, read, more=more, on_clean=lengths)
+        return values, sweep_answers(
+            model, batch, edits, read, more=more, on_clean=lengths, remote=remote
+        )
 
     kept: list[int] = []
     clean: dict[str, list[np.ndarray]] = {}
@@ -121,7 +125,7 @@ def run_sets(
                 if shared:
                     values, scored = sweep_of(batch, lengths)
                 else:
-                    lengths.generate(batch)
+                    lengths.generate(batch, remote)
             except SomeLongerError:
                 pass  # the others are swept without them
             one = lengths.one
@@ -143,7 +147,9 @@ def run_sets(
         kept += here[one][same].tolist()
         measured = {"accuracy": (scored.answers == 1, scored.clean), **scored.more}
         if probe is not None and probe.own:
-            measured["probe"] = probe.worked_out(model, batch, units, values, standing.positions)
+            measured["probe"] = probe.worked_out(
+                model, batch, units, values, standing.positions, remote
+            )
         for name, (after, before) in measured.items():
             clean.setdefault(name, []).append(before[same])
             found.setdefault(name, []).append(after[:, same])

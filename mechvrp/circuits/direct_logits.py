@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechvrp.errors import NumericalError, UnavailableError
+from mechvrp.models.placing import weight_of
 
 if TYPE_CHECKING:
     from mechvrp.models import VLM
@@ -127,7 +128,7 @@ def head_directions(
     """
     block = f"{model.modules.layers}.{layer}."
     project: Any = model.model.get_submodule(block + model.modules.o)
-    weight = project.weight.detach().float().cpu()
+    weight = weight_of(model, project).float().cpu()
     constant = torch.zeros(model.d_model)
     if getattr(project, "bias", None) is not None:
         constant = project.bias.detach().float().cpu()
@@ -157,7 +158,8 @@ def attribute_logits(
     """
     norm: Any = model.model.get_submodule(model.modules.final_norm)
     head: Any = model.model.get_output_embeddings()
-    rows = head.weight.detach()
+    rows = weight_of(model, head)
+    weight_of(model, norm)  # an error where it is not in memory
     unembed = (rows[token.to(rows.device)].float() - rows[foil.to(rows.device)].float()).cpu()
     direction = frozen_norm(norm, written.end) * unembed
     bias = getattr(head, "bias", None)

@@ -12,6 +12,7 @@ import torch
 from mechvrp.data.scoring import is_correct
 from mechvrp.errors import UnavailableError
 from mechvrp.patching.sweeping import MEMORY, sweep
+from mechvrp.tracing.sending import Remote
 
 if TYPE_CHECKING:
     from mechvrp.data import Sample
@@ -93,11 +94,12 @@ def sweep_answers(
     more: Mapping[str, Any] | None = None,
     memory: int = MEMORY,
     on_clean: Callable[[Runner], None] | None = None,
+    remote: Remote = False,
 ) -> Scored:
     """Right or wrong under each variant, and what a failed one's error was.
 
     Args:
-        model, batch, variants, memory, on_clean: as ``mechvrp.sweep``; the batch is of samples.
+        model, batch, variants, memory, on_clean, remote: as ``mechvrp.sweep``; the batch is of samples.
         read: scores the first tokens.
         attention: also give the last position's attention (``sweep``'s measure of that name).
         more: other measures of ``sweep``, by name.
@@ -118,7 +120,14 @@ def sweep_answers(
             "ignore", message=r".*variants have no values", category=UserWarning
         )
         found = sweep(
-            model, batch, variants, measures, memory=memory, progress=False, on_clean=on_clean
+            model,
+            batch,
+            variants,
+            measures,
+            memory=memory,
+            progress=False,
+            on_clean=on_clean,
+            remote=remote,
         )
     errors = tuple(str(error) for error in found["error"].values)
     good = np.array([not error for error in errors])

@@ -15,6 +15,7 @@ from mechvrp.circuits.ranking import Ranking
 from mechvrp.circuits.units import kind_of, units_at
 from mechvrp.errors import InputError, ShapeError, SiteError
 from mechvrp.tracing.caching import cache
+from mechvrp.tracing.sending import Remote
 from mechvrp.tracing.sites import Site
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class ProbeReading:
         sets: Sequence[np.ndarray],
         values: Mapping[str, Tensor] | None,
         positions: Positions,
+        remote: Remote = False,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Scores [set, example] with units of the probe's own site taken away, and clean [example].
 
@@ -66,8 +68,14 @@ class ProbeReading:
             sets: numbers of the units.
             values: what stands in their place, by site (`StandIn.values`).
             positions: where they are ablated: an example whose last position is not among them keeps its score.
+            remote: as ``mechvrp.trace``.
         """
-        clean = cache(model, batch, self.site, positions="last")[self.site].double().cpu().numpy()
+        clean = (
+            cache(model, batch, self.site, positions="last", remote=remote)[self.site]
+            .double()
+            .cpu()
+            .numpy()
+        )
         stands = np.zeros_like(clean)
         if values is not None:
             given = values[self.site].double().cpu().numpy()

@@ -16,6 +16,7 @@ from mechvrp.patching.references import resample
 from mechvrp.tracing.access import expected_shape
 from mechvrp.tracing.activations import Activations
 from mechvrp.tracing.caching import cache
+from mechvrp.tracing.sending import Remote
 from mechvrp.tracing.sites import Site
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def stand_in(
     *,
     seed: int = 0,
     batch_size: int = 32,
+    remote: Remote = False,
 ) -> StandIn:
     """What is put in the place of a ranking's units, with everything checked.
 
@@ -102,7 +104,7 @@ def stand_in(
             positions=...)`` of them; for ``"zero"`` none.
         positions: where units are ablated; None: the last prompt token, for image features all image tokens.
         seed: of the donors.
-        batch_size: where samples are given.
+        batch_size, remote: where samples are given.
 
     Raises:
         InputError: mode and reference do not fit, or the reference is of another model or other positions.
@@ -132,7 +134,14 @@ def stand_in(
             )
         if not all(isinstance(sample, Sample) for sample in samples):
             raise InputError("over must be samples, or activations from mechvrp.cache")
-        over = cache(model, samples, list(ranking.sites), positions=at, batch_size=batch_size)
+        over = cache(
+            model,
+            samples,
+            list(ranking.sites),
+            positions=at,
+            batch_size=batch_size,
+            remote=remote,
+        )
     if over.info["model"] != model.name:
         raise InputError(f"over was cached from {over.info['model']}, and this is {model.name}")
     if over.positions != at:

@@ -1,6 +1,7 @@
 """Models: loading, families, batches and their token maps."""
 
 from mechvrp.models.batch import Batch as Batch
+from mechvrp.models.bridging import to_transformer_lens as to_transformer_lens
 from mechvrp.models.families import Family as Family
 from mechvrp.models.families import Grid as Grid
 from mechvrp.models.families import Modules as Modules
@@ -40,4 +41,5 @@ __all__ = [
     "load",
     "queried_region",
     "register_family",
+    "to_transformer_lens",
 ]

@@ -36,12 +36,20 @@ def fingerprint(model: VLM) -> str:
     or edited in place; an edit through ``.data`` is hidden from PyTorch's own count of edits, and from
     this.
 
+    Of a model loaded without weights (``dispatch=False``) it is that of its name and revision on the hub.
+
     Raises:
         UnavailableError: weights are not in memory (offloaded), or of a dtype that has no plain bits.
     """
     if not hasattr(model, "model"):
         raise InputError(f"expected a model from mechvrp.load(...); got {model!r:.60}")
     state = tuple(_state(p) for p in model.model.parameters())
+    if model.hub.get("dispatch") is False:
+        named = [
+            type(model.model).__name__,
+            *(str(model.hub.get(k)) for k in ("repo_id", "revision")),
+        ]
+        return hashlib.sha256("\0".join(["without weights", *named]).encode()).hexdigest()[:32]
     found = _known.get(model)
     if found is None or found[0] != state:
         found = (state, _digest(model))

@@ -34,6 +34,8 @@ def load(
     dtype: str = "auto",
     attn: str | None = None,
     device_map: Any = None,
+    distributed_config: Any = None,
+    dispatch: bool = True,
     revision: str | None = None,
     trust_remote_code: bool = False,
     probe: Mapping[str, Any] | None = None,
@@ -51,6 +53,10 @@ def load(
         attn: attention implementation, ``"sdpa"`` or ``"eager"``. By default SDPA, where the model has
             it; a model in memory keeps its own unless another is asked for.
         device_map: as in transformers, for models larger than one device; excludes ``device``.
+        distributed_config: as in transformers, for tensor parallelism: every process of a ``torchrun`` loads
+            its part of each layer, and runs the same script. Sites are whole in all of them.
+        dispatch: whether to load the weights; with False a hub id gives a model for remote runs alone, for
+            which only the config and the processor are read.
         revision, trust_remote_code: as in transformers, for hub ids.
         probe: encoded inputs of two samples or more with prompts of different lengths, padded on the
             left. A model that no family describes is run on them (some twenty forwards) to find its sites
@@ -84,9 +90,10 @@ def load(
         raise InputError(f"probe holds encoded inputs by name; got {probe!r:.60}")
     if isinstance(name_or_path_or_hf_model, nn.Module):
         model: Any = name_or_path_or_hf_model
-        if device_map is not None or revision is not None:
+        if not dispatch or any(x is not None for x in (device_map, distributed_config, revision)):
             raise InputError(
-                "device_map and revision are for loading by name; this model is loaded"
+                "device_map, distributed_config, dispatch and revision are for loading by name; this model is "
+                "loaded"
             )
         if attn is not None and attn != model.config._attn_implementation:
             family = family_of(model.config)
@@ -112,6 +119,14 @@ def load(
     source = str(embedded.get(name, name))
     if device_map is not None and device != "auto":
         raise InputError(f"give device ({device!r}) or device_map ({device_map!r}), not both")
+    if distributed_config is not None and (device_map is not None or device != "auto"):
+        raise InputError(
+            "distributed_config puts each process's part on its own device: give neither device nor device_map"
+        )
+    if not dispatch and (
+        device_map is not None or distributed_config is not None or device != "auto"
+    ):
+        raise InputError("dispatch=False loads no weights, so there is nothing to put on a device")
     local = "/" not in name or name.startswith((".", "/", "~")) or name.count("/") > 1
     if name not in embedded and local and not Path(name).exists():
         raise InputError(
@@ -127,20 +142,33 @@ def load(
         # The config alone first: what its family wants of transformers is known before a download.
         config = AutoConfig.from_pretrained(source, **hub)
         family = family_of(config)
+        if not dispatch and family is None:
+            raise UnsupportedModelError(
+                f"{name} ({config.model_type}) is of no family written by hand, and others are found by "
+                "running them: load it with its weights"
+            )
         # Of a model that no family describes it is not known whether it has SDPA: transformers chooses.
         chosen = family.attention_for(config, attn or "sdpa") if family else attn
-        auto: Any = AutoModelForImageTextToText  # whose stubs know no loading info
-        model, loaded = auto.from_pretrained(
-            source,
-            dtype=weights_dtype,
-            attn_implementation=chosen,
-            device_map=device_map,
-            use_safetensors=True,  # other weights are pickles
-            output_loading_info=True,
-            **hub,
-        )
-        if loaded["missing_keys"]:  # transformers would leave them at random
-            raise InputError(f"the weights lack {sorted(loaded['missing_keys'])[:3]}")
+        if dispatch:
+            auto: Any = AutoModelForImageTextToText  # whose stubs know no loading info
+            model, loaded = auto.from_pretrained(
+                source,
+                dtype=weights_dtype,
+                attn_implementation=chosen,
+                device_map=device_map,
+                distributed_config=distributed_config,
+                use_safetensors=True,  # other weights are pickles
+                output_loading_info=True,
+                **hub,
+            )
+            if loaded["missing_keys"]:  # transformers would leave them at random
+                raise InputError(f"the weights lack {sorted(loaded['missing_keys'])[:3]}")
+        else:
+            own = {} if weights_dtype == "auto" else {"dtype": weights_dtype}
+            with torch.device("meta"):
+                model = AutoModelForImageTextToText.from_config(
+                    config, attn_implementation=chosen, trust_remote_code=trust_remote_code, **own
+                )
         if processor is None:
             processor = AutoProcessor.from_pretrained(source, **hub)
     except (MemoryError, torch.OutOfMemoryError):
@@ -153,9 +181,12 @@ def load(
         raise InputError(
             f"could not load {name!r} ({type(error).__name__}): {str(error)[:2000]}"
         ) from error
-    if device_map is None:
+    if dispatch and device_map is None and distributed_config is None:
         model = model.to(place)
-    return VLM(model, processor, name=name, probe=probe)
+    known: dict[str, Any] = {"dispatch": dispatch}
+    if name not in embedded and not local:
+        known |= {"repo_id": name, **hub}
+    return VLM(model, processor, name=name, probe=probe, hub=known)
 
 
 def _checked(device: Any) -> Any:

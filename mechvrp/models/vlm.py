@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +15,7 @@ from mechvrp.data.sample import Sample
 from mechvrp.errors import InputError, NumericalError, ShapeError, UnavailableError
 from mechvrp.models.batch import Batch
 from mechvrp.models.families import Family, family_of
+from mechvrp.models.placing import check_divided, root_of
 from mechvrp.models.structure import structural
 from mechvrp.models.tokens import TokenMap
 
@@ -58,6 +60,8 @@ class VLM:
         family: the description of its architecture.
         modules: where its parts are.
         name: the name or path it was loaded by.
+        hub: where on the hub it is from (``repo_id``, ``revision``), if it is, and ``dispatch``, whether its
+            weights were loaded.
         n_layers, d_model, n_heads, n_kv_heads, d_head, d_mlp, n_vision_layers: its sizes; those
             before the last are the decoder's.
         turn: held by whoever runs it. A trace listens to every forward of its model, so those of two
@@ -73,12 +77,14 @@ class VLM:
         family: Family | None = None,
         name: str = "",
         probe: Mapping[str, Tensor] | None = None,
+        hub: Mapping[str, Any] | None = None,
     ) -> None:
         model.eval()
         self.turn = threading.RLock()
         self.model: Any = model
         self.processor = processor
         self.name = name or type(model).__name__
+        self.hub = dict(hub or {})
         self.family: Family = (
             family
             or family_of(self.model.config)
@@ -100,6 +106,50 @@ class VLM:
         self.d_head: int = self._width("z", "o") // self.n_heads
         self.d_mlp: int = self._width("neurons", "neurons")
         self.d_vocab: int = self.model.get_output_embeddings().weight.shape[0]
+        check_divided(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a remote run needs: neither the processor (but its tokenizer) nor what is of a process."""
+        state = {k: v for k, v in self.__dict__.items() if k not in ("turn", "_instrumented")}
+        state["hub"] = {}
+        if self.processor is not None:
+            state["processor"] = SimpleNamespace(tokenizer=self.tokenizer)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.turn = threading.RLock()
+
+    def check_weights(self) -> None:
+        """Raise ``InputError`` unless the model can run here: it may have been loaded without weights."""
+        if self.hub.get("dispatch") is False:
+            raise InputError(
+                f"{self.name} was loaded without its weights (dispatch=False), so it runs remotely only: give "
+                "remote=True to trace, cache, sweep or ablation_curve; other methods have no remote runs"
+            )
+
+    def remote_key(self) -> str:
+        """The name under which nnsight's servers have this model.
+
+        Raises:
+            InputError: it does not come from the hub, so no server has it.
+        """
+        if "repo_id" not in self.hub:
+            raise InputError(
+                f"{self.name} was not loaded by a hub id, so no server has it: nothing was sent. Use "
+                "mechvrp.load('owner/name', dispatch=False), or remote='local' to simulate a server"
+            )
+        from nnsight.modeling.transformers import TransformersModel
+
+        # Asked of nnsight's own model, so that its rules for names stay its own.
+        own = object.__new__(TransformersModel)
+        own.__dict__.update(
+            repo_id=self.hub["repo_id"],
+            revision=self.hub.get("revision"),
+            kwargs={"trust_remote_code": self.hub.get("trust_remote_code")},
+            task="image-text-to-text",
+        )
+        return str(own.to_model_key())
 
     def _width(self, component: str, field: str) -> int:
         """What a Linear of the blocks reads, by the first block that has it; 0 where none has."""
@@ -120,8 +170,12 @@ class VLM:
 
     @property
     def device(self) -> torch.device:
-        """Where inputs go: the device of the token embedding."""
-        return self.model.get_input_embeddings().weight.device
+        """Where inputs go: the device on which the token embedding runs."""
+        embedding: Any = self.model.get_input_embeddings()
+        if embedding.weight.is_meta:  # its weights are on disk, or nowhere
+            hook = getattr(embedding, "_hf_hook", None)
+            return torch.device(getattr(hook, "execution_device", None) or "cpu")
+        return embedding.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -135,9 +189,7 @@ class VLM:
     @cached_property
     def envoy(self) -> NNsight:
         """The bare nnsight envoy over ``model``, for everything mechvrp has no name for."""
-        from nnsight import NNsight
-
-        return NNsight(self.model)
+        return root_of(self.model)
 
     def instrument(self, layer: int) -> None:
         """Let nnsight see the operations inside a block's own forward, and its attention's.
@@ -378,6 +430,7 @@ class VLM:
                     "find, and it was loaded without a processor: give tokenizer=, or stop_strings=None"
                 )
             options = {**options, "tokenizer": self.tokenizer}
+        self.check_weights()
         with self.turn, torch.no_grad():
             try:
                 return self.model.generate(

@@ -118,7 +118,9 @@ class Runner:
         self._kept = kept
         self.logits = logits[:, -1].float()
         if self.watch:
-            self.attention = torch.stack([rows[layer] for layer in sorted(rows)], dim=1)
+            self.attention = torch.stack(
+                [rows[layer].to(self.logits.device) for layer in sorted(rows)], dim=1
+            )
         if cached:
             self._cache = cache
 

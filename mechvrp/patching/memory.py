@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from types import TracebackType
 
-import psutil
 import torch
 
 __all__ = ["PeakMemory"]
@@ -31,6 +30,8 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self.device)
             self._before = torch.cuda.memory_allocated(self.device)
         else:
+            import psutil
+
             self._process = psutil.Process()
             self._before = self._peak = self._process.memory_info().rss
             self._thread = threading.Thread(target=self._watch, daemon=True)

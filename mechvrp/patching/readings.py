@@ -14,6 +14,7 @@ from mechvrp.errors import InputError, MechVRPError, ShapeError
 from mechvrp.patching.interventions import Intervention
 from mechvrp.patching.measures import Reading
 from mechvrp.patching.variants import Variant
+from mechvrp.tracing.bars import progress_bar
 from mechvrp.tracing.tracer import Trace
 
 if TYPE_CHECKING:
@@ -44,18 +45,15 @@ def read_variants(
     Raises:
         ShapeError: a reading gives something else than a number (or an array) for each example.
     """
-    from rich.progress import Progress
-
     clean = {name: _read(model, batch, (), name, f, base) for name, f in readings.items()}
     found = {
         name: np.full((len(variants), *value.shape), np.nan, np.float32)
         for name, value in clean.items()
     }
-    with Progress(disable=not progress, transient=True) as bar:
-        task = bar.add_task("reading", total=len(variants) * len(readings))
+    with progress_bar("reading", len(variants), progress) as advance:
         for index, variant in enumerate(variants):
+            advance(1)
             for name, function in readings.items():
-                bar.advance(task)
                 if errors[index]:
                     continue
                 try:
@@ -78,7 +76,6 @@ def read_variants(
                 continue
             for values in found.values():  # a failed variant has no values at all
                 values[index] = np.nan
-            bar.update(task, completed=(index + 1) * len(readings))
     return found, clean
 
 

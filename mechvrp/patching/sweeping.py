@@ -20,6 +20,8 @@ from mechvrp.patching.planning import Group, Plan, make_plan
 from mechvrp.patching.readings import read_variants
 from mechvrp.patching.variants import Variant, Variants, as_variants
 from mechvrp.tracing import access
+from mechvrp.tracing.bars import progress_bar
+from mechvrp.tracing.sending import Remote, away
 from mechvrp.tracing.sites import Site
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ def sweep(
     memory: int = MEMORY,
     progress: bool = True,
     on_clean: Callable[[Runner], None] | None = None,
+    remote: Remote = False,
 ) -> xarray.Dataset:
     """Run every variant on every example and measure its last-position logits.
 
@@ -89,6 +92,8 @@ def sweep(
             runs out all the same.
         progress: show a bar.
         on_clean: called with the clean run before any variant's; what it raises ends the sweep.
+        remote: where the model runs: here, or as ``mechvrp.trace``. A sweep is one job, and shares at a server
+            what it shares here; functions given as measures travel as text.
 
     Returns:
         A variable per measure, [variant, example] (``logits``: and vocab; ``attention``: and layer and
@@ -121,50 +126,80 @@ def sweep(
         raise InputError(f"no variant can be run: {known[0].name!r}: {known[0].error}")
     if maps:
         access.check_available(model, Site("pattern", 0))
+    if remote and on_clean is not None:
+        raise InputError(
+            "on_clean looks at the clean run here, and a remote run is elsewhere: leave it out"
+        )
+    given = (batch, tuple(known), measures, maps, common, target, foil, reading, memory)
+    if remote:
+        swept, peak = away(model, remote, _swept, *given), float("nan")
+    else:
+        with PeakMemory(model.device) as watched:
+            swept = _swept(model, *given, progress=progress, on_clean=on_clean)
+        peak = watched.bytes
+    _tell(known, swept["errors"])
+    return _dataset(model, batch, made, known, measures, swept, common, peak)
+
+
+def _swept(
+    model: VLM,
+    batch: Batch,
+    known: Sequence[Variant],
+    measures: Mapping[str, Any],
+    maps: list[str],
+    common: tuple[Intervention, ...],
+    target: Any,
+    foil: Any,
+    reading: Any,
+    memory: int,
+    *,
+    progress: bool = False,
+    on_clean: Callable[[Runner], None] | None = None,
+) -> dict[str, Any]:
+    """A sweep where the model is: plain values and arrays, that can come back from a server."""
+    known = list(known)
+    made = make_plan(model, batch, known, memory=memory, watch=bool(maps))
     of_logits, of_trace = split_measures({k: v for k, v in measures.items() if k not in maps})
     running = bool(of_logits or maps)
-    spent, read = _Spent(made.n_layers * made.length * made.examples), 0
+    spent = _Spent(made.n_layers * made.length * made.examples)
     clean: dict[str, np.ndarray] = {}
-    with PeakMemory(model.device) as peak:
-        runner = Runner(
-            model,
-            batch,
-            made if running else replace(made, groups=()),
-            common,
-            watch=bool(maps),
-            keep=on_clean is not None,
-        )
-        if on_clean is not None:
-            on_clean(runner)
-        measuring = Measuring(model, batch, of_logits, runner.logits, target, foil, reading)
-        results = _Results(known, len(batch), measuring, maps)
-        if running:
-            _run(runner, made, known, results, progress, spent)
-        if of_trace:
-            read = sum(not error for error in results.errors)
-            found, clean = read_variants(
-                model, batch, known, of_trace, common, results.errors, results.fail, progress
-            )
-            results.values |= found
-            for index, error in enumerate(results.errors):
-                if error:  # a failed variant has no values at all
-                    results.fail(index, error)
-            read = len(of_trace) * (1 + read)
-            spent.whole(read)
-    _tell(known, results)
-    return _dataset(
+    runner = Runner(
         model,
         batch,
-        made,
-        known,
-        measures,
-        measuring,
-        results,
-        clean | {name: _clean(runner, 1).attention[0].cpu().numpy() for name in maps},  # type: ignore[index]
+        made if running else replace(made, groups=()),
         common,
-        spent,
-        peak.bytes,
+        watch=bool(maps),
+        keep=on_clean is not None,
     )
+    if on_clean is not None:
+        on_clean(runner)
+    measuring = Measuring(model, batch, of_logits, runner.logits, target, foil, reading)
+    results = _Results(known, len(batch), measuring, maps)
+    if running:
+        _run(runner, made, known, results, progress, spent)
+    if of_trace:
+        read = sum(not error for error in results.errors)
+        found, clean = read_variants(
+            model, batch, known, of_trace, common, results.errors, results.fail, progress
+        )
+        results.values |= found
+        for index, error in enumerate(results.errors):
+            if error:  # a failed variant has no values at all
+                results.fail(index, error)
+        spent.whole(len(of_trace) * (1 + read))
+    clean |= {name: _clean(runner, 1).attention[0].cpu().numpy() for name in maps}  # type: ignore[index]
+    base = {name: v[0].numpy() for name, v in measuring(measuring.clean[None]).items()}
+    return {
+        "values": results.values,
+        "errors": results.errors,
+        "base": {**base, **clean},
+        "whole": [name for name in base if name not in clean],
+        "target": measuring.ids.cpu().numpy(),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "token_layers": spent.token_layers,
+        "forward_calls": spent.calls,
+        "tower_runs": spent.tower_runs,
+    }
 
 
 @dataclass
@@ -237,11 +272,8 @@ def _run(
     spent: _Spent,
 ) -> None:
     """Run all groups."""
-    from rich.progress import Progress
-
     total = sum(len(group.variants) for group in made.groups)
-    with Progress(disable=not progress, transient=True) as bar:
-        task = bar.add_task("sweeping", total=total)
+    with progress_bar("sweeping", total, progress) as advance:
         for group in made.groups:
             waiting = list(group.variants)
             width = group.width
@@ -249,7 +281,7 @@ def _run(
                 pack, rest = waiting[:width], waiting[width:]
                 if group.mode == "clean":
                     results.put(pack, _clean(runner, len(pack)))
-                    bar.advance(task, len(pack))
+                    advance(len(pack))
                     waiting = rest
                     continue
                 spent.passed(made, group, pack)
@@ -271,7 +303,7 @@ def _run(
                     else:
                         _one_by_one(runner, group, pack, variants, results)
                         spent.passed(made, group, pack, calls=len(pack))
-                bar.advance(task, len(pack))
+                advance(len(pack))
                 waiting = rest
 
 
@@ -284,9 +316,9 @@ def _clean(runner: Runner, times: int) -> Ran:
     )
 
 
-def _tell(variants: list[Variant], results: _Results) -> None:
+def _tell(variants: list[Variant], errors: Sequence[str]) -> None:
     """Raise if all variants failed, warn if some did."""
-    failed = [(v.name, e) for v, e in zip(variants, results.errors, strict=True) if e]
+    failed = [(v.name, e) for v, e in zip(variants, errors, strict=True) if e]
     if len(failed) == len(variants):
         raise InputError(f"all variants failed; the first, {failed[0][0]!r}: {failed[0][1]}")
     if failed:
@@ -322,47 +354,43 @@ def _dataset(
     made: Plan,
     variants: list[Variant],
     measures: Mapping[str, Any],
-    measuring: Measuring,
-    results: _Results,
-    clean: dict[str, np.ndarray],
+    swept: dict[str, Any],
     base: tuple[Intervention, ...],
-    spent: _Spent,
-    peak: int,
+    peak: float,
 ) -> xarray.Dataset:
     import xarray as xr
 
-    base_values = {name: v[0].numpy() for name, v in measuring(measuring.clean[None]).items()}
     data: dict[str, Any] = {}
-    for name, values in results.values.items():
+    for name, values in swept["values"].items():
         further = (
             ("layer", "position")
             if measures[name] == "attention"
             else ("vocab",)
-            if name not in clean
+            if name in swept["whole"]
             else (f"{name}_{i}" for i in range(values.ndim - 2))
         )
         dims = ("variant", "example", *further)[: values.ndim]
         data[name] = (dims, values)
-        data[f"base_{name}"] = (dims[1:], {**base_values, **clean}[name])
+        data[f"base_{name}"] = (dims[1:], swept["base"][name])
     coords: dict[str, Any] = {
         "variant": [v.name for v in variants],
         "example": list(range(len(batch))),
         "description": ("variant", [v.description for v in variants]),
-        "error": ("variant", results.errors),
-        "target": ("example", measuring.ids.cpu().numpy()),
+        "error": ("variant", swept["errors"]),
+        "target": ("example", swept["target"]),
     }
     if batch.samples is not None:
         coords["image_id"] = ("example", [s.image_id for s in batch.samples])
     attrs = {
         "model": model.name,
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": swept["dtype"],
         "attention": model.attn_implementation,
         "base": "; ".join(edit.describe() for edit in base) or "clean",
         "plan": str(made),
-        "token_layers": spent.token_layers,
+        "token_layers": swept["token_layers"],
         "naive_token_layers": made.naive_token_layers,
-        "forward_calls": spent.calls,
-        "tower_runs": spent.tower_runs,
+        "forward_calls": swept["forward_calls"],
+        "tower_runs": swept["tower_runs"],
         "peak_memory": peak,
     }
     return xr.Dataset(data, coords, attrs)

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechvrp.errors import InputError, NumericalError, ShapeError, UnavailableError
+from mechvrp.models.placing import weight_of
 from mechvrp.patching.answer_pairs import own_pair, right_pair
 from mechvrp.tracing.caching import cache, in_batches
 
@@ -163,11 +164,14 @@ def lens_logits(
         )
     norm: Any = model.model.get_submodule(model.modules.final_norm)
     head: Any = model.model.get_output_embeddings()
-    device = head.weight.device
+    unembed = weight_of(model, head)
+    device = unembed.device
     with torch.no_grad():
-        normed = norm(states.to(norm.weight.device, torch.float32)).to(device, torch.float32)
+        normed = norm(states.to(weight_of(model, norm).device, torch.float32)).to(
+            device, torch.float32
+        )
         chosen = tokens.to(device)
-        logits = torch.einsum("...ed,etd->...et", normed, head.weight[chosen].float())
+        logits = torch.einsum("...ed,etd->...et", normed, unembed[chosen].float())
         if getattr(head, "bias", None) is not None:
             logits = logits + head.bias[chosen].float()
     config = model.model.config.get_text_config(decoder=True)

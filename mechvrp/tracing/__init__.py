@@ -2,6 +2,7 @@
 
 from mechvrp.tracing.activations import Activations as Activations
 from mechvrp.tracing.caching import cache as cache
+from mechvrp.tracing.convert import from_transformer_lens as from_transformer_lens
 from mechvrp.tracing.sites import COMPONENTS as COMPONENTS
 from mechvrp.tracing.sites import Component as Component
 from mechvrp.tracing.sites import Site as Site
@@ -20,6 +21,7 @@ __all__ = [
     "Trace",
     "cache",
     "cache_to_zarr",
+    "from_transformer_lens",
     "open_cache",
     "trace",
 ]

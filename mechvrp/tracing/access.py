@@ -7,11 +7,13 @@ for the reader, and ``Trace`` writes it back.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mechvrp.errors import ShapeError, UnavailableError
+from mechvrp.models.placing import heads_put_together, heads_taken_apart, is_sharded
 from mechvrp.models.structure.operations import ATTENTION, residual_operation
-from mechvrp.tracing.attention import inputs_of, replaced_output
+from mechvrp.tracing.attention import Inputs, inputs_of, replaced_output
 from mechvrp.tracing.sites import COMPONENTS, Site
 
 if TYPE_CHECKING:
@@ -39,6 +41,12 @@ def check_available(model: VLM, site: Site) -> None:
     if why := model.family.unavailable(site.component, site.layer):
         raise UnavailableError(
             f"{model.name} has no {site}: {why}. mechvrp.models.check_family(model) lists what it has."
+        )
+    if site.component == "embed" and is_sharded(model.model):
+        # Each process looks up some of the words, and what it leaves to others is put in once only.
+        raise UnavailableError(
+            f"{site} cannot be read or edited while the vocabulary is divided between processes (tensor "
+            "parallelism): use resid_pre of layer 0, or load the model with device_map="
         )
     if site.component == "pattern" and model.attn_implementation not in ("eager", "sdpa"):
         raise UnavailableError(
@@ -146,7 +154,9 @@ def has_single_queries(model: VLM, layer: int) -> bool:
 
 def is_made(model: VLM, site: Site) -> bool:
     """Whether a site's value is made for the reader, so that edits in place must be written back."""
-    return site.component == "pattern" and model.attn_implementation != "eager"
+    if site.component != "pattern":
+        return False
+    return model.attn_implementation != "eager" or is_sharded(model.model)
 
 
 def attention_of(model: VLM, site: Site) -> Any:
@@ -164,23 +174,37 @@ def attention_rows(model: VLM, site: Site, sample: Tensor, position: Tensor) -> 
     check_available(model, site)
     _arrive(model, site)
     if model.attn_implementation == "eager":
-        return read(model, site)[sample.to(model.device), :, position.to(model.device)]
-    return inputs_of(attention_of(model, site), site).rows(sample, position)
+        pattern = read(model, site)
+        return pattern[sample.to(pattern.device), :, position.to(pattern.device)]
+    return _inputs(model, site).rows(sample, position)
+
+
+def _inputs(model: VLM, site: Site) -> Inputs:
+    """What a layer's attention function is called with, of all heads."""
+    found = inputs_of(attention_of(model, site), site)
+    if not is_sharded(model.model):
+        return found
+    query, key, value = (
+        heads_put_together(model, part, 1) for part in (found.query, found.key, found.value)
+    )
+    return replace(found, query=query, key=key, value=value)
 
 
 def _read_pattern(model: VLM, site: Site) -> Tensor:
     """The attention weights as they are applied to the values (after softmax and dropout)."""
     if model.attn_implementation == "eager":
-        return attention_of(model, site).source.nn_functional_dropout_0.output
-    return inputs_of(attention_of(model, site), site).weights()
+        own = attention_of(model, site).source.nn_functional_dropout_0.output
+        return heads_put_together(model, own, 1)
+    return _inputs(model, site).weights()
 
 
 def _write_pattern(model: VLM, site: Site, value: Tensor) -> None:
     attention = attention_of(model, site)
     if model.attn_implementation == "eager":
-        attention.source.nn_functional_dropout_0.output = value
+        attention.source.nn_functional_dropout_0.output = heads_taken_apart(model, value, 1)
     else:
-        attention.output = replaced_output(inputs_of(attention, site), value)
+        mixed, weights = replaced_output(_inputs(model, site), value)
+        attention.output = heads_taken_apart(model, mixed, 2), weights
 
 
 #: The last step of a block that is, or is followed by, an operation of the block's own forward.

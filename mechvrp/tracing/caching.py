@@ -15,6 +15,8 @@ from mechvrp.models.checks import check_model
 from mechvrp.models.tokens import integers, on_image
 from mechvrp.tracing import access
 from mechvrp.tracing.activations import Activations, Rows, _kind
+from mechvrp.tracing.bars import progress_bar
+from mechvrp.tracing.sending import Remote, away
 from mechvrp.tracing.sites import Site, expand_sites
 from mechvrp.tracing.tracer import Trace
 
@@ -34,6 +36,7 @@ def cache(
     dtype: torch.dtype | None = None,
     batch_size: int = 32,
     progress: bool = False,
+    remote: Remote = False,
 ) -> Activations:
     """Activations at some sites and positions.
 
@@ -49,6 +52,7 @@ def cache(
         device, dtype: of the result (``None``: the model's dtype).
         batch_size: samples a forward, where samples were given.
         progress: show a bar, where samples were given.
+        remote: where the model runs: here, or as ``mechvrp.trace``; a job a batch.
 
     Raises:
         SiteError: no such site, layer or position.
@@ -73,12 +77,13 @@ def cache(
     done, known = 0, True
     keys: list[str] = []
     for encoded in batches:
-        values = _run(model, encoded, wanted, positions, device, dtype)
-        parts.append(values)
+        own = None if remote else device
+        found = away(model, remote, _run, encoded, tuple(wanted), positions, own, dtype)
+        parts.append({site: one.to(device) for site, one in zip(wanted, found, strict=True)})
         keys += list(encoded.keys)
         known = known and encoded.samples is not None
-        for kind, found in rows.items():
-            found.append(_rows(model, encoded, kind, positions, done))
+        for kind, listed in rows.items():
+            listed.append(_rows(model, encoded, kind, positions, done))
         done += len(encoded)
     if not parts:
         raise InputError("no samples to cache")
@@ -138,7 +143,8 @@ def _run(
     positions: Positions,
     device: Any,
     dtype: torch.dtype | None,
-) -> dict[Site, Tensor]:
+) -> list[Tensor]:
+    """Values of the sites, in their order."""
     chosen = batch.tokens.resolve(positions)
     example = torch.cat([torch.full_like(c, i) for i, c in enumerate(chosen)])
     place = torch.cat(chosen)
@@ -175,7 +181,7 @@ def _run(
                 kept[site] = pick(site, t[site])
         if last.component != "logits":
             t.stop()
-    return kept
+    return [kept[site] for site in wanted]
 
 
 def _rows(model: VLM, batch: Batch, kind: str, positions: Positions, first: int) -> Rows:
@@ -222,18 +228,15 @@ def in_batches(
     """Samples in lists of ``size``, with a progress bar if wanted."""
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise InputError(f"batch_size must be at least 1; got {size!r:.60}")
-    from rich.progress import Progress
-
     total = len(samples) if isinstance(samples, Sequence) else None
-    with Progress(disable=not progress, transient=True) as bar:
-        task = bar.add_task(label, total=total)
+    with progress_bar(label, total, progress) as advance:
         chunk: list[Sample] = []
         for sample in samples:
             chunk.append(sample)
             if len(chunk) == size:
                 yield chunk
-                bar.advance(task, len(chunk))
+                advance(len(chunk))
                 chunk = []
         if chunk:
             yield chunk
-            bar.advance(task, len(chunk))
+            advance(len(chunk))

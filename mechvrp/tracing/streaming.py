@@ -173,7 +173,8 @@ def _pieces(
     kinds = sorted({_kind(site) for site in wanted})
     for chunk in in_batches(samples, batch_size, progress):
         batch: Batch = model.encode(chunk)
-        values = _run(model, batch, wanted, positions, "cpu", dtype)
+        found = _run(model, batch, wanted, positions, "cpu", dtype)
+        values = dict(zip(wanted, found, strict=True))
         for site, value in values.items():
             if not bool(torch.isfinite(value).all()):
                 raise NumericalError(

@@ -15,9 +15,11 @@ from nnsight.intervention.interleaver import OutOfOrderError
 from nnsight.intervention.tracer import InterleavingTracer
 from torch import Tensor
 
-from mechvrp.errors import InputError, ShapeError, SiteError
+from mechvrp.errors import InputError, ShapeError, SiteError, UnavailableError
+from mechvrp.models.placing import is_sharded
 from mechvrp.tracing import access
 from mechvrp.tracing.freshness import forget_stale_source
+from mechvrp.tracing.sending import Remote, backend_of
 from mechvrp.tracing.sites import COMPONENTS, Site
 
 if TYPE_CHECKING:
@@ -100,9 +102,16 @@ class Trace(InterleavingTracer):
         *,
         grad: bool = False,
         options: Mapping[str, Any] | None = None,
+        remote: Remote = False,
     ) -> None:
+        backend = backend_of(model, remote)
+        if grad and is_sharded(model.model):
+            raise UnavailableError(
+                f"{model.name} is divided between processes (tensor parallelism), where gradients are not "
+                "supported: load it with device_map= instead"
+            )
         inputs = {"use_cache": False, **batch.inputs, **(options or {})}
-        super().__init__(model.envoy, "__call__", **inputs)
+        super().__init__(model.envoy, "__call__", backend=backend, **inputs)
         self.vlm = model
         self.batch = batch
         self.grad = grad
@@ -150,8 +159,11 @@ class Trace(InterleavingTracer):
         site = Site.parse(name).check(self.vlm)
         access.check_value(self.vlm, self.batch, site, value)
         self._arrive(site)
+        # On a model of several devices the site's own is known when it is reached; a value that is made there
+        # is moved when it is used.
+        here = value.device if access.is_made(self.vlm, site) else self._read(site).device
         # A copy: later in-place edits of the site must not reach the caller's own tensor.
-        self.put(site, value.clone())
+        self.put(site, value.to(here, copy=True))
 
     def __getattr__(self, name: str) -> Any:
         component = COMPONENTS.get(name)
@@ -320,13 +332,20 @@ def is_running(model: VLM) -> bool:
     return bool(model.envoy.interleaver.interleaving)
 
 
-def trace(model: VLM, batch: Batch, *, grad: bool = False) -> Trace:
+def trace(model: VLM, batch: Batch, *, grad: bool = False, remote: Remote = False) -> Trace:
     """Run a batch while reading and editing activations: a real nnsight trace.
 
     Args:
         model: from ``mechvrp.load``.
         batch: from ``model.encode`` or ``model.batch``.
         grad: keep the autograd graph, so that ``with loss.backward(): x.grad`` works inside.
+        remote: run the body where the weights are: ``True`` for nnsight's server (NDIF), a URL for another,
+            ``"local"`` for a simulation of one here. Its text travels, with what it names; saved values come
+            back to the CPU.
+
+    Raises:
+        InputError: (with ``remote``) no server has this model, or (at the end of the block, before anything is
+            sent) the body names something of a package that servers do not have.
 
     Example::
 
@@ -344,4 +363,4 @@ def trace(model: VLM, batch: Batch, *, grad: bool = False) -> Trace:
             f"trace takes a batch from model.encode(samples); got {type(batch).__name__}"
         )
     forget_stale_source(sys._getframe(1))
-    return Trace(model, batch, grad=grad)
+    return Trace(model, batch, grad=grad, remote=remote)

@@ -1,0 +1,232 @@
+"""Every figure of a study in float32, bfloat16 and float16: what half the bits change.
+
+``python -m benchmarks.precision`` runs, of each embedded model and in each dtype, a study (signals, probes,
+ablations), a grid of activation patching and an ablation curve of neurons, and writes how far each figure lies
+from float32's to PRECISION.md and precision.json. The same samples, split, seeds and units in all dtypes: the
+curve's ranking is float32's.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+
+import mechvrp
+from mechvrp.circuits import Ranking
+from mechvrp.errors import MechVRPError
+from mechvrp.patching import activation_patching
+from mechvrp.study import compare_runs, run_study
+
+HERE = Path(__file__).parent
+DTYPES = ("float32", "bfloat16", "float16")
+#: Kinds of figures, and what a difference in them is counted in.
+KINDS = {
+    "share": "share of examples",
+    "R": "correlation",
+    "AUROC": "AUROC",
+    "AUROC difference": "AUROC",
+    "pp": "percentage points",
+    "layer": "layers",
+    "k": "units",
+    "error": "calibration error",
+    "difference": "calibration error",
+    "entropy difference": "nats",
+    "patch effect": "share of the way from corrupted to clean",
+    "logit margin": "logits",
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """One figure of one model in one dtype; ``gap``: why it has no value."""
+
+    model: str
+    dtype: str
+    measure: str
+    kind: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    gap: str = ""
+
+
+def _study(name: str, dtype: str, n: int, folder: Path) -> Iterator[Found]:
+    out = folder / f"{name}-{dtype}"
+    run_study(
+        name, "scenes", out=out, preset="quick", n=n, dtype=dtype, progress=False,
+        split="adversarial",
+    )  # fmt: skip
+    for figures in compare_runs([out]).figures_by_table.values():
+        for f in figures:
+            yield Found(name, dtype, f.measure, f.kind, f.value, f.low, f.high, f.gap)
+
+
+def _patched(model: mechvrp.VLM, name: str, dtype: str, pairs: int) -> Iterator[Found]:
+    samples = list(mechvrp.data.load("scenes", split="train", task="existence", limit=pairs))
+    others = [mechvrp.data.counterfactual_pair(sample) for sample in samples]
+    clean, corrupted = model.encode(samples), model.encode(others)
+    for site in ("resid_post", "attn_out", "mlp_out"):
+        found = activation_patching(
+            model, clean, corrupted, site, positions=["question", "last"], progress=False
+        )
+        effect = found["effect"].mean("example")
+        for layer in effect["layer"].values.tolist():
+            for position in effect["position"].values.tolist():
+                value = float(effect.sel(layer=layer, position=position))
+                words = f"patch effect, {site}, layer {layer}, {position}"
+                yield Found(name, dtype, words, "patch effect", value)
+
+
+def _curve(
+    model: mechvrp.VLM, name: str, dtype: str, n: int, scores: np.ndarray, site: str
+) -> Iterator[Found]:
+    samples = mechvrp.data.load("scenes", split="adversarial", seed=1, limit=n)
+    curve = mechvrp.ablation_curve(
+        model, samples, Ranking((site,), scores), [0, 5, 20, 48], draws=20, n_resamples=200
+    )
+    for point in curve.points:
+        if point.k:
+            change = point.change
+            yield Found(
+                name,
+                dtype,
+                f"top {point.k} neurons zeroed",
+                "pp",
+                change.value,
+                change.low,
+                change.high,
+            )
+            value = point.random_change.value
+            yield Found(name, dtype, f"random {point.k} neurons zeroed", "pp", value)
+    assert curve.outcomes is not None
+    for which, margins in curve.outcomes.values["margin"].items():
+        for k, values in zip(curve.outcomes.ks, margins.mean(axis=(0, 2)), strict=True):
+            words = f"margin with {which} {k} neurons zeroed"
+            yield Found(name, dtype, words, "logit margin", float(values))
+
+
+def _ranked(name: str, n: int) -> tuple[np.ndarray, str]:
+    """Neurons of the last block but one by how far their float32 activations tell yes from no."""
+    model = mechvrp.load(name, dtype="float32")
+    site = f"blocks.{model.n_layers - 2}.mlp.hook_post"
+    samples = list(mechvrp.data.load("scenes", split="adversarial", seed=2, limit=n))
+    value = mechvrp.cache(model, samples, site)[site].numpy()
+    yes = np.array([sample.answer == "yes" for sample in samples])
+    return value[yes].mean(0) - value[~yes].mean(0), site
+
+
+def figures(name: str, n: int, pairs: int, folder: Path) -> list[Found]:
+    """All figures of one model; one that cannot be had in a dtype says why."""
+    found: list[Found] = []
+    scores, site = _ranked(name, max(n // 2, 20))
+    for dtype in DTYPES:
+        model = mechvrp.load(name, dtype=dtype)
+        parts: dict[str, Any] = {
+            "study": lambda d=dtype: _study(name, d, n, folder),
+            "patching": lambda d=dtype, m=model: _patched(m, name, d, pairs),
+            "curve": lambda d=dtype, m=model: _curve(m, name, d, n, scores, site),
+        }
+        for part, run in parts.items():
+            try:
+                found += run()
+            except MechVRPError as error:
+                found.append(
+                    Found(name, dtype, part, "", None, gap=f"{type(error).__name__}: {error}")
+                )
+            print(f"{name}, {dtype}, {part}: {len(found)} figures", flush=True)
+    return found
+
+
+def differences(found: list[Found]) -> list[tuple[str, str, str, int, float, float, int]]:
+    """By model, dtype and kind: figures, mean and largest distance from float32, those outside."""
+    exact = {(f.model, f.measure, f.kind): f for f in found if f.dtype == "float32"}
+    rows = []
+    for model in dict.fromkeys(f.model for f in found):
+        for dtype in DTYPES[1:]:
+            for kind in KINDS:
+                gaps, outside = [], 0
+                for f in found:
+                    whole = exact.get((f.model, f.measure, f.kind))
+                    if (f.model, f.dtype, f.kind) != (model, dtype, kind) or whole is None:
+                        continue
+                    if f.value is None or whole.value is None:
+                        continue
+                    gaps.append(abs(f.value - whole.value))
+                    if whole.low is not None and whole.high is not None:
+                        outside += not whole.low <= f.value <= whole.high
+                if gaps:
+                    rows.append(
+                        (model, dtype, kind, len(gaps), float(np.mean(gaps)), max(gaps), outside)
+                    )
+    return rows
+
+
+def page(found: list[Found], n: int, pairs: int) -> str:
+    names = dict.fromkeys(f.model for f in found)
+    lines = [
+        "# What half the bits change",
+        "",
+        f"`python -m benchmarks.precision --models {','.join(names)} --n {n} --pairs {pairs}`, torch "
+        f"{torch.__version__}. Each figure of a study "
+        "(preset `quick`, adversarial scenes), of activation patching and of an ablation curve, in bfloat16 "
+        "and float16 against float32, on the same samples, splits and units. *Outside*: figures that lie "
+        "outside float32's own 95 % interval, of those that have one.",
+        "",
+        "| model | dtype | figures of | number | mean distance | largest | outside |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for model, dtype, kind, number, mean, most, outside in differences(found):
+        lines.append(
+            f"| {model} | {dtype} | {kind} ({KINDS[kind]}) | {number} | {mean:.2g} | {most:.2g} | {outside} |"
+        )
+    gaps = [f for f in found if f.gap and not f.kind]
+    if gaps:
+        lines += ["", "What could not be had:", ""]
+        lines += [f"- {f.model}, {f.dtype}, {f.measure}: {f.gap}" for f in gaps]
+    exact = {(f.model, f.measure, f.kind): f.value for f in found if f.dtype == DTYPES[0]}
+    beside = []
+    for f in found:
+        whole = exact.get((f.model, f.measure, f.kind))
+        if f.dtype != DTYPES[0] and f.value is not None and whole is not None:
+            beside.append((abs(f.value - whole), f, whole))
+    beside = [one for one in beside if one[1].kind in ("AUROC", "share", "R", "patch effect")]
+    largest = sorted(beside, key=lambda one: -one[0])[:12]
+    lines += ["", "The largest distances among AUROCs, correlations, shares and patch effects:", ""]
+    lines += ["| model | dtype | figure | float32 | here |", "|---|---|---|---|---|"]
+    for _, f, whole in largest:
+        lines.append(f"| {f.model} | {f.dtype} | {f.measure} | {whole:.3f} | {f.value:.3f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(
+    models: Annotated[str, typer.Option(help="Names, with commas between them.")] = "",
+    n: Annotated[int, typer.Option(help="Examples of a study and of a curve.")] = 600,
+    pairs: Annotated[int, typer.Option(help="Pairs of the activation patching.")] = 32,
+    out: Annotated[Path, typer.Option(help="Folder of the two files.")] = HERE,
+) -> None:
+    """Run everything and write PRECISION.md and precision.json."""
+    names = models.split(",") if models else [one.name for one in mechvrp.models.embedded_models()]
+    found: list[Found] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            found += figures(name, n, pairs, Path(folder))
+            _write(found, n, pairs, out)
+    print(page(found, n, pairs))
+
+
+def _write(found: list[Found], n: int, pairs: int, out: Path) -> None:
+    kept = [json.dumps(asdict(f)) for f in found if f.value is not None or not f.kind]
+    out.joinpath("precision.json").write_text("[\n" + ",\n".join(kept) + "\n]\n")
+    out.joinpath("PRECISION.md").write_text(page(found, n, pairs))
+
+
+if __name__ == "__main__":
+    typer.run(main)
