@@ -128,6 +128,8 @@ def run_study(
             engines[0].ask(check_width, settings)
             run = RunFolder.create(out, settings.to_json())
         stack.enter_context(run.lock())
+        for at in engines:
+            stack.callback(at.close)  # workers end before the folder is let go of
         dataset = usable_dataset(run, dataset, engines[0], say)
         train, heldout = split_images(dataset, settings)
         parts = []
