@@ -14,7 +14,9 @@ __all__ = ["compare", "report"]
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders written by mechvrp study.")],
+    runs: Annotated[
+        list[str], typer.Argument(help="Run folders written by mechvrp study, or their addresses.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for compare.html and tables/.")],
     seeds: Annotated[
         list[str] | None,
@@ -60,7 +62,9 @@ def compare(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="A run folder written by mechvrp study.")],
+    run: Annotated[
+        str, typer.Argument(help="A run folder written by mechvrp study, or its address.")
+    ],
 ) -> None:
     """Write a run's report.html again from its figures."""
     from mechvrp.store import RunFolder

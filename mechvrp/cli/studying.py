@@ -15,7 +15,10 @@ __all__ = ["study"]
 @app.command()
 def study(
     out: Annotated[
-        Path | None, typer.Option(help="Run folder to write; its report is OUT/report.html.")
+        str | None,
+        typer.Option(
+            help="Run folder to write, or an address (s3://bucket/run); its report is OUT/report.html."
+        ),
     ] = None,
     preset: Annotated[
         str | None,

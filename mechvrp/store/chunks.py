@@ -13,11 +13,10 @@ import pyarrow.parquet as pq
 import torch
 
 from mechvrp.errors import InputError, RunFolderError
-from mechvrp.files import path_of
 from mechvrp.store.arrays import read_arrays, read_dims, read_names, write_arrays
 from mechvrp.store.atomic import write_atomically
 from mechvrp.store.json_files import read_object
-from mechvrp.store.places import fetched, make_folder
+from mechvrp.store.places import fetched, make_folder, place
 
 __all__ = ["Chunks"]
 
@@ -58,7 +57,7 @@ class Chunks:
         Raises:
             RunFolderError: there are none.
         """
-        folder = path_of(folder, "a folder of pieces", RunFolderError)
+        folder = place(folder)
         if not (folder / _SIZES).is_file():
             raise RunFolderError(f"{folder} holds no pieces; run the study again to make them")
         sizes = read_object(folder / _SIZES)
@@ -167,7 +166,8 @@ class Chunks:
         """
         table, arrays = self._existing(self._table(0)), self._arrays(0)
         try:
-            columns = set(pq.read_schema(table).names)
+            with fetched(table) as file:
+                columns = set(pq.read_schema(file).names)
         except (ValueError, OSError, pa.ArrowException) as error:
             raise RunFolderError(
                 f"{table} is damaged: {error}. Remove it and run the study again"
