@@ -40,6 +40,7 @@ def test_attention_rows_are_measured():
     assert memory.value >= 0
 
 
+@pytest.mark.slow
 def test_the_observation_pass_and_the_monitor_are_measured():
     """``rows`` itself asserts that their answers are those of ``generate``."""
     small = models.SHAPES["llava"].smaller()
@@ -52,6 +53,7 @@ def test_the_observation_pass_and_the_monitor_are_measured():
     assert beyond.value > -100
 
 
+@pytest.mark.slow
 def test_ablation_curves_are_compared_with_the_loop():
     """``rows`` itself asserts that the loop gives the curve's margins."""
     last, everywhere, embedded, embedded_everywhere, whole = ablating.rows(
@@ -73,6 +75,7 @@ def test_a_row_knows_whether_it_reached_its_goal():
     assert lines[-1] == "| a | 2 x | at least 3 x: **missed** | d |"
 
 
+@pytest.mark.slow
 def test_planted_circuits_are_looked_for():
     methods = ("probe", "mean difference", "random")
     rows = planting.rows(["tiny-llava"], methods=methods, noises=(0.0, 32.0), n=120, seeds=1)

@@ -254,7 +254,7 @@ def test_unusable_scores(function):
         function([1, 2, np.nan], [1, 0, 1])
     with pytest.raises(NumericalError):
         function([1, 2, np.inf], [1, 0, 1])
-    with pytest.raises(InputError, match=r"labels must be 0 or 1, got \[0, 2\]"):
+    with pytest.raises(InputError, match=r"labels must be 0 or 1, got \[0\.0, 2\.0\]"):
         function([1, 2, 3], [0, 2, 2])
     with pytest.raises(InputError, match=r"shape \(2,\), labels \(3,\)"):
         function([1, 2], [0, 1, 1])

@@ -191,6 +191,7 @@ def test_shipped_cards_are_what_the_command_writes(name):
     assert (folder(name) / "README.md").read_text() == card_text(training, figures)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", names())
 def test_shipped_checkpoints_reach_their_floors(name):
     """Measured here, on a few scenes of another seed (so within 10 points), and read from the card."""

@@ -153,6 +153,7 @@ def test_it_is_planted_in_every_family(name):
     assert np.array_equal(leads[2], answers[0])
 
 
+@pytest.mark.slow
 def test_precision_falls_with_noise():
     samples, fit = questions(120), questions(2 * support.PLANTING, planting=True)
     model = support.model()

@@ -121,8 +121,8 @@ def test_a_corrupted_batch_is_activation_patching(traced):
     ("options", "match"),
     [
         ({"component": "neurons"}, "component is one of"),
-        ({"window": 0}, "window and draws"),
-        ({"sigma": 0.0}, "sigma above 0"),
+        ({"window": 0}, "window=0; expected one whole number of at least 1"),
+        ({"sigma": 0.0}, "sigma must be above 0"),
         ({"layers": [7]}, "0 to 2"),
     ],
 )

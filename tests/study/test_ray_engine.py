@@ -297,6 +297,7 @@ def test_what_ray_has_not_is_refused_before_a_worker_is_started(ray_here, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_worker_that_sees_another_folder_computes_nothing(tmp_path, monkeypatch):
     from mechvrp.study.engines import ray_worker
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pandas as pd
+import pytest
 
 import mechvrp
+from mechvrp.errors import InputError
 from mechvrp.store import RunFolder
 
 OPTIONS = {"n": 40, "ks": (0, 2, 48), "samples": 0, "n_resamples": 100, "progress": False}
@@ -27,3 +29,16 @@ def test_a_study_on_s3_is_what_it_is_here(bucket, tmp_path):
     again = mechvrp.run_study(model, "scenes", out=f"{bucket}/run", **OPTIONS)
     assert again.summary == there.summary
     assert RunFolder.open(f"{bucket}/run").gallery_names() == here.run.gallery_names()
+
+
+def test_workers_take_a_folder(bucket):
+    with pytest.raises(InputError, match="is an address: give a folder on shared storage"):
+        mechvrp.run_study(
+            "tiny-llava",
+            "scenes",
+            out=f"{bucket}/run",
+            engine="ray",
+            workers=2,
+            device="cpu",
+            **OPTIONS,
+        )

@@ -137,7 +137,7 @@ def _main(
             f"no folder {name!r}, and the embedded models are {', '.join(names())}"
         )
     path = folder(name) if name in names() else Path(name)
-    model = AutoModelForImageTextToText.from_pretrained(path).eval()
+    model = AutoModelForImageTextToText.from_pretrained(path, use_safetensors=True).eval()
     processor = AutoProcessor.from_pretrained(path)
     typer.echo(report(measure(model, processor, n_images=n_images, seed=seed, batch=batch)))
 

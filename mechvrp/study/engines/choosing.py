@@ -12,6 +12,7 @@ from rich.console import Console
 
 from mechvrp.errors import InputError
 from mechvrp.models import VLM
+from mechvrp.store.places import is_remote
 from mechvrp.study.engines.base import Engine
 from mechvrp.study.engines.local import LocalEngine, loader
 
@@ -76,10 +77,18 @@ def open_engines(
         engine, workers, address, entries, config: as `check_engine` has passed them.
         folder: the run's.
         say: where to report to.
+
+    Raises:
+        InputError: workers, and a run folder at an address.
     """
     if engine == "local":
         yield [LocalEngine(loader(entry, config)) for entry in entries]
         return
+    if is_remote(folder):
+        raise InputError(
+            f"workers of the engine ray write into a folder that all of them see, and {folder} is an address: "
+            "give a folder on shared storage, or use the engine local"
+        )
     from mechvrp.study.engines.ray_engine import RayEngine, RaySession
 
     session = RaySession(workers, address, config.device, say)
