@@ -16,3 +16,8 @@ settings.load_profile("suite")
 torch.set_num_threads(1)
 
 pytest_plugins = ["tests.support.s3"]
+
+
+def pytest_collection_modifyitems(items):
+    """Notebooks first: each takes long, and at the end one worker would run them while others wait."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
