@@ -68,8 +68,8 @@ def _lease(path: Any) -> Iterator[None]:
                     lost.set()
                     return
                 _write(path, mine)
-            except OSError:
-                continue  # the store may answer again before the lease counts as left behind
+            except Exception:  # each file system has errors of its own
+                continue  # it may answer again before the lease counts as left behind; else the end tells
 
     thread = threading.Thread(target=renew, daemon=True)
     thread.start()
@@ -81,6 +81,8 @@ def _lease(path: Any) -> Iterator[None]:
         with unreachable(path):
             if _owner(path) == mine:
                 path.unlink(missing_ok=True)
+            else:
+                lost.set()
     if lost.is_set():
         raise RunFolderError(
             f"{path.parent} was taken over by another process while this one wrote: its lease had not been "
