@@ -55,15 +55,10 @@ def names(wanted: list[str] | None = None) -> list[Path]:
     return chosen
 
 
-def execute(path: Path, *, small: bool = False) -> Any:
-    """Run a notebook from top to bottom in a fresh kernel; the file is not changed.
-
-    Raises:
-        nbclient.exceptions.CellExecutionError: a cell failed.
-    """
-    notebook = nbformat.read(path, as_version=4)
+def environment(*, small: bool = False) -> dict[str, str]:
+    """Of a kernel that runs notebooks."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {
+    found = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),
         "PLOTLY_RENDERER": "plotly_mimetype",
@@ -71,14 +66,30 @@ def execute(path: Path, *, small: bool = False) -> Any:
         "MECHVRP_NOTEBOOK_SMALL": "1",
     }
     if not small:
-        del environment["MECHVRP_NOTEBOOK_SMALL"]
+        del found["MECHVRP_NOTEBOOK_SMALL"]
+    return found
+
+
+def execute(path: Path, *, small: bool = False, kernel: Any = None) -> Any:
+    """Run a notebook from top to bottom, by default in a fresh kernel; the file is not changed.
+
+    Args:
+        path: the notebook.
+        small: in the tests' setting.
+        kernel: a ``jupyter_client`` manager whose kernel runs already, in ``notebooks/`` and with
+            ``environment``; it goes on running.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: a cell failed.
+    """
     client = NotebookClient(
-        notebook,
+        nbformat.read(path, as_version=4),
+        km=kernel,
         timeout=3600,  # of a cell; for machines that are busy with other things
         kernel_name="python3",
         resources={"metadata": {"path": str(FOLDER)}},
     )
-    return client.execute(env=environment)
+    return client.execute(env=environment(small=small))
 
 
 def tidy(notebook: Any) -> Any:

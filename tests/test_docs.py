@@ -13,6 +13,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.support.shuffles import few_shuffles
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -23,6 +25,7 @@ def blocks(name: str, language: str) -> list[str]:
 
 def test_the_readme_s_python_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    few_shuffles(monkeypatch)
     # nnsight reads a trace's source from its file, so the examples are run from one.
     script = tmp_path / "readme.py"
     script.write_text("\n".join(blocks("README.md", "python")))

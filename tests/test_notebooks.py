@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import plotly.graph_objects as go
 import pytest
+from jupyter_client import KernelManager
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
@@ -78,10 +79,31 @@ def test_a_notebook_says_what_changes_on_a_gpu_and_its_links_lead_somewhere(path
         assert (FOLDER / link).exists(), link
 
 
+@pytest.fixture(scope="module")
+def kernel():
+    """One for all notebooks, which mostly wait for the same imports; fresh ones are for the slow test."""
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel(env=tool.environment(small=True), cwd=str(FOLDER))
+    yield manager
+    manager.shutdown_kernel(now=True)
+
+
+@pytest.fixture
+def emptied(kernel):
+    """The kernel, without the names of the notebook before."""
+    client = kernel.blocking_client()
+    client.start_channels()
+    client.wait_for_ready(timeout=600)
+    client.execute_interactive("%reset -f", timeout=600)
+    client.stop_channels()
+    return kernel
+
+
 @each_notebook
-def test_a_notebook_runs(path):
+def test_a_notebook_runs(path, emptied):
     full = code_of(nbformat.read(path, as_version=4))
-    code = code_of(tool.execute(path, small=True))  # raises with the cell and its traceback
+    ran = tool.execute(path, small=True, kernel=emptied)  # raises with the cell and its traceback
+    code = code_of(ran)
     assert all(cell.execution_count for cell in code)
     assert "tiny-llava" in "".join(one.get("text", "") for one in code[0].outputs)
     for cell, there in zip(code, full, strict=True):  # what is shown at full size is shown here

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +28,24 @@ def render(template: str, *, own_scripts: Sequence[str] = ("report.js",), **valu
     ``scripts`` (plotly's and ``own_scripts``, files beside the templates) and ``policy``, which names each
     script by its hash and lets no request out.
     """
+    # Hashes of a policy are over the exact text between the tags.
+    own = [(_TEMPLATES / name).read_text(encoding="utf-8") for name in own_scripts]
+    scripts = [get_plotlyjs(), *own]
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
+            scripts=[Markup(script) for script in scripts],
+            policy=_policy(scripts),
+            **values,
+        )
+    )
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    """The templates, each compiled once a process."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -42,15 +61,7 @@ def render(template: str, *, own_scripts: Sequence[str] = ("report.js",), **valu
         "seconds": _seconds,
     }
     environment.filters.update(formats)
-    # Hashes of a policy are over the exact text between the tags.
-    own = [(_TEMPLATES / name).read_text(encoding="utf-8") for name in own_scripts]
-    scripts = [get_plotlyjs(), *own]
-    return environment.get_template(template).render(
-        style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        scripts=[Markup(script) for script in scripts],
-        policy=_policy(scripts),
-        **values,
-    )
+    return environment
 
 
 def figure_json(figure: go.Figure) -> Markup:

@@ -13,6 +13,7 @@ import mechvrp
 from mechvrp.errors import InputError, RunFolderError
 from mechvrp.store import RunFolder
 from mechvrp.study.browsing import example_browser
+from tests.support.shuffles import few_shuffles
 
 OPTIONS = {"n": 120, "ks": (0, 2, 48), "n_resamples": 200, "progress": False}
 
@@ -22,8 +23,15 @@ def model():
     return mechvrp.load("tiny-llava", device="cpu")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def few():
+    with pytest.MonkeyPatch.context() as patch:
+        few_shuffles(patch)
+        yield
+
+
 @pytest.fixture(scope="module")
-def result(model, tmp_path_factory):
+def result(model, tmp_path_factory, few):
     return mechvrp.run_study(model, "scenes", out=tmp_path_factory.mktemp("run") / "a", **OPTIONS)
 
 
