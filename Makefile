@@ -56,8 +56,10 @@ vrp: $(STAMP) ## the whole VRP study of the embedded models, compared (132 minut
 	done; done
 	$(BIN)/mechvrp compare $(foreach split,$(SPLITS),$(addprefix $(VRP)/$(split)-,$(MODELS))) --out $(VRP)/compared
 
-circuits: $(STAMP) ## the circuits of existence answers in the embedded models: found, proven, compared (20 minutes of processor time)
-	OMP_NUM_THREADS=1 $(BIN)/python docs/circuits/study.py --out runs/circuits
+SEEDS := $(wildcard checkpoints/*-seed*)
+
+circuits: $(STAMP) ## the circuits of existence answers in the embedded models and their further seeds: found, proven, compared (an hour of processor time)
+	OMP_NUM_THREADS=1 $(BIN)/python docs/circuits/study.py --out runs/circuits $(foreach seed,$(SEEDS),--also $(firstword $(subst -seed, ,$(notdir $(seed))))=$(seed))
 
 notebooks: $(STAMP) ## run the notebooks at full size and keep what they show (needs Chrome or Chromium)
 	OMP_NUM_THREADS=1 $(BIN)/python notebooks/run.py

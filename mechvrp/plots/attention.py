@@ -138,8 +138,8 @@ def _one(
         if attention.maps is None:
             raise InputError("these observations hold no maps: observe with keep_maps=True")
         at = 0 if example is None else example
-        if not 0 <= at < len(attention):
-            raise InputError(f"no example {at}; there are {len(attention)}, from 0")
+        if not isinstance(at, int | np.integer) or not 0 <= at < len(attention):
+            raise InputError(f"no example {at!r:.40}; there are {len(attention)}, from 0")
         given = attention.maps[at]
         image = attention.samples[at].image if image is None else image
         who = f"example {at}: "

@@ -17,6 +17,7 @@ _TITLES = {
     "AUROC": ("AUROC for a right answer", 0.5),
 }
 _COLUMNS = ("name", "model", "value", "low", "high", "n", "uses_label")
+_POOLED_COLUMNS = ("name", "value", "low", "high", "n")
 _POOLED = "pooled, stratified"
 
 
@@ -45,6 +46,10 @@ def signals_by_model(
     labelled = set(drawn.loc[drawn["uses_label"].astype(bool), "name"])
     series = [(model, label(model), *look(i)) for i, model in enumerate(models)]
     frame = drawn[["name", "model", "value", "low", "high", "n"]]
+    if isinstance(pooled, pd.DataFrame) and pooled.empty:
+        pooled = None
+    if pooled is not None:
+        pooled = checked_rows(pooled, _POOLED_COLUMNS, "pooled signals")
     if pooled is not None and pooled["value"].notna().any():
         key = "\0pooled"  # no model is called so
         both = pooled[pooled["name"].isin(names)].assign(model=key)

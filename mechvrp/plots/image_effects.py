@@ -64,6 +64,10 @@ def effects_over_image(
     elif isinstance(effects, xr.DataArray):
         values, ends = effects, interval
         if ends is not None:
+            if len(ends) != 2 or not all(isinstance(end, xr.DataArray) for end in ends):
+                raise ShapeError(
+                    "an interval is a pair of DataArrays, low and high, of the effects' shape"
+                )
             note = "hover: value and interval of each patch"
     else:
         raise ShapeError(

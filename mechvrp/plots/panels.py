@@ -44,6 +44,14 @@ TWO_SIGNS = [
 ]
 
 
+def check_picture(image: object) -> None:
+    """``InputError`` unless it is a PIL image."""
+    from PIL import Image
+
+    if not isinstance(image, Image.Image):
+        raise InputError(f"expected a PIL image to draw over; got {type(image).__name__}")
+
+
 def panel_size(image: Image, panels: int, panel: int | None) -> tuple[int, int]:
     """Width and height of a panel on screen, in the picture's aspect ratio.
 
@@ -53,6 +61,7 @@ def panel_size(image: Image, panels: int, panel: int | None) -> tuple[int, int]:
             ones shrunk), more of them are small.
         panel: the longer side in pixels; None as said above.
     """
+    check_picture(image)
     longest = max(image.size)
     if panel is None:
         panel = min(max(longest, _SMALL), _LARGE) if panels <= 2 else _SMALL

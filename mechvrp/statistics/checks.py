@@ -11,6 +11,8 @@ from mechvrp.errors import InputError, NumericalError
 
 __all__ = [
     "binary",
+    "check_count",
+    "check_level",
     "check_resampling",
     "check_seed",
     "group_codes",
@@ -85,14 +87,29 @@ def binary(values: ArrayLike, name: str) -> NDArray[np.bool_]:
 
 def check_resampling(level: object, n_resamples: object, seed: object) -> None:
     """``InputError`` unless an interval of this level can be resampled so often, from this seed."""
-    share = isinstance(level, int | float) and not isinstance(level, bool) and 0 < level < 1
     often = isinstance(n_resamples, int | np.integer) and not isinstance(n_resamples, bool)
-    if not share or not often or n_resamples * (1 - level) < 1:  # type: ignore[operator]
+    if not _is_level(level) or not often or n_resamples * (1 - level) < 1:  # type: ignore[operator]
         raise InputError(
             f"expected level in (0, 1) and n_resamples of at least 1 / (1 - level), got level "
             f"{level!r:.60} and n_resamples {n_resamples!r:.60}"
         )
     check_seed(seed)
+
+
+def _is_level(level: object) -> bool:
+    return isinstance(level, int | float) and not isinstance(level, bool) and 0 < level < 1
+
+
+def check_level(level: object) -> None:
+    """``InputError`` unless an interval can have it."""
+    if not _is_level(level):
+        raise InputError(f"expected level in (0, 1), got {level!r:.60}")
+
+
+def check_count(n: object, name: str, least: int = 1) -> None:
+    """``InputError`` unless it is a whole number of at least ``least``."""
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < least:
+        raise InputError(f"{name} must be a whole number of at least {least}, got {n!r:.60}")
 
 
 def check_seed(seed: object) -> None:

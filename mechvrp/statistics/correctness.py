@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from mechvrp.errors import InputError
 from mechvrp.statistics.bootstrap import group_bootstrap, weighted_mean
-from mechvrp.statistics.checks import binary, group_codes
+from mechvrp.statistics.checks import binary, check_count, group_codes
 from mechvrp.statistics.estimate import Estimate, PairedChange, exact_bound, within
 from mechvrp.statistics.multiplicity import two_sided_permutation_p
 
@@ -75,8 +75,7 @@ def paired_accuracy_change(
     first, second = binary(before, "before"), binary(after, "after")
     if len(first) != len(second):
         raise InputError(f"before has {len(first)} rows and after {len(second)}: not the same data")
-    if n_permutations < 1:
-        raise InputError(f"n_permutations must be at least 1, got {n_permutations}")
+    check_count(n_permutations, "n_permutations")
     gained = second.astype(np.int64) - first
     change = group_bootstrap(
         weighted_mean,

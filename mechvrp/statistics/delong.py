@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mechvrp.errors import InputError
-from mechvrp.statistics.checks import require_both, require_one_row_each, scored
+from mechvrp.statistics.checks import check_level, require_both, require_one_row_each, scored
 from mechvrp.statistics.estimate import Estimate
 
 __all__ = ["DeLongTest", "delong_interval", "delong_test"]
@@ -140,8 +140,7 @@ def _checked(
     require_one_row_each(
         groups, n, "DeLong's variance", "use auroc_interval or auroc_lead, which resample images"
     )
-    if not 0 < level < 1:
-        raise InputError(f"expected level in (0, 1), got {level}")
+    check_level(level)
     if min(positives, n - positives) < 2:
         raise InputError(
             f"DeLong's variance needs at least 2 rows of each class, got {positives} positives and "

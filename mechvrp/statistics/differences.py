@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mechvrp.errors import InputError
-from mechvrp.statistics.checks import group_codes, require_both, scored
+from mechvrp.statistics.checks import check_count, check_seed, group_codes, require_both, scored
 
 __all__ = ["RankDifference", "rank_difference_test"]
 
@@ -62,8 +62,8 @@ def rank_difference_test(
     values, truth = scored(signal, labels)
     require_both(truth, "a test of a difference")
     codes, n_groups = group_codes(groups, len(truth))
-    if n_permutations < 1:
-        raise InputError(f"n_permutations={n_permutations}; the test needs at least one flip")
+    check_count(n_permutations, "n_permutations")
+    check_seed(seed)
     strata = np.zeros(len(truth), np.intp)
     if tasks is not None:
         strata, _ = group_codes(tasks, len(truth), least=1)

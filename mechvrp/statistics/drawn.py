@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
-from mechvrp.errors import InputError, ShapeError
+from mechvrp.errors import ShapeError
 from mechvrp.statistics.bootstrap import group_bootstrap, weighted_mean
-from mechvrp.statistics.checks import binary, group_codes
+from mechvrp.statistics.checks import binary, check_count, group_codes
 from mechvrp.statistics.correctness import sign_flips
 from mechvrp.statistics.estimate import Estimate, PairedChange, within
 from mechvrp.statistics.multiplicity import two_sided_permutation_p
@@ -74,8 +74,7 @@ def drawn_accuracy_change(
         name: _draws(value, len(first), name)
         for name, value in (("after", after), ("control", control))
     }
-    if n_permutations < 1:
-        raise InputError(f"n_permutations must be at least 1, got {n_permutations}")
+    check_count(n_permutations, "n_permutations")
     a, b = (len(runs[name]) for name in ("after", "control"))
     # Whole numbers, counted over draws: permuted sums that are equal compare as equal.
     total = {name: value.sum(0, dtype=np.int64) for name, value in runs.items()}

@@ -7,7 +7,7 @@ import math
 from numpy.typing import ArrayLike
 
 from mechvrp.errors import InputError
-from mechvrp.statistics.checks import scored
+from mechvrp.statistics.checks import check_level, scored
 from mechvrp.statistics.correlation import pearson
 from mechvrp.statistics.estimate import Estimate
 
@@ -37,8 +37,7 @@ def fisher_z_interval(signal: ArrayLike, labels: ArrayLike, *, level: float = 0.
     from scipy.stats import norm
 
     values, truth = scored(signal, labels)
-    if not 0 < level < 1:
-        raise InputError(f"expected level in (0, 1), got {level}")
+    check_level(level)
     n = len(truth)
     if n < 4:
         raise InputError(f"Fisher's z needs at least 4 rows, got {n}")

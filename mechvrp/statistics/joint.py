@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mechvrp.errors import InputError, NumericalError
 from mechvrp.statistics.bootstrap import _BLOCK
-from mechvrp.statistics.checks import group_codes, scored
+from mechvrp.statistics.checks import check_count, check_seed, group_codes, scored
 from mechvrp.statistics.correlation import standardised, weighted_correlation
 from mechvrp.statistics.roc import weighted_auroc
 
@@ -87,8 +87,8 @@ def joint_equality(
         raise InputError(f"measure is 'r' or 'auroc', got {measure!r}")
     if names.shape != values.shape or len(inside) < 2:
         raise InputError(f"expected a stratum for each of {len(values)} rows, two at least")
-    if n_resamples < 200:
-        raise InputError(f"n_resamples is {n_resamples}; a covariance needs 200 at least")
+    check_count(n_resamples, "n_resamples, behind a covariance,", 200)
+    check_seed(seed)
     if n_groups < 2 * len(inside):
         raise InputError(
             f"{n_groups} images are too few to compare {len(inside)} strata; at least "

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mechvrp.errors import InputError, NumericalError
-from mechvrp.statistics.checks import check_seed, group_codes, numbers
+from mechvrp.statistics.checks import check_resampling, group_codes, numbers
 
 __all__ = ["Means", "group_means"]
 
@@ -48,13 +48,11 @@ def group_means(
     data = numbers(values, "values")
     if not data.ndim:
         raise InputError(f"values are an array; got {values!r:.60}")
-    check_seed(seed)
+    check_resampling(level, n_resamples, seed)
     if not np.isfinite(data).all():
         raise NumericalError(
             f"{int((~np.isfinite(data)).sum())} of {data.size} values are not finite"
         )
-    if not 0 < level < 1:
-        raise InputError(f"expected level in (0, 1), got {level}")
     codes, n_groups = group_codes(groups, len(data))
     flat = data.reshape(len(data), -1)
     sums = np.zeros((n_groups, flat.shape[1]))

@@ -103,6 +103,9 @@ def pooled_estimate(
         raise InputError(f"pooling takes estimates by name; got {estimates!r:.60}")
     if len(estimates) < 2:
         raise InputError(f"pooling needs at least 2 estimates, got {len(estimates)}")
+    for name, estimate in estimates.items():
+        if not isinstance(estimate, Estimate):
+            raise InputError(f"pooling takes estimates by name; {name!r:.60} is {estimate!r:.60}")
     levels = {estimate.level for estimate in estimates.values()}
     if len(levels) > 1:
         raise InputError(f"expected intervals of one level, got {sorted(levels)}")

@@ -92,6 +92,8 @@ def _strata(
     *,
     varying: bool,
 ) -> NDArray[np.intp]:
+    if models is None:
+        raise InputError(f"{what} needs the model of each row; got None")
     codes, count = group_codes(models, len(truth), least=1)
     names = np.asarray(models)
     for code in range(count):

@@ -127,7 +127,7 @@ def test_what_cannot_be_tested_is_refused():
         rank_difference_test(np.zeros_like(signal), labels, images)
     with pytest.raises(InputError, match="no task has both"):
         rank_difference_test(signal, labels, images, labels.astype(int))
-    with pytest.raises(InputError, match="at least one flip"):
+    with pytest.raises(InputError, match="n_permutations must be a whole number of at least 1"):
         rank_difference_test(signal, labels, images, n_permutations=0)
     with pytest.raises(NumericalError):
         rank_difference_test(np.where(labels, np.nan, signal), labels, images)

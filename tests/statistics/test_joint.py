@@ -85,7 +85,7 @@ def test_what_it_refuses():
         joint_equality(signal, right, np.full(120, "one"), image)
     with pytest.raises(InputError, match="'r' or 'auroc'"):
         joint_equality(signal, right, model, image, measure="mean")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="200 at least"):
+    with pytest.raises(InputError, match="at least 200, got 50"):
         joint_equality(signal, right, model, image, n_resamples=50)
     with pytest.raises(InputError, match="too few to compare"):
         joint_equality(signal[:3], right[:3] | True, ["a", "b", "b"], ["1", "2", "3"])
