@@ -73,7 +73,9 @@ def checkpoint_folder(name: str) -> Path:
     return path
 
 
-def prepare(name: str, beside: Sequence[str] = (), out: Path | None = None) -> list[dict[str, Any]]:
+def prepare(
+    name: str, beside: Sequence[str] = (), out: str | Path | None = None
+) -> list[dict[str, Any]]:
     """Check everything a card needs but its measurements, before they take their time.
 
     Returns:
@@ -86,7 +88,7 @@ def prepare(name: str, beside: Sequence[str] = (), out: Path | None = None) -> l
     """
     path = checkpoint_folder(name)
     training = json.loads((path / "training.json").read_text())
-    target = path if out is None else out
+    target = path if out is None else Path(out)
     target.mkdir(parents=True, exist_ok=True)
     if not os.access(target, os.W_OK):
         raise PermissionError(f"{target} can't be written; choose another folder with --out")
@@ -187,7 +189,7 @@ def write_card(
     found: dict[str, Any],
     *,
     beside: Sequence[str] = (),
-    out: Path | None = None,
+    out: str | Path | None = None,
 ) -> Path:
     """Write ``evaluation.json`` and the card, ``README.md``; returns the card's path.
 
@@ -216,7 +218,7 @@ def write_card(
             )
     figures = {**found, "beside": rows}
     training = json.loads((path / "training.json").read_text())
-    target = path if out is None else out
+    target = path if out is None else Path(out)
     (target / "evaluation.json").write_text(json.dumps(figures, indent=1) + "\n")
     (target / "README.md").write_text(card_text(training, figures))
     return target / "README.md"

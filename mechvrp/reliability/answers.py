@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mechvrp.errors import NumericalError
+from mechvrp.models.checks import check_model
 from mechvrp.tracing.caching import in_batches
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def greedy_answers(
     Raises:
         NumericalError: the model's logits hold NaN.
     """
+    check_model(model)
     answers: list[Answer] = []
     for chunk in in_batches(samples, batch_size, progress, "answering"):
         batch = model.encode(chunk)

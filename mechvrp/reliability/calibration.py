@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mechvrp.errors import InputError, NumericalError
 from mechvrp.statistics import Estimate, accuracy_interval, group_bootstrap
-from mechvrp.statistics.checks import group_codes
+from mechvrp.statistics.checks import check_count, group_codes, numbers
 
 __all__ = [
     "Binning",
@@ -194,8 +194,7 @@ def _if_calibrated(
 
 def bin_codes(values: NDArray[np.float64], bins: int, binning: Binning) -> NDArray[np.int64]:
     """Which bin each value is in; a value on an edge is in the bin above it, 1 in the last one."""
-    if bins < 1:
-        raise InputError(f"bins must be at least 1; got {bins}")
+    check_count(bins, "bins")
     if binning == "width":
         # Whole numbers, not edges: 0.3 times 10 must not fall below an edge at 0.30000000000000004.
         return np.minimum(np.floor(np.round(values * bins, 9)).astype(np.int64), bins - 1)
@@ -209,7 +208,7 @@ def checked_confidence(
     confidence: ArrayLike, correct: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Both as floats ``[n]``; an error unless they are confidences in 0..1 and labels 0 or 1."""
-    values, truth = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
+    values, truth = numbers(confidence, "confidence"), numbers(correct, "correct")
     if values.ndim != 1 or values.shape != truth.shape or len(values) == 0:
         raise InputError(
             f"confidence and correct must be of one length, at least 1; got shapes {values.shape} "

@@ -21,7 +21,7 @@ from mechvrp.circuits.probes import check_split
 from mechvrp.errors import InputError, NumericalError, ShapeError
 from mechvrp.reliability.signals import Signal, predictors
 from mechvrp.statistics import Estimate, auroc, auroc_interval, auroc_lead
-from mechvrp.statistics.checks import binary
+from mechvrp.statistics.checks import binary, check_seed
 
 __all__ = ["Fusion", "SingleSignal", "fuse"]
 
@@ -157,6 +157,9 @@ def fuse(
         NumericalError: a signal holds NaN or infinity.
         ShapeError: lengths do not fit each other, or a column holds no numbers.
     """
+    check_seed(seed)
+    if not isinstance(signals, pd.DataFrame):
+        raise InputError(f"expected a table of signals, a column each; got {signals!r:.60}")
     if not signals.columns.size:
         raise InputError("the table of signals has no columns; give at least one signal")
     described = predictors(signals.columns, extra)

@@ -16,11 +16,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvrp.data import normalise_answer
-from mechvrp.errors import InputError, NumericalError, UnavailableError
+from mechvrp.errors import NumericalError, UnavailableError
+from mechvrp.models.checks import check_model
 from mechvrp.reliability.answers import Answer, _end_tokens
 from mechvrp.reliability.continuing import Continuations, check_plain_decoding, prefill
 from mechvrp.reliability.majority import expected_majority_share, majority_share
 from mechvrp.reliability.sampling import Nuclei, Sampling, nuclei_of
+from mechvrp.statistics.checks import check_count
 
 if TYPE_CHECKING:
     from mechvrp.data import Sample
@@ -135,8 +137,8 @@ def observe_answers(
 
 def check_answering(model: VLM, max_new_tokens: int) -> None:
     """Refuse, before any compute, what ``signals_of`` cannot do."""
-    if max_new_tokens < 1:
-        raise InputError(f"max_new_tokens must be at least 1; got {max_new_tokens}")
+    check_model(model)
+    check_count(max_new_tokens, "max_new_tokens")
     if model.tokenizer is None:
         raise UnavailableError(
             f"{model.name} was loaded without a processor, so its answers cannot be read; give one to "

@@ -10,8 +10,11 @@ from numpy.typing import ArrayLike
 from scipy.special import gammaln
 
 from mechvrp.errors import InputError, NumericalError
+from mechvrp.statistics.checks import check_count
 
 __all__ = ["expected_majority_share", "majority_share"]
+
+_MOST = 2_000
 
 
 def majority_share(answers: Sequence[Hashable]) -> float:
@@ -39,15 +42,18 @@ def expected_majority_share(probabilities: ArrayLike, k: int) -> float:
 
     Args:
         probabilities: of the C answers, [C], at least 0, summing to 1.
-        k: number of draws, at least 1.
+        k: number of draws, from 1 to 2,000.
 
     Raises:
-        InputError: not one row of probabilities that sum to 1, or ``k`` below 1.
+        InputError: not one row of probabilities that sum to 1, or ``k`` is no such number.
         NumericalError: NaN.
     """
     p = np.asarray(probabilities, dtype=np.float64)
-    if k < 1:
-        raise InputError(f"k must be at least 1; got {k}")
+    check_count(k, "k")
+    if k > _MOST:
+        raise InputError(
+            f"k must be at most {_MOST:,}, since memory grows with its square; got {k}"
+        )
     if np.isnan(p).any():
         raise NumericalError(f"{int(np.isnan(p).sum())} of {p.size} probabilities are NaN")
     if p.ndim != 1 or not len(p) or p.min() < 0 or abs(p.sum() - 1) > 1e-6:

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechvrp.errors import InputError, NumericalError, ShapeError, UnavailableError
+from mechvrp.models.checks import check_model
 from mechvrp.models.placing import weight_of
 from mechvrp.patching.answer_pairs import own_pair, right_pair
 from mechvrp.tracing.caching import cache, in_batches
@@ -128,6 +129,7 @@ def logit_margins(
         UnavailableError: a sample has no answer, or one that no token begins.
         NumericalError: NaN or infinity in the residual stream.
     """
+    check_model(model)
     if of not in ("own", "right"):
         raise InputError(f"of is 'own' or 'right'; got {of!r}")
     parts = []
@@ -158,6 +160,7 @@ def lens_logits(
     Raises:
         ShapeError: the states are not of this model, or not of as many examples as ``tokens``.
     """
+    check_model(model)
     if states.shape[-1] != model.d_model or states.shape[-2] != len(tokens):
         raise ShapeError(
             f"states must be [..., {len(tokens)}, {model.d_model}]; got {tuple(states.shape)}"

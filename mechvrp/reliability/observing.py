@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mechvrp.errors import InputError, NumericalError, UnavailableError
+from mechvrp.errors import NumericalError, UnavailableError
 from mechvrp.models.regions import queried_region
 from mechvrp.patching.answer_pairs import own_pair, right_pair
 from mechvrp.reliability.attention_shape import (
@@ -33,6 +33,7 @@ from mechvrp.reliability.structure import (
     mean_map,
     spatial_entropy,
 )
+from mechvrp.statistics.checks import check_count
 from mechvrp.tracing import access
 from mechvrp.tracing.caching import in_batches
 from mechvrp.tracing.sites import Site
@@ -121,8 +122,7 @@ def observe_batches(
     sampling = Sampling(k, temperature, top_p, seed)
     check_answering(model, max_new_tokens)
     access.check_available(model, Site("pattern", 0))
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1; got {batch_size}")
+    check_count(batch_size, "batch_size")
     # A generator runs nothing before its first item, so the checks are outside of it.
     chunks = in_batches(samples, batch_size, progress, "observing")
     options = {"sampling": sampling, "max_new_tokens": max_new_tokens, "normalise": normalise}

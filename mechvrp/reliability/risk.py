@@ -10,7 +10,14 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from mechvrp.errors import InputError
-from mechvrp.statistics.checks import group_codes, require_finite, require_one_row_each, scored
+from mechvrp.statistics.checks import (
+    check_count,
+    group_codes,
+    numbers,
+    require_finite,
+    require_one_row_each,
+    scored,
+)
 
 __all__ = ["RiskThreshold", "choose_threshold", "fewest_answers", "threshold_grid"]
 
@@ -156,8 +163,9 @@ def fewest_answers(risk: float, delta: float) -> int:
 
     The least n with (1 - risk)^n <= delta: 45 at 0.05 and 0.1.
     """
-    if not (0 < risk < 1 and 0 < delta < 1):
-        raise InputError(f"expected risk and delta in (0, 1), got {risk} and {delta}")
+    for share in (risk, delta):
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+            raise InputError(f"expected risk and delta in (0, 1), got {risk!r} and {delta!r}")
     return math.ceil(math.log(delta) / math.log1p(-risk) - 1e-12)
 
 
@@ -190,12 +198,12 @@ def threshold_grid(
         InputError: ``n`` is below three times `fewest_answers`, or a setting is out of range.
         NumericalError: NaN or infinity in the scores.
     """
-    values = np.asarray(reference, dtype=np.float64)
+    values = numbers(reference, "reference scores")
     require_finite(values)
     if values.ndim != 1 or len(values) < 2:
         raise InputError(f"expected reference scores [m] of at least 2, got shape {values.shape}")
-    if size < 1 or starts < 1:
-        raise InputError(f"size and starts are at least 1, got {size} and {starts}")
+    for name, given in (("n", n), ("size", size), ("starts", starts)):
+        check_count(given, name)
     least = 3 * fewest_answers(risk, delta / starts)
     if n < least:
         raise InputError(

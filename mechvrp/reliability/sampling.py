@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechvrp.errors import InputError
+from mechvrp.statistics.checks import check_count, check_seed
 
 if TYPE_CHECKING:
     from mechvrp.models import Batch
@@ -20,6 +23,10 @@ __all__ = ["Nuclei", "Sampling", "nuclei_of"]
 
 #: How many tokens of a distribution are looked at first; more only where these are not enough.
 _FIRST = 256
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -40,14 +47,12 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.k < 0:
-            raise InputError(f"k must be at least 0; got {self.k}")
-        if not self.temperature > 0:
-            raise InputError(f"temperature must be above 0; got {self.temperature}")
-        if not 0 < self.top_p <= 1:
-            raise InputError(f"top_p must be above 0 and at most 1; got {self.top_p}")
-        if self.seed < 0:
-            raise InputError(f"seed must be at least 0; got {self.seed}")
+        check_count(self.k, "k", 0)
+        if not _is_number(self.temperature) or not 0 < self.temperature < math.inf:
+            raise InputError(f"temperature must be a number above 0; got {self.temperature!r}")
+        if not _is_number(self.top_p) or not 0 < self.top_p <= 1:
+            raise InputError(f"top_p must be above 0 and at most 1; got {self.top_p!r}")
+        check_seed(self.seed)
 
     def uniforms(self, batch: Batch, steps: int) -> Float[np.ndarray, "example step k"]:
         """A draw from 0 to 1 for each token of each sampled answer."""

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mechvrp.errors import InputError
 from mechvrp.statistics import Estimate, group_bootstrap_all
-from mechvrp.statistics.checks import group_codes, scored
+from mechvrp.statistics.checks import group_codes, numbers, scored
 from mechvrp.statistics.descending import descending, running_totals
 from mechvrp.statistics.estimate import exact_bound
 
@@ -109,7 +109,7 @@ def measure_selective_risk(
         NumericalError: NaN or infinity in the scores.
     """
     values, truth = scored(scores, correct)
-    shares = [float(share) for share in coverages]
+    shares = numbers(coverages, "coverages").ravel().tolist()
     if not shares or not all(0 < share <= 1 for share in shares):
         raise InputError(f"coverages are shares in (0, 1], at least one; got {shares}")
     order, starts = descending(values)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from mechvrp.errors import InputError, NumericalError
 from mechvrp.reliability.calibration import checked_confidence
 from mechvrp.statistics import Estimate
+from mechvrp.statistics.checks import numbers
 from mechvrp.statistics.correlation import correlation_interval
 
 __all__ = ["SharpnessCorrelations", "attention_sharpness", "sharpness_against_confidence"]
@@ -48,7 +49,7 @@ def attention_sharpness(entropy: ArrayLike, tokens: ArrayLike) -> NDArray[np.flo
         InputError: fewer than 2 tokens, or an entropy outside 0 .. log S (in bits? times log 2).
         NumericalError: NaN or infinity.
     """
-    values, size = np.asarray(entropy, dtype=np.float64), np.asarray(tokens, dtype=np.float64)
+    values, size = numbers(entropy, "entropy"), numbers(tokens, "tokens")
     if not np.isfinite(values).all():
         raise NumericalError(
             f"{int((~np.isfinite(values)).sum())} of {values.size} entropies are NaN or infinite"

@@ -353,6 +353,8 @@ def find_signals(names: Iterable[str], extra: Iterable[Signal] = ()) -> list[Sig
     """
     known = dict(SIGNALS)
     for signal in extra:
+        if not isinstance(signal, Signal):
+            raise InputError(f"extra takes Signal(...) objects; got {signal!r:.60}")
         if signal.name in known:
             raise InputError(
                 f"a signal named {signal.name!r} exists already; give yours another name"

@@ -178,7 +178,7 @@ def _stack(maps: np.ndarray) -> np.ndarray:
 
 def _distribution(weights: np.ndarray) -> np.ndarray:
     found = np.asarray(weights, dtype=np.float64)
-    if found.ndim != 2:
+    if found.ndim != 2 or not found.size:
         raise ShapeError(f"a map is [row, col]; got an array of shape {found.shape}")
     if not (found >= 0).all() or abs(found.sum() - 1) > 1e-4:
         raise NumericalError(

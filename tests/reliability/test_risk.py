@@ -185,7 +185,7 @@ def test_grids():
         threshold_grid([0.1, np.nan], 900)
     with pytest.raises(InputError, match="at least 2"):
         threshold_grid([0.1], 900)
-    with pytest.raises(InputError, match="size and starts"):
+    with pytest.raises(InputError, match="size must be a whole number"):
         threshold_grid(reference, 900, size=0)
 
 
