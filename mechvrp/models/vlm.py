@@ -17,6 +17,7 @@ from mechvrp.models.batch import Batch
 from mechvrp.models.families import Family, family_of
 from mechvrp.models.placing import check_divided, root_of
 from mechvrp.models.structure import structural
+from mechvrp.models.structure.skeleton import heads_of
 from mechvrp.models.tokens import TokenMap
 
 if TYPE_CHECKING:
@@ -100,11 +101,13 @@ class VLM:
             else len(self._list(self.modules.vision_layers))
         )
         self.d_model: int = config.hidden_size
-        self.n_heads: int = config.num_attention_heads
-        self.n_kv_heads: int = getattr(config, "num_key_value_heads", None) or self.n_heads
+        self.n_heads: int
+        self.n_heads, shared = heads_of(config)
         # From the weights: configs leave these out, or keep a default that is not used.
-        self.d_head: int = self._width("z", "o") // self.n_heads
+        self.d_head: int = self._width("z", "o") // max(self.n_heads, 1)
         self.d_mlp: int = self._width("neurons", "neurons")
+        given = self._width("k", "k", written=True) // max(self.d_head, 1)
+        self.n_kv_heads: int = shared or given or self.n_heads
         self.d_vocab: int = self.model.get_output_embeddings().weight.shape[0]
         check_divided(self)
 
@@ -151,13 +154,13 @@ class VLM:
         )
         return str(own.to_model_key())
 
-    def _width(self, component: str, field: str) -> int:
-        """What a Linear of the blocks reads, by the first block that has it; 0 where none has."""
+    def _width(self, component: str, field: str, *, written: bool = False) -> int:
+        """What a Linear of the blocks reads, or writes, by the first block that has it; 0 where none has."""
         for layer in range(self.n_layers):
             if not self.family.unavailable(component, layer):
                 path = f"{self.modules.layers}.{layer}.{getattr(self.modules, field)}"
                 found: Any = self.model.get_submodule(path)
-                return int(found.in_features)
+                return int(found.out_features if written else found.in_features)
         return 0
 
     def _list(self, path: str) -> Sequence[nn.Module]:
