@@ -255,6 +255,11 @@ def register_dataset(
         raise DataError(
             f"expected a DatasetInfo and a function that loads it; got {info!r:.60}, {loader!r:.60}"
         )
+    wanted = ["split", "limit", "seed", *(("root", "on_error") if info.root else ())]
+    parameters = inspect.signature(loader).parameters
+    if all(p.kind is not inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        if lacking := [name for name in wanted if name not in parameters]:
+            raise DataError(f"the loader of {info.name!r} takes no {', '.join(lacking)}; see load")
     if not replace and info.name in {**_LOADERS, **_REGISTERED}:
         raise DataError(
             f"there is a dataset {info.name!r} already; pass replace=True to replace it"
@@ -315,6 +320,10 @@ def load(
         raise DataError(f"{name!r} is generated and reads no files; leave root= out")
     _check_options(name, loader, options)
     dataset: Dataset = loader(**given)
+    if not isinstance(dataset, Dataset) or (limit is not None and len(dataset) > limit):
+        what = f"{len(dataset)} samples" if isinstance(dataset, Dataset) else f"{dataset!r:.60}"
+        most = "" if limit is None else f" of at most {limit} samples"
+        raise DataError(f"the loader of {name!r} gave {what}, not a mechvrp.data.Dataset{most}")
     return dataset
 
 
