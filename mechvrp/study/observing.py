@@ -86,7 +86,9 @@ def _observe_piece(
         table = pd.concat([table, _comparators(model, samples, gaps)], axis=1)
     for name in config.signals:
         if name in table:
-            raise InputError(f"a study has a column {name!r}: register the signal under another name")
+            raise InputError(
+                f"a study has a column {name!r}: register the signal under another name"
+            )
         table[name] = _registered(name, model, samples, seen, gaps)
     advance(len(rows))
     return Piece(table, _arrays(seen), _DIMS, tuple(gaps))

@@ -49,8 +49,9 @@ def page(rows: Iterable[CheckedClass]) -> str:
         "Below: what was found of tiny untrained models, one for each class, by the test suite, which",
         "compares every claimed site with plain hooks and every sweep with whole forwards. No real",
         "checkpoint of these classes was run. This page is written by",
-        "`python -m tests.support.family_table`. A `llava` whose tower is Pixtral's is listed as",
-        "`llava-pixtral`: the family written by hand is for those with CLIP and SigLIP.",
+        "`python -m tests.support.family_table`. A `llava` whose tower is Pixtral's and whose decoder is",
+        "Mistral's is listed as `llava-pixtral-mistral`: the family written by hand is for towers of CLIP",
+        "and SigLIP and decoders of Llama, Mistral, Qwen2, Qwen3 and Gemma.",
         "",
         "| class | `model_type` | attention | places of image tokens | sites it lacks | in some blocks | "
         "exact sweeps |",

@@ -163,7 +163,7 @@ def _neurons(block: Block, bones: Skeleton, facts: BlockFacts) -> None:
             for call in whole
             if call.result is not None
             and last.result is not None
-            and same(call.result, last.result)
+            and torch.equal(call.result, last.result)
         ]
         if last.given is None or last.given.shape[:-1] != block.given.shape[:-1]:
             facts.reasons["neurons"] = f"what {last.path} reads is not [batch, pos, neuron]"

@@ -10,12 +10,18 @@ from torch import Tensor
 
 from mechvrp.errors import InputError, UnsupportedModelError
 from mechvrp.models.families.base import Modules
-from mechvrp.models.structure.blocks import Shared, examine, same, share, tolerance
+from mechvrp.models.structure.blocks import Shared, examine, share, tolerance
 from mechvrp.models.structure.facts import Facts, FoundModules, component_of
 from mechvrp.models.structure.heads import find_heads
 from mechvrp.models.structure.imaging import look_at_image
 from mechvrp.models.structure.layouts import Inputs
-from mechvrp.models.structure.probing import Probe, padded, rope_positions, takes_positions
+from mechvrp.models.structure.probing import (
+    Probe,
+    moved,
+    padded,
+    rope_positions,
+    takes_positions,
+)
 from mechvrp.models.structure.recording import Recording, record
 from mechvrp.models.structure.skeleton import Skeleton, most_common, skeleton_of
 
@@ -134,8 +140,7 @@ def _kind_of_positions(model: Any, inputs: Inputs, seen: Recording) -> tuple[str
     given = {**inputs, "position_ids": _positions(kind, model, inputs)}
     with torch.no_grad():
         found = model(**given, use_cache=False).logits
-    # The same computation: only a rule that is another moves a number by more than rounding.
-    if same(found[whole.to(found.device)], theirs[whole.to(theirs.device)]):
+    if not bool(moved(found, theirs)[whole.cpu()].any()):
         return kind, ""
     return "own", (
         f"{'its rule for images' if kind == 'rope' else 'counting'} gives other answers than the model's own "
@@ -207,7 +212,6 @@ def _resuming(probe: Probe, seen: Recording, facts: Facts) -> None:
     if why := facts.reasons.pop("skip", {}).get(0, ""):
         facts.notes["resume"] = why
         return
-    mask = probe.mask
     # From early blocks on, too: what an image adds between blocks is often added to the first ones only.
     layers = dict.fromkeys((1, max(1, probe.bones.n_layers // 2)))
     for pixels in (False, True):
@@ -216,9 +220,7 @@ def _resuming(probe: Probe, seen: Recording, facts: Facts) -> None:
         except Exception as error:  # of the model's own code, whatever it raises without its image
             facts.notes["resume"] = f"{type(error).__name__}: {error}"
             continue
-        if all(
-            same(found[mask.to(found.device)], logits[mask.to(logits.device)]) for found in runs
-        ):
+        if not any(bool((moved(found, logits) & probe.mask).any()) for found in runs):
             facts.resumes, facts.forgets_image = True, not pixels
             facts.notes.pop("resume", None)
             return

@@ -24,7 +24,7 @@ from mechvrp.models.structure.skeleton import Skeleton, attends
 if TYPE_CHECKING:
     from nnsight import NNsight
 
-__all__ = ["Probe", "padded", "rope_positions", "takes_positions"]
+__all__ = ["Probe", "moved", "padded", "rope_positions", "takes_positions"]
 
 #: Columns of padding that are added in front to see whether they change anything.
 _PADDING = 3
@@ -71,16 +71,8 @@ class Probe:
         return found
 
     def moved(self, before: Tensor, after: Tensor) -> Tensor:
-        """At which positions two states differ, [batch, pos]; padding never does.
-
-        Of what depends on a change nearly every number changes, small ones too, so each is measured against
-        itself. What does not is computed alike, to the last bit but where experts take other tokens along.
-        """
-        wide = torch.finfo(before.dtype).bits >= 32  # of narrower ones a step may be a change
-        least = _ROUNDED * torch.finfo(before.dtype).eps if wide else 0.0
-        gap = (before - after).abs()
-        share = (gap > least * torch.maximum(before.abs(), after.abs())).float().mean(-1).cpu()
-        return (share > _CHANGED) & self.mask
+        """As ``moved``; padding never does."""
+        return moved(before, after) & self.mask
 
     # ---- the image --------------------------------------------------------------------------
 
@@ -247,6 +239,19 @@ class Probe:
                 self.block(skipped).skip(state)
             found = envoy.output.logits.save()
         return found
+
+
+def moved(before: Tensor, after: Tensor) -> Tensor:
+    """At which positions two states differ, [batch, pos].
+
+    Of what depends on a change nearly every number changes, small ones too, so each is measured against
+    itself. What does not is computed alike, to the last bit but where experts take other tokens along.
+    """
+    wide = torch.finfo(before.dtype).bits >= 32  # of narrower ones a step may be a change
+    least = _ROUNDED * torch.finfo(before.dtype).eps if wide else 0.0
+    gap = (before - after).abs()
+    share = (gap > least * torch.maximum(before.abs(), after.abs())).float().mean(-1)
+    return (share > _CHANGED).cpu()
 
 
 class _WithoutAttention:
