@@ -15,7 +15,7 @@ from mechvrp.data.sample import Sample
 from mechvrp.errors import InputError, NumericalError, ShapeError, UnavailableError
 from mechvrp.models.batch import Batch
 from mechvrp.models.families import Family, family_of
-from mechvrp.models.placing import check_divided, root_of
+from mechvrp.models.placing import check_divided, entrance_of, root_of
 from mechvrp.models.structure import structural
 from mechvrp.models.structure.skeleton import heads_of
 from mechvrp.models.tokens import TokenMap
@@ -174,11 +174,7 @@ class VLM:
     @property
     def device(self) -> torch.device:
         """Where inputs go: the device on which the token embedding runs."""
-        embedding: Any = self.model.get_input_embeddings()
-        if embedding.weight.is_meta:  # its weights are on disk, or nowhere
-            hook = getattr(embedding, "_hf_hook", None)
-            return torch.device(getattr(hook, "execution_device", None) or "cpu")
-        return embedding.weight.device
+        return entrance_of(self.model)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -10,6 +10,7 @@ import torch
 import mechvrp
 from mechvrp.errors import InputError, UnavailableError, UnsupportedModelError
 from tests.support import tiny
+from tests.support.anyvlm_classes import CASES
 from tests.support.processes import in_processes, saved
 
 #: Every component that can be read and edited, and whether a sweep's edits of it are of some heads or units.
@@ -109,6 +110,32 @@ def test_a_whole_model_on_disk_runs_and_its_weights_are_refused(tmp_path):
         b.to_transformer_lens(divided)
     with pytest.raises(UnavailableError, match="not in memory"):
         mechvrp.models.fingerprint(divided)
+
+
+def test_a_model_found_by_structure_is_the_same_on_disk(tmp_path):
+    case = CASES["internvl"]
+    case.model().save_pretrained(tmp_path)
+    given = {"processor": tiny.processor("llava-clip"), "probe": case.inputs()}
+    whole = mechvrp.load(tmp_path, device="cpu", **given)
+    divided = mechvrp.load(tmp_path, device_map={"": "disk"}, **given)
+    assert divided.family.facts.reasons == whole.family.facts.reasons
+    variants = [
+        mechvrp.scale("mlp_out", 0.5, layer=2, positions="last"),
+        mechvrp.zero("projected", positions="image"),
+    ]
+    found, gradients = [], []
+    for model in (whole, divided):
+        batch = model.batch(**case.inputs([2, 1]))
+        found.append(mechvrp.sweep(model, batch, variants, "logits", progress=False))
+        with mechvrp.trace(model, batch, grad=True) as t:
+            hidden = t.resid_post[1]
+            loss = t.logits[:, -1, 5].sum()
+            with loss.backward():
+                gradients.append(hidden.grad.save())
+    assert found[0].drop_attrs().equals(found[1].drop_attrs())
+    assert found[0].attrs["token_layers"] == found[1].attrs["token_layers"]
+    assert torch.equal(*gradients)
+    assert gradients[0].any()
 
 
 def in_two_processes(rank: int, folder: str, attn: str) -> None:

@@ -63,13 +63,14 @@ def same(a: Tensor, b: Tensor, scale: Tensor | None = None) -> bool:
     """Whether two tensors agree up to rounding, measured against ``scale`` (by default the second)."""
     if a.shape != b.shape:
         return False
+    a = a.to(b.device)
     largest = float((b if scale is None else scale).float().abs().max())
     return float((a.float() - b.float()).abs().max()) <= tolerance(a) * max(largest, 1e-30)
 
 
 def sums(parts: Sequence[Tensor], total: Tensor) -> bool:
     """Whether tensors add up to another, each element up to rounding in its dtype, in whatever order."""
-    wide = torch.stack([part.float() for part in parts])
+    wide = torch.stack([part.float().to(total.device) for part in parts])
     bound = 2 * len(parts) * torch.finfo(total.dtype).eps * wide.abs().sum(0)
     return bool(((wide.sum(0) - total.float()).abs() <= bound + 1e-30).all())
 

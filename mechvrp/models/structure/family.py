@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mechvrp.errors import InputError, MechVRPError, UnavailableError, UnsupportedModelError
 from mechvrp.models.families.base import Family, Grid, Modules
+from mechvrp.models.placing import entrance_of
 from mechvrp.models.structure.facts import Facts
 from mechvrp.models.structure.measuring import measure
 from mechvrp.models.structure.probing import rope_positions
@@ -210,8 +211,7 @@ def structural(
     inputs.pop("labels", None)
     if "input_ids" not in inputs:
         raise InputError(f"a probe needs input_ids; got {sorted(inputs)}")
-    device = model.get_input_embeddings().weight.device
-    inputs = {k: v.to(device) for k, v in inputs.items() if isinstance(v, Tensor)}
+    inputs = {k: v.to(entrance_of(model)) for k, v in inputs.items() if isinstance(v, Tensor)}
     inputs = {k: v.to(model.dtype) if v.is_floating_point() else v for k, v in inputs.items()}
     inputs.setdefault("attention_mask", torch.ones_like(inputs["input_ids"]))
     key = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nnsight.intervention.interleaver import OutOfOrderError
+from nnsight.modeling.tp import device_mesh
 
 from mechvrp.models.structure.blocks import Shared, same
 from mechvrp.models.structure.facts import Facts
@@ -56,6 +57,8 @@ def _functions(probe: Probe, shared: Shared, facts: Facts) -> None:
     bones, paths, reasons = probe.bones, shared.paths, facts.reasons
     layers = _there(probe, facts, "z")
     text = probe.model.config.get_text_config(decoder=True)
+    mesh = device_mesh(probe.model)
+    parts = 1 if mesh is None else mesh.size()  # of a layer's heads each process has its part
     for layer, (shape, strange) in zip(layers, probe.handed(layers, paths["attn"]), strict=True):
         why = ""
         width = int(probe.model.get_submodule(f"{bones.layers}.{layer}.{paths['o']}").in_features)
@@ -63,7 +66,7 @@ def _functions(probe: Probe, shared: Shared, facts: Facts) -> None:
             why = "its attention does not call one function that transformers hands out"
             reasons["pattern"][layer] = why
             why += ", so how its heads lie cannot be verified"
-        elif shape[-2] != bones.n_heads or shape[-2] * shape[-1] != width:
+        elif shape[-2] * parts != bones.n_heads or bones.n_heads * shape[-1] != width:
             why = (
                 f"its attention function gives {shape[-2]} heads of {shape[-1]}, and {paths['o']} reads "
                 f"{width} values, not {bones.n_heads} heads"

@@ -161,7 +161,7 @@ def _projector(
     first = {call.path: call for call in reversed(calls)}
     for call in (call for call in reversed(calls) if first[call.path] is call):
         for name, value in call.output.items():
-            flat = value.reshape(-1, value.shape[-1])
+            flat = value.reshape(-1, value.shape[-1]).to(rows.device)
             if flat.shape != rows.shape:
                 continue
             scale = float((flat.double() * rows.double()).sum() / flat.double().pow(2).sum())

@@ -249,6 +249,7 @@ def moved(before: Tensor, after: Tensor) -> Tensor:
     """
     wide = torch.finfo(before.dtype).bits >= 32  # of narrower ones a step may be a change
     least = _ROUNDED * torch.finfo(before.dtype).eps if wide else 0.0
+    after = after.to(before.device)
     gap = (before - after).abs()
     share = (gap > least * torch.maximum(before.abs(), after.abs())).float().mean(-1)
     return (share > _CHANGED).cpu()

@@ -123,7 +123,8 @@ def record(
         if found.first is None:
             found.first, found.before = now[-1].given, len(found.outside)
         elif found.last is not None:
-            found.joined = found.joined and torch.equal(found.last, now[-1].given)
+            same = torch.equal(found.last, now[-1].given.to(found.last.device))
+            found.joined = found.joined and same
 
     def left(index: int) -> Callable[..., None]:
         def leave(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -134,6 +135,8 @@ def record(
             block.output = output
             result = first_tensor(output)
             found.last = None if result is None else result.clone()
+            if result is not None:  # a block may be on another device than the one before
+                block.given = block.given.to(result.device)
             found.facts.append(examine(block))
 
         return leave
