@@ -84,6 +84,9 @@ class Structural(Family):
             return f"{self.name} counts positions by itself"
         return super().inseparable()
 
+    def soft_cap(self, model: Any) -> float | None:
+        return self.facts.soft_cap
+
     def no_image(self) -> str:
         return self.facts.notes.get("image", "")
 

@@ -74,7 +74,7 @@ def measure(model: Any, envoy: NNsight, given: Inputs) -> Facts:
     facts.positions = kind
     if why_own:
         facts.notes["positions"] = why_own
-    _ends(model, seen, facts, paths, bones)
+    _ends(probe, seen, facts, paths)
     image = look_at_image(probe, seen, facts, paths)
     facts.attention = probe.looks(image)
     facts.how["attention"] = "a token's state was changed: the positions that moved"
@@ -148,11 +148,9 @@ def _kind_of_positions(model: Any, inputs: Inputs, seen: Recording) -> tuple[str
     )
 
 
-def _ends(
-    model: Any, seen: Recording, facts: Facts, paths: dict[str, str], bones: Skeleton
-) -> None:
+def _ends(probe: Probe, seen: Recording, facts: Facts, paths: dict[str, str]) -> None:
     """Embedding, blocks' ends, final norm, logits."""
-    reasons, how = facts.reasons, facts.how
+    reasons, how, bones = facts.reasons, facts.how, probe.bones
     embedded = [c for c in seen.outside if c.path == bones.embed]
     if len(embedded) != 1 or embedded[0].output.get("", torch.zeros(0)).ndim != 3:
         reasons["embed"] = {None: f"the token embedding is called {len(embedded)} times in a run"}
@@ -173,18 +171,40 @@ def _ends(
         ),
         "",
     )
-    if norm:
-        paths["final_norm"] = norm
-        how["final_norm"] = "a norm that is given what the last block returned"
-    else:
-        reasons["final_norm"] = {None: "no norm is given what the last block returned"}
     logits = getattr(seen.output, "logits", None)
+    if not norm:
+        reasons["final_norm"] = {None: "no norm is given what the last block returned"}
+    elif not _unembedded(probe, seen, norm, logits, facts):
+        reasons["final_norm"] = {
+            None: f"logits are not what the unembedding makes of {norm}: they are scaled, or made otherwise"
+        }
+    else:
+        paths["final_norm"] = norm
+        how["final_norm"] = "the unembedding makes the logits of what it makes of the last block's"
     if not isinstance(logits, Tensor) or logits.ndim != 3:
         reasons["logits"] = {
             None: f"{type(seen.output).__name__} has no logits [batch, pos, vocab]"
         }
     else:
         how["logits"] = "the model's own output"
+
+
+def _unembedded(probe: Probe, seen: Recording, norm: str, logits: Any, facts: Facts) -> bool:
+    """Whether logits are those of the final norm, capped or not."""
+    model = probe.model
+    if not isinstance(logits, Tensor) or seen.last is None:
+        return False
+    with torch.no_grad():
+        found = model.get_output_embeddings()(model.get_submodule(norm)(seen.last))
+    if found.shape != logits.shape:
+        return False
+    text = model.config.get_text_config(decoder=True)
+    for cap in (None, getattr(text, "final_logit_softcapping", None)):
+        own = found if cap is None else cap * torch.tanh(found / cap)
+        if not bool((moved(own, logits) & probe.mask).any()):
+            facts.soft_cap = cap
+            return True
+    return False
 
 
 def _residual(probe: Probe, shared: Shared, facts: Facts) -> None:
