@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mechvrp.data.sample import Sample
 from mechvrp.errors import InputError, NumericalError, ShapeError, UnavailableError
+from mechvrp.models.answering import generated
 from mechvrp.models.batch import Batch
 from mechvrp.models.families import Family, family_of
 from mechvrp.models.placing import check_divided, entrance_of, root_of
@@ -30,24 +31,6 @@ MARK = "\ue000"
 
 #: Characters that one token can stand for, with room to spare (a run of spaces, for instance).
 _LONGEST_TOKEN = 200
-
-#: What makes transformers' ``generate`` greedy whatever a checkpoint's generation config says:
-#: sampling, beams, drafts and penalties are off unless asked for.
-GREEDY: dict[str, Any] = {
-    "do_sample": False,
-    "num_beams": 1,
-    "num_beam_groups": 1,
-    "num_return_sequences": 1,
-    "prompt_lookup_num_tokens": None,
-    "assistant_early_exit": None,
-    "dola_layers": None,
-    "repetition_penalty": 1.0,
-    "return_dict_in_generate": False,
-    "no_repeat_ngram_size": 0,
-    "temperature": None,
-    "top_p": None,
-    "top_k": None,
-}
 
 
 class VLM:
@@ -387,6 +370,7 @@ class VLM:
         Raises:
             UnavailableError: stop strings, or an answer to decode, and no tokenizer; or a generation config
                 that asks for more answers than beams.
+            NumericalError: logits are NaN or infinite.
         """
         ids = self.generate_ids(batch, max_new_tokens=max_new_tokens, **options)
         if self.tokenizer is None:
@@ -404,43 +388,7 @@ class VLM:
 
     def generate_output(self, batch: Batch, *, max_new_tokens: int = 16, **options: Any) -> Any:
         """What transformers' ``generate`` returns, prompts included; as ``generate``."""
-        if not isinstance(batch, Batch):
-            raise InputError(f"expected a batch (model.encode(samples)); got {batch!r:.60}")
-        if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int):
-            raise InputError(f"max_new_tokens must be a whole number; got {max_new_tokens!r:.60}")
-        if max_new_tokens < 1:
-            raise InputError(f"max_new_tokens must be at least 1; got {max_new_tokens}")
-        # generate counts positions from the mask itself, by the rules of the architecture.
-        inputs = {k: v for k, v in batch.inputs.items() if k != "position_ids"}
-        config = self.model.generation_config
-        answers, beams = config.num_return_sequences or 1, config.num_beams or 1
-        if answers > beams and not (beams == 1 and config.do_sample):
-            # transformers checks the checkpoint's settings before it looks at ours.
-            raise UnavailableError(
-                f"the generation config of {self.name} asks for {answers} answers of {beams} beam(s) "
-                "(num_return_sequences, num_beams), which transformers refuses: set "
-                "model.model.generation_config.num_return_sequences = 1"
-            )
-        stops = options.get("stop_strings", config.stop_strings)
-        if stops and "tokenizer" not in options:
-            if self.tokenizer is None:
-                raise UnavailableError(
-                    f"answers of {self.name} end at {stops!r} (stop_strings), which takes a tokenizer to "
-                    "find, and it was loaded without a processor: give tokenizer=, or stop_strings=None"
-                )
-            options = {**options, "tokenizer": self.tokenizer}
-        self.check_weights()
-        with self.turn, torch.no_grad():
-            try:
-                return self.model.generate(
-                    **inputs, max_new_tokens=max_new_tokens, **{**GREEDY, **options}
-                )
-            except (ValueError, TypeError, ZeroDivisionError) as error:
-                if not options:
-                    raise
-                raise InputError(
-                    f"transformers' generate does not take these options, {options!r:.200}: {error}"
-                ) from error
+        return generated(self, batch, max_new_tokens=max_new_tokens, **options)
 
     def __repr__(self) -> str:
         return (

@@ -278,6 +278,34 @@ def test_two_attentions_have_no_one_pattern():
     assert not lacks(model, "attn_out")
 
 
+def test_a_lens_makes_logits_as_the_model_does():
+    """LLaVA over Gemma 2 caps no logits, though the config of its decoder says by what."""
+    from mechvrp.reliability.margins import lens_logits
+
+    case = llava("gemma2", head_dim=8)
+    model = looked_at(case)
+    batch = model.batch(**case.inputs([0, 1]))
+    with mechvrp.trace(model, batch) as t:
+        last = t.resid_post[2][:, -1].save()
+        logits = t.logits[:, -1].save()
+    tokens = torch.arange(VOCAB).expand(2, -1)
+    torch.testing.assert_close(lens_logits(model, last, tokens), logits)
+
+    hf = case.model()
+    twice = hf.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        out = twice(*args, **kwargs)
+        out.logits = out.logits * 2
+        return out
+
+    hf.forward = forward
+    hf.config.name = "scaled"  # nothing else tells it from the other
+    model = looked_at(case, hf)
+    with pytest.raises(UnavailableError, match="logits are not what the unembedding makes"):
+        lens_logits(model, last, tokens)
+
+
 def test_blocks_over_other_positions_than_the_prompt_s_are_refused():
     import transformers as tf
 
