@@ -80,7 +80,7 @@ def measure(model: Any, envoy: NNsight, given: Inputs) -> Facts:
     facts.how["attention"] = "a token's state was changed: the positions that moved"
     find_heads(probe, shared, facts)
     _residual(probe, shared, facts)
-    _resuming(probe, seen, facts)
+    _resuming(probe, facts)
     _padding(probe, facts)
     for name in (f.name for f in fields(Modules)):
         if name not in paths:
@@ -225,13 +225,14 @@ def _residual(probe: Probe, shared: Shared, facts: Facts) -> None:
         facts.how["resid_mid"] = "it is the block's input and what attention wrote"
 
 
-def _resuming(probe: Probe, seen: Recording, facts: Facts) -> None:
-    logits = getattr(seen.output, "logits", None)
-    if not isinstance(logits, Tensor) or "resid_post" in facts.reasons:
+def _resuming(probe: Probe, facts: Facts) -> None:
+    if "logits" in facts.reasons or "resid_post" in facts.reasons:
         return
     if why := facts.reasons.pop("skip", {}).get(0, ""):
         facts.notes["resume"] = why
         return
+    with torch.no_grad():
+        logits = probe.model(**probe.inputs, use_cache=False).logits
     # From early blocks on, too: what an image adds between blocks is often added to the first ones only.
     layers = dict.fromkeys((1, max(1, probe.bones.n_layers // 2)))
     for pixels in (False, True):

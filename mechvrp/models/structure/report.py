@@ -213,6 +213,7 @@ def check_family(model: VLM, *, probe: Mapping[str, Tensor] | None = None) -> Fa
             f"{model.name} was loaded without a processor, so there is nothing to run it on: give inputs of "
             "two samples, check_family(model, probe=inputs)"
         )
+    model.check_weights()
     if probe is None:
         probe = _encoded(model)
     facts = structural(model.model, model.envoy, probe=dict(probe)).facts
