@@ -53,6 +53,11 @@ def page(rows: Iterable[CheckedClass]) -> str:
         "Mistral's is listed as `llava-pixtral-mistral`: the family written by hand is for towers of CLIP",
         "and SigLIP and decoders of Llama, Mistral, Qwen2, Qwen3 and Gemma.",
         "",
+        "What differs from block to block is refused where it differs: blocks with linear attention or Mamba",
+        "have no heads (Qwen3.5, hybrids), and neither have those whose heads are larger than most blocks'",
+        "(Gemma 4). A model whose positions are not the counted ones is left to count them itself; one that",
+        "sees its padding takes prompts of one length only. `check_family` says so.",
+        "",
         "| class | `model_type` | attention | places of image tokens | sites it lacks | in some blocks | "
         "exact sweeps |",
         "|---|---|---|---|---|---|---|",
