@@ -255,16 +255,16 @@ def register_dataset(
         raise DataError(
             f"expected a DatasetInfo and a function that loads it; got {info!r:.60}, {loader!r:.60}"
         )
+    if not replace and info.name in {**_LOADERS, **_REGISTERED}:
+        raise DataError(
+            f"there is a dataset {info.name!r} already; pass replace=True to replace it"
+        )
     wanted = ["split", "limit", "seed", *(("root", "on_error") if info.root else ())]
     parameters = inspect.signature(loader).parameters
     if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()) and (
         lacking := [name for name in wanted if name not in parameters]
     ):
         raise DataError(f"the loader of {info.name!r} takes no {', '.join(lacking)}; see load")
-    if not replace and info.name in {**_LOADERS, **_REGISTERED}:
-        raise DataError(
-            f"there is a dataset {info.name!r} already; pass replace=True to replace it"
-        )
     _REGISTERED[info.name] = (info, loader)
 
 
