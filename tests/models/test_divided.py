@@ -165,6 +165,36 @@ def test_layers_divided_between_processes(name, attn, tmp_path):
     in_processes(in_two_processes, saved(name, tmp_path), attn)
 
 
+def by_structure(rank: int, folder: str) -> None:
+    from transformers.distributed import DistributedConfig
+
+    from mechvrp.models.placing import is_sharded
+    from mechvrp.models.structure import family
+
+    case = CASES["idefics3"]
+    given = {"processor": tiny.processor("llava-clip"), "probe": case.inputs()}
+    whole = mechvrp.load(folder, device="cpu", **given)
+    family._KNOWN.clear()
+    divided = mechvrp.load(folder, distributed_config=DistributedConfig(tp_plan="auto"), **given)
+    assert is_sharded(divided.model)
+    assert divided.family.facts.reasons == whole.family.facts.reasons
+    edits = [mechvrp.scale("mlp_out", 0.5, layer=2, positions="last"), mechvrp.knockout(1)]
+    found = []
+    for model in (whole, divided):
+        batch = model.batch(**case.inputs([2, 1]))
+        acts = mechvrp.cache(model, batch, ["z", "neurons", "q"], positions="all")
+        swept = mechvrp.sweep(model, batch, edits, "logits", progress=False)
+        found.append([*(acts.flat(site) for site in acts), torch.tensor(swept["logits"].values)])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(b, a, atol=5e-6, rtol=0)
+
+
+@pytest.mark.slow
+def test_a_model_found_by_structure_divided_between_processes(tmp_path):
+    CASES["idefics3"].model().save_pretrained(tmp_path)
+    in_processes(by_structure, str(tmp_path))
+
+
 def three_do_not_divide(rank: int, folder: str) -> None:
     from transformers.distributed import DistributedConfig
 
