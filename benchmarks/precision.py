@@ -145,14 +145,14 @@ def figures(name: str, n: int, pairs: int, folder: Path) -> list[Found]:
     return found
 
 
-def differences(found: list[Found]) -> list[tuple[str, str, str, int, float, float, int]]:
+def differences(found: list[Found]) -> list[tuple[str, str, str, int, float, float, str]]:
     """By model, dtype and kind: figures, mean and largest distance from float32, those outside."""
     exact = {(f.model, f.measure, f.kind): f for f in found if f.dtype == "float32"}
     rows = []
     for model in dict.fromkeys(f.model for f in found):
         for dtype in DTYPES[1:]:
             for kind in KINDS:
-                gaps, outside = [], 0
+                gaps, outside, bounded = [], 0, 0
                 for f in found:
                     whole = exact.get((f.model, f.measure, f.kind))
                     if (f.model, f.dtype, f.kind) != (model, dtype, kind) or whole is None:
@@ -161,10 +161,12 @@ def differences(found: list[Found]) -> list[tuple[str, str, str, int, float, flo
                         continue
                     gaps.append(abs(f.value - whole.value))
                     if whole.low is not None and whole.high is not None:
+                        bounded += 1
                         outside += not whole.low <= f.value <= whole.high
                 if gaps:
+                    words = f"{outside} of {bounded}"
                     rows.append(
-                        (model, dtype, kind, len(gaps), float(np.mean(gaps)), max(gaps), outside)
+                        (model, dtype, kind, len(gaps), float(np.mean(gaps)), max(gaps), words)
                     )
     return rows
 

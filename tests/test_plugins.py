@@ -11,7 +11,7 @@ import pytest
 import mechvrp
 from mechvrp import plugins
 from mechvrp.data import registry
-from mechvrp.errors import DataError
+from mechvrp.errors import DataError, InputError
 from mechvrp.models import families
 from mechvrp.reliability import registered
 
@@ -103,3 +103,27 @@ def test_a_dataset_s_name_is_taken_once():
     info = mechvrp.data.available()[0]
     with pytest.raises(DataError, match="replace=True"):
         mechvrp.data.register_dataset(info, lambda **_: None)
+
+
+def test_a_dataset_s_loader_takes_and_gives_what_is_asked(distribution):
+    distribution({}, "")
+    info = mechvrp.data.DatasetInfo("mine", "a test", splits=(), tasks=(), root="")
+    with pytest.raises(DataError, match="'mine' takes no limit, seed"):
+        mechvrp.data.register_dataset(info, lambda split=None: None)
+    sample = mechvrp.data.load("scenes", limit=1)[0]
+    for given in ([sample], mechvrp.data.Dataset("mine", [sample, sample])):
+        mechvrp.data.register_dataset(info, lambda *, given=given, **_: given, replace=True)
+        with pytest.raises(DataError, match="gave .*, not a mechvrp.data.Dataset of at most 1"):
+            mechvrp.data.load("mine", limit=1)
+
+
+def test_a_family_says_what_it_is_of(distribution):
+    distribution({}, "")
+    family = type(families._FAMILIES["llava"])
+
+    class Slip(family):
+        model_types = "my_vlm"  # the comma of a tuple of one is easily left out
+
+    with pytest.raises(InputError, match="a tuple of config.model_type"):
+        mechvrp.models.register_family(Slip())
+    assert "m" not in mechvrp.models.known_families()

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mechvrp.errors import InputError
-from mechvrp.models.vlm import GREEDY, VLM
+from mechvrp.models.answering import GREEDY
+from mechvrp.models.vlm import VLM
 from mechvrp.tracing.sending import Remote, away
 
 if TYPE_CHECKING:

@@ -259,6 +259,12 @@ def register_dataset(
         raise DataError(
             f"there is a dataset {info.name!r} already; pass replace=True to replace it"
         )
+    wanted = ["split", "limit", "seed", *(("root", "on_error") if info.root else ())]
+    parameters = inspect.signature(loader).parameters
+    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()) and (
+        lacking := [name for name in wanted if name not in parameters]
+    ):
+        raise DataError(f"the loader of {info.name!r} takes no {', '.join(lacking)}; see load")
     _REGISTERED[info.name] = (info, loader)
 
 
@@ -315,6 +321,10 @@ def load(
         raise DataError(f"{name!r} is generated and reads no files; leave root= out")
     _check_options(name, loader, options)
     dataset: Dataset = loader(**given)
+    if not isinstance(dataset, Dataset) or (limit is not None and len(dataset) > limit):
+        what = f"{len(dataset)} samples" if isinstance(dataset, Dataset) else f"{dataset!r:.60}"
+        most = "" if limit is None else f" of at most {limit} samples"
+        raise DataError(f"the loader of {name!r} gave {what}, not a mechvrp.data.Dataset{most}")
     return dataset
 
 

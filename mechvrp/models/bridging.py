@@ -29,11 +29,13 @@ def to_transformer_lens(model: VLM) -> TransformerBridge:
     take those of every family.
 
     Raises:
-        UnavailableError: TransformerLens has no adapter for the architecture, or not all weights are in memory.
+        UnavailableError: TransformerLens has no adapter for the architecture, not all weights are in memory,
+            or modules were replaced.
     """
     from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
+    from mechvrp.models.families import families
     from mechvrp.models.vlm import VLM
 
     if not isinstance(model, VLM):
@@ -48,6 +50,12 @@ def to_transformer_lens(model: VLM) -> TransformerBridge:
             f"TransformerLens {version('transformer-lens')} has no adapter for {kind} ({model.name}). Its "
             "caches can be had all the same: mechvrp.cache(...).to_transformer_lens(model)"
         )
+    if model.family.measured and model.model.config.model_type in families():
+        raise UnavailableError(
+            f"TransformerLens's adapter for {kind} is for the towers and decoders that our family written by "
+            f"hand is for, and {model.name} ({model.family.name}) has another. Its caches can be had all the "
+            "same: mechvrp.cache(...).to_transformer_lens(model)"
+        )
     divided = any(p.is_meta or hasattr(p, "full_tensor") for p in model.model.parameters())
     if divided or getattr(model.model, "hf_device_map", None):
         raise UnavailableError(
@@ -57,6 +65,10 @@ def to_transformer_lens(model: VLM) -> TransformerBridge:
     # A copy of tensors alone: nnsight's own wrapping of a model's forwards must not go along.
     config: Any = copy.deepcopy(model.model.config)
     made = type(model.model)(config)
+    if [type(m) for m in made.modules()] != [type(m) for m in model.model.modules()]:
+        raise UnavailableError(
+            f"modules of {model.name} were replaced, and a bridge is built over a copy as its config has it"
+        )
     for own, theirs in zip(made.modules(), model.model.modules(), strict=True):
         for name, value in theirs._parameters.items():
             if value is not None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_divided",
+    "entrance_of",
     "heads_put_together",
     "heads_taken_apart",
     "is_sharded",
@@ -66,6 +67,16 @@ def root_of(model: Any) -> NNsight:
     before a trace sees them, and takes edited ones apart again.
     """
     return _Root(model, interleaver=Interleaver(fragments=_Fragments()))
+
+
+def entrance_of(model: Any) -> torch.device:
+    """Where a Hugging Face model's inputs go: the device on which its token embedding runs."""
+    embedding: Any = model.get_input_embeddings()
+    if embedding.weight.is_meta:  # its weights are on disk, or nowhere
+        hook = getattr(embedding, "_hf_hook", None)
+        return torch.device(getattr(hook, "execution_device", None) or "cpu")
+    found: torch.device = embedding.weight.device
+    return found
 
 
 def is_sharded(model: Any) -> bool:

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from mechvrp.data.sample import Sample
 from mechvrp.errors import InputError, NumericalError, ShapeError, UnavailableError
+from mechvrp.models.answering import generated
 from mechvrp.models.batch import Batch
 from mechvrp.models.families import Family, family_of
-from mechvrp.models.placing import check_divided, root_of
+from mechvrp.models.placing import check_divided, entrance_of, root_of
 from mechvrp.models.structure import structural
+from mechvrp.models.structure.skeleton import heads_of
 from mechvrp.models.tokens import TokenMap
 
 if TYPE_CHECKING:
@@ -29,24 +31,6 @@ MARK = "\ue000"
 
 #: Characters that one token can stand for, with room to spare (a run of spaces, for instance).
 _LONGEST_TOKEN = 200
-
-#: What makes transformers' ``generate`` greedy whatever a checkpoint's generation config says:
-#: sampling, beams, drafts and penalties are off unless asked for.
-GREEDY: dict[str, Any] = {
-    "do_sample": False,
-    "num_beams": 1,
-    "num_beam_groups": 1,
-    "num_return_sequences": 1,
-    "prompt_lookup_num_tokens": None,
-    "assistant_early_exit": None,
-    "dola_layers": None,
-    "repetition_penalty": 1.0,
-    "return_dict_in_generate": False,
-    "no_repeat_ngram_size": 0,
-    "temperature": None,
-    "top_p": None,
-    "top_k": None,
-}
 
 
 class VLM:
@@ -100,11 +84,13 @@ class VLM:
             else len(self._list(self.modules.vision_layers))
         )
         self.d_model: int = config.hidden_size
-        self.n_heads: int = config.num_attention_heads
-        self.n_kv_heads: int = getattr(config, "num_key_value_heads", None) or self.n_heads
+        self.n_heads: int
+        self.n_heads, shared = heads_of(config)
         # From the weights: configs leave these out, or keep a default that is not used.
-        self.d_head: int = self._width("z", "o") // self.n_heads
+        self.d_head: int = self._width("z", "o") // max(self.n_heads, 1)
         self.d_mlp: int = self._width("neurons", "neurons")
+        given = self._width("k", "k", written=True) // max(self.d_head, 1)
+        self.n_kv_heads: int = shared or given or self.n_heads
         self.d_vocab: int = self.model.get_output_embeddings().weight.shape[0]
         check_divided(self)
 
@@ -151,13 +137,13 @@ class VLM:
         )
         return str(own.to_model_key())
 
-    def _width(self, component: str, field: str) -> int:
-        """What a Linear of the blocks reads, by the first block that has it; 0 where none has."""
+    def _width(self, component: str, field: str, *, written: bool = False) -> int:
+        """What a Linear of the blocks reads, or writes, by the first block that has it; 0 where none has."""
         for layer in range(self.n_layers):
             if not self.family.unavailable(component, layer):
                 path = f"{self.modules.layers}.{layer}.{getattr(self.modules, field)}"
                 found: Any = self.model.get_submodule(path)
-                return int(found.in_features)
+                return int(found.out_features if written else found.in_features)
         return 0
 
     def _list(self, path: str) -> Sequence[nn.Module]:
@@ -171,11 +157,7 @@ class VLM:
     @property
     def device(self) -> torch.device:
         """Where inputs go: the device on which the token embedding runs."""
-        embedding: Any = self.model.get_input_embeddings()
-        if embedding.weight.is_meta:  # its weights are on disk, or nowhere
-            hook = getattr(embedding, "_hf_hook", None)
-            return torch.device(getattr(hook, "execution_device", None) or "cpu")
-        return embedding.weight.device
+        return entrance_of(self.model)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -388,6 +370,7 @@ class VLM:
         Raises:
             UnavailableError: stop strings, or an answer to decode, and no tokenizer; or a generation config
                 that asks for more answers than beams.
+            NumericalError: logits are NaN or infinite.
         """
         ids = self.generate_ids(batch, max_new_tokens=max_new_tokens, **options)
         if self.tokenizer is None:
@@ -405,43 +388,7 @@ class VLM:
 
     def generate_output(self, batch: Batch, *, max_new_tokens: int = 16, **options: Any) -> Any:
         """What transformers' ``generate`` returns, prompts included; as ``generate``."""
-        if not isinstance(batch, Batch):
-            raise InputError(f"expected a batch (model.encode(samples)); got {batch!r:.60}")
-        if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int):
-            raise InputError(f"max_new_tokens must be a whole number; got {max_new_tokens!r:.60}")
-        if max_new_tokens < 1:
-            raise InputError(f"max_new_tokens must be at least 1; got {max_new_tokens}")
-        # generate counts positions from the mask itself, by the rules of the architecture.
-        inputs = {k: v for k, v in batch.inputs.items() if k != "position_ids"}
-        config = self.model.generation_config
-        answers, beams = config.num_return_sequences or 1, config.num_beams or 1
-        if answers > beams and not (beams == 1 and config.do_sample):
-            # transformers checks the checkpoint's settings before it looks at ours.
-            raise UnavailableError(
-                f"the generation config of {self.name} asks for {answers} answers of {beams} beam(s) "
-                "(num_return_sequences, num_beams), which transformers refuses: set "
-                "model.model.generation_config.num_return_sequences = 1"
-            )
-        stops = options.get("stop_strings", config.stop_strings)
-        if stops and "tokenizer" not in options:
-            if self.tokenizer is None:
-                raise UnavailableError(
-                    f"answers of {self.name} end at {stops!r} (stop_strings), which takes a tokenizer to "
-                    "find, and it was loaded without a processor: give tokenizer=, or stop_strings=None"
-                )
-            options = {**options, "tokenizer": self.tokenizer}
-        self.check_weights()
-        with self.turn, torch.no_grad():
-            try:
-                return self.model.generate(
-                    **inputs, max_new_tokens=max_new_tokens, **{**GREEDY, **options}
-                )
-            except (ValueError, TypeError, ZeroDivisionError) as error:
-                if not options:
-                    raise
-                raise InputError(
-                    f"transformers' generate does not take these options, {options!r:.200}: {error}"
-                ) from error
+        return generated(self, batch, max_new_tokens=max_new_tokens, **options)
 
     def __repr__(self) -> str:
         return (

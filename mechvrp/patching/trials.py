@@ -68,7 +68,15 @@ def trial(model: VLM) -> Trial:
     probe: Any = model.family.probe  # type: ignore[attr-defined]
     known = _known.setdefault(model.family.facts, {})  # type: ignore[attr-defined]
     if model.attn_implementation not in known:
-        known[model.attn_implementation] = _tried(model, model.batch(**probe))
+        try:
+            batch = model.batch(**probe)
+        except (
+            UnavailableError
+        ) as error:  # a model that takes no padding has no probe to try them on
+            found = Trial(str(error), str(error))
+        else:
+            found = _tried(model, batch)
+        known[model.attn_implementation] = found
     return known[model.attn_implementation]
 
 

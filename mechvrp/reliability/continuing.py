@@ -34,8 +34,8 @@ def check_plain_decoding(model: VLM) -> None:
     """Refuse a checkpoint whose generation config asks for more than the model's own scores.
 
     Raises:
-        UnavailableError: it sets one of transformers' score processors that ``GREEDY`` leaves on, or ends
-            answers at strings.
+        UnavailableError: it sets one of transformers' score processors that ``VLM.generate`` leaves on, or
+            ends answers at strings.
     """
     config = model.model.generation_config
     for name, inert in _CHANGING.items():

@@ -177,9 +177,7 @@ def lens_logits(
         logits = torch.einsum("...ed,etd->...et", normed, unembed[chosen].float())
         if getattr(head, "bias", None) is not None:
             logits = logits + head.bias[chosen].float()
-    config = model.model.config.get_text_config(decoder=True)
-    cap = getattr(config, "final_logit_softcapping", None)
-    if cap is not None:
+    if (cap := model.family.soft_cap(model.model)) is not None:
         logits = cap * torch.tanh(logits / cap)
     return logits.cpu()
 

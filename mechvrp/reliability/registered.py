@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
+from torch import OutOfMemoryError, Tensor
 
-from mechvrp.errors import InputError, NumericalError, ShapeError
+from mechvrp.errors import InputError, MechVRPError, NumericalError, ShapeError
 from mechvrp.plugins import load_plugins
 from mechvrp.reliability.signals import SIGNALS, Signal, find_signals
 
@@ -51,7 +52,7 @@ def register_signal(signal: Signal, compute: SignalFunction, *, replace: bool = 
         replace: whether a signal registered before may be replaced.
 
     Raises:
-        InputError: the name is taken, or is no identifier.
+        InputError: the name is taken or is no identifier, or these are something else.
 
     Example:
         >>> from mechvrp.reliability import Signal, register_signal
@@ -61,6 +62,10 @@ def register_signal(signal: Signal, compute: SignalFunction, *, replace: bool = 
         ... )
         >>> _ = register_signal(length, lambda model, samples, seen: [len(s.question.split()) for s in samples])
     """
+    if not isinstance(signal, Signal) or not callable(compute):
+        raise InputError(
+            f"expected a Signal and a function that computes it; got {signal!r:.60}, {compute!r:.60}"
+        )
     if not signal.name.isidentifier():
         raise InputError(f"a signal's name is letters, digits and _; got {signal.name!r}")
     if signal.name in SIGNALS:
@@ -101,14 +106,26 @@ def measure_signal(
     """The numbers of a registered signal, ``[n]``, NaN where there is none.
 
     Raises:
-        InputError: no such signal.
+        InputError: no such signal, or its function fails.
         ShapeError: it gave another number of values than there are samples.
         NumericalError: it gave an infinite value, or something that is no number.
     """
     check_registered([name])
-    found = _REGISTERED[name].compute(model, samples, seen)
     try:
+        found = _REGISTERED[name].compute(model, samples, seen)
+    except (MechVRPError, MemoryError, OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever another package raises
+        raise InputError(
+            f"the function of the signal {name!r} failed on {len(samples)} samples: {type(error).__name__}: "
+            f"{error}"
+        ) from error
+    try:
+        if isinstance(found, Tensor):
+            found = found.detach().cpu().double().numpy()
         values = np.asarray(found, dtype=np.float64)
+        if np.asarray(found).dtype.kind in "USc":  # numpy reads numbers in texts
+            raise TypeError(f"it has values of type {np.asarray(found).dtype}")
     except (TypeError, ValueError) as error:
         raise NumericalError(
             f"the signal {name!r} gave something that is no number: {error}"

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from mechvrp.errors import InputError
+from mechvrp.study.schema import EXAMPLE_COLUMNS
 
 __all__ = ["StudyConfig", "describe", "typed"]
 
@@ -23,6 +24,10 @@ _LEAST = {
     "mask_draws": 1,
     "noise_draws": 1,
 }
+
+
+#: Columns of a study's tables that are no signals.
+_TAKEN = (*EXAMPLE_COLUMNS, "answer_tokens", "votes", "map", "map_rows")
 
 
 def _setting(default: Any, words: str) -> Any:
@@ -128,6 +133,11 @@ class StudyConfig:
             from mechvrp.reliability.registered import check_registered
 
             check_registered(self.signals)
+            if taken := [name for name in self.signals if name in _TAKEN]:
+                raise InputError(
+                    f"a study's tables have columns called {', '.join(taken)}, which a signal would replace: "
+                    "register it under another name"
+                )
         if not 0.1 <= self.test_size <= 0.9:
             raise InputError(
                 f"test_size is a share of the images, 0.1 to 0.9; got {self.test_size}"

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from mechvrp.data import is_correct, normalised_for_vote
-from mechvrp.errors import NumericalError, UnavailableError
+from mechvrp.errors import InputError, NumericalError, UnavailableError
 from mechvrp.reliability import (
     COMPARATOR_SIGNALS,
     STRUCTURE_FEATURES,
@@ -85,6 +85,10 @@ def _observe_piece(
     if config.comparators:
         table = pd.concat([table, _comparators(model, samples, gaps)], axis=1)
     for name in config.signals:
+        if name in table:
+            raise InputError(
+                f"a study has a column {name!r}: register the signal under another name"
+            )
         table[name] = _registered(name, model, samples, seen, gaps)
     advance(len(rows))
     return Piece(table, _arrays(seen), _DIMS, tuple(gaps))

@@ -221,6 +221,13 @@ def _heads(model: VLM, flat: Tensor) -> Tensor:
     return flat.unflatten(-1, (-1, model.d_head))
 
 
+def _writer(model: VLM, site: Site) -> str:
+    """The module of a block whose output, or its first part, is the site; "" for the block itself."""
+    if site.component == "resid_post":
+        return ""
+    return model.modules.attn_write if site.component == "attn_out" else model.modules.mlp_write
+
+
 def read(model: VLM, site: Site) -> Tensor:
     """The value of a checked site, waiting until the model reaches it."""
     _arrive(model, site)
@@ -243,16 +250,13 @@ def read(model: VLM, site: Site) -> Tensor:
             return _read_pattern(model, site)
         case "z":
             return _heads(model, _block(model, site, m.o).input)
-        case "attn_out" | "mlp_out":
-            path = m.attn_write if site.component == "attn_out" else m.mlp_write
-            output = _block(model, site, path).output
+        case "attn_out" | "mlp_out" | "resid_post":
+            output = _block(model, site, _writer(model, site)).output
             return output[0] if isinstance(output, tuple) else output
         case "resid_mid":
             return _resid_mid(model, site).output
         case "neurons":
             return _block(model, site, m.neurons).input
-        case "resid_post":
-            return _block(model, site).output
         case _:
             return model.envoy.output.logits
 
@@ -289,17 +293,14 @@ def write(model: VLM, site: Site, value: Tensor) -> None:
             _write_pattern(model, site, value)
         case "z":
             _block(model, site, m.o).input = value.flatten(-2)
-        case "attn_out" | "mlp_out":
-            path = m.attn_write if site.component == "attn_out" else m.mlp_write
-            module = _block(model, site, path)
+        case "attn_out" | "mlp_out" | "resid_post":
+            module = _block(model, site, _writer(model, site))
             output = module.output
             module.output = (value, *output[1:]) if isinstance(output, tuple) else value
         case "resid_mid":
             _resid_mid(model, site).output = value
         case "neurons":
             _block(model, site, m.neurons).input = value
-        case "resid_post":
-            _block(model, site).output = value
         case _:
             output = model.envoy.output
             model.envoy.output = type(output)(**{**output, "logits": value})

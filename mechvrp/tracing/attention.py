@@ -16,26 +16,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechvrp.errors import UnavailableError
+from mechvrp.models.structure.operations import strange_options
 
 if TYPE_CHECKING:
     from mechvrp.tracing.sites import Site
 
 __all__ = ["Inputs", "inputs_of", "replaced_output"]
-
-# What an attention function may be told that this module knows to leave out or use.
-_NEUTRAL = (
-    "position_ids",
-    "use_cache",
-    "cache_position",
-    "output_attentions",
-    "position_embeddings",
-    # What some models hand down to every module, of which attention takes nothing.
-    "logits_to_keep",
-    "output_hidden_states",
-    "output_router_logits",
-    "return_dict",
-)
-_USED = ("scaling", "dropout", "is_causal", "sliding_window")
 
 
 @dataclass(frozen=True)
@@ -133,14 +119,9 @@ def inputs_of(operation: Any, site: Site) -> Inputs:
         UnavailableError: something this module does not know takes part: a soft cap, attention sinks.
     """
     (module, query, key, value, mask, *_), options = operation.inputs
-    strange = {
-        name: given
-        for name, given in options.items()
-        if given is not None and name not in (*_NEUTRAL, *_USED)
-    }
-    if strange:
+    if strange := strange_options(options):
         raise UnavailableError(
-            f"{site}: this layer's attention also takes {', '.join(sorted(strange))}; load the model "
+            f"{site}: this layer's attention also takes {', '.join(strange)}; load the model "
             "with mechvrp.load(..., attn='eager') to read its weights"
         )
     if options.get("dropout"):

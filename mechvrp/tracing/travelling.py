@@ -144,10 +144,11 @@ class _Package:
 
     def __init__(self) -> None:
         texts = {ROOT: files(ROOT).joinpath("__init__.py").read_text("utf-8")}
-        for name in ("errors", "plugins", "_version"):
+        for name in ("errors", "files", "plugins", "_version"):
             texts[f"{ROOT}.{name}"] = files(ROOT).joinpath(f"{name}.py").read_text("utf-8")
         for folder in _SENT:
             self._gather(files(ROOT).joinpath(folder), f"{ROOT}.{folder}", texts)
+        del texts[f"{ROOT}.data.registry"]  # imports loaders by name, and they read files of here
         self.names = frozenset(texts)
         self.packed = zlib.compress(json.dumps(texts).encode(), 9)
         self.alias = f"{ROOT}_sent_{sha256(self.packed).hexdigest()[:12]}"

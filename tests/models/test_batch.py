@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import mechvrp
-from mechvrp.errors import DataError, InputError, ShapeError, SiteError, UnavailableError
+from mechvrp.errors import (
+    DataError,
+    InputError,
+    NumericalError,
+    ShapeError,
+    SiteError,
+    UnavailableError,
+)
 from tests.support import tiny
 
 
@@ -298,3 +305,15 @@ def test_an_image_the_processor_refuses_is_named():
     thin = mechvrp.Sample(Image.new("RGB", (400, 1)), "How many digits?", "0", image_id="thin")
     with pytest.raises(InputError, match=r"image_id='thin'.*400 x 1 pixels.*aspect ratio"):
         model.encode([*good, thin])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_there_is_no_answer_of_nan(value):
+    """The likeliest token of NaN is token 0, which reads as an empty answer."""
+    model = mechvrp.load(tiny.hf_model("llava-clip"), processor=tiny.processor("llava-clip"))
+    batch = model.encode(tiny.samples())
+    model.generate_ids(batch, max_new_tokens=2)
+    with torch.no_grad():
+        model.model.get_submodule("model.language_model.norm").weight[3] = value
+    with pytest.raises(NumericalError, match="NaN or infinite at position .* no answer"):
+        model.generate(batch)

@@ -58,6 +58,25 @@ def test_no_adapter(name):
         to_transformer_lens(model)
 
 
+def test_no_bridge_over_other_parts_than_the_adapter_s():
+    import transformers as tf
+
+    hf = tiny.hf_model("llava-clip")
+    hf.model.language_model.layers[0].mlp = torch.nn.Sequential(
+        hf.model.language_model.layers[0].mlp
+    )
+    known = mechvrp.load(tiny.hf_model("llava-clip"))
+    known.model = hf
+    with pytest.raises(UnavailableError, match="modules of .* were replaced"):
+        to_transformer_lens(known)
+    given = hf.config.to_dict()
+    given["text_config"] |= {"model_type": "granite", "residual_multiplier": 0.5}
+    granite = tf.LlavaForConditionalGeneration(tf.LlavaConfig(**given))
+    model = mechvrp.load(granite, processor=tiny.processor("llava-clip"))
+    with pytest.raises(UnavailableError, match="llava-clip_vision_model-granite. has another"):
+        to_transformer_lens(model)
+
+
 def test_what_is_refused(tmp_path):
     model = mechvrp.load(tiny.hf_model("llava-clip"), processor=tiny.processor("llava-clip"))
     with pytest.raises(InputError, match="takes a model from"):

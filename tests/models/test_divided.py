@@ -10,6 +10,7 @@ import torch
 import mechvrp
 from mechvrp.errors import InputError, UnavailableError, UnsupportedModelError
 from tests.support import tiny
+from tests.support.anyvlm_classes import CASES
 from tests.support.processes import in_processes, saved
 
 #: Every component that can be read and edited, and whether a sweep's edits of it are of some heads or units.
@@ -111,6 +112,32 @@ def test_a_whole_model_on_disk_runs_and_its_weights_are_refused(tmp_path):
         mechvrp.models.fingerprint(divided)
 
 
+def test_a_model_found_by_structure_is_the_same_on_disk(tmp_path):
+    case = CASES["internvl"]
+    case.model().save_pretrained(tmp_path)
+    given = {"processor": tiny.processor("llava-clip"), "probe": case.inputs()}
+    whole = mechvrp.load(tmp_path, device="cpu", **given)
+    divided = mechvrp.load(tmp_path, device_map={"": "disk"}, **given)
+    assert divided.family.facts.reasons == whole.family.facts.reasons
+    variants = [
+        mechvrp.scale("mlp_out", 0.5, layer=2, positions="last"),
+        mechvrp.zero("projected", positions="image"),
+    ]
+    found, gradients = [], []
+    for model in (whole, divided):
+        batch = model.batch(**case.inputs([2, 1]))
+        found.append(mechvrp.sweep(model, batch, variants, "logits", progress=False))
+        with mechvrp.trace(model, batch, grad=True) as t:
+            hidden = t.resid_post[1]
+            loss = t.logits[:, -1, 5].sum()
+            with loss.backward():
+                gradients.append(hidden.grad.save())
+    assert found[0].drop_attrs().equals(found[1].drop_attrs())
+    assert found[0].attrs["token_layers"] == found[1].attrs["token_layers"]
+    assert torch.equal(*gradients)
+    assert gradients[0].any()
+
+
 def in_two_processes(rank: int, folder: str, attn: str) -> None:
     from transformers.distributed import DistributedConfig
 
@@ -136,6 +163,36 @@ def in_two_processes(rank: int, folder: str, attn: str) -> None:
 @pytest.mark.parametrize(("name", "attn"), [("llava-clip", "sdpa"), ("qwen2-vl", "eager")])
 def test_layers_divided_between_processes(name, attn, tmp_path):
     in_processes(in_two_processes, saved(name, tmp_path), attn)
+
+
+def by_structure(rank: int, folder: str) -> None:
+    from transformers.distributed import DistributedConfig
+
+    from mechvrp.models.placing import is_sharded
+    from mechvrp.models.structure import family
+
+    case = CASES["idefics3"]
+    given = {"processor": tiny.processor("llava-clip"), "probe": case.inputs()}
+    whole = mechvrp.load(folder, device="cpu", **given)
+    family._KNOWN.clear()
+    divided = mechvrp.load(folder, distributed_config=DistributedConfig(tp_plan="auto"), **given)
+    assert is_sharded(divided.model)
+    assert divided.family.facts.reasons == whole.family.facts.reasons
+    edits = [mechvrp.scale("mlp_out", 0.5, layer=2, positions="last"), mechvrp.knockout(1)]
+    found = []
+    for model in (whole, divided):
+        batch = model.batch(**case.inputs([2, 1]))
+        acts = mechvrp.cache(model, batch, ["z", "neurons", "q"], positions="all")
+        swept = mechvrp.sweep(model, batch, edits, "logits", progress=False)
+        found.append([*(acts.flat(site) for site in acts), torch.tensor(swept["logits"].values)])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(b, a, atol=5e-6, rtol=0)
+
+
+@pytest.mark.slow
+def test_a_model_found_by_structure_divided_between_processes(tmp_path):
+    CASES["idefics3"].model().save_pretrained(tmp_path)
+    in_processes(by_structure, str(tmp_path))
 
 
 def three_do_not_divide(rank: int, folder: str) -> None:

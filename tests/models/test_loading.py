@@ -75,7 +75,7 @@ def test_an_unknown_architecture_is_refused_with_what_is_known():
 def test_a_family_leaves_models_it_does_not_describe_to_their_structure():
     hf = tiny.hf_model("llava-clip")
     hf.config.vision_config.model_type = "pixtral"
-    with pytest.raises(UnsupportedModelError, match="'llava-pixtral'.* give its processor"):
+    with pytest.raises(UnsupportedModelError, match="'llava-pixtral-llama'.* give its processor"):
         mechvrp.load(hf)
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 import mechvrp
 from mechvrp.errors import InputError, NumericalError, ShapeError, UnavailableError
@@ -61,6 +62,13 @@ def test_a_study_measures_and_judges_them(tmp_path):
     assert "question_words" in page or "question words" in page
 
 
+@pytest.mark.parametrize("name", ["correct", "task", "image_id", "votes", "probe_score"])
+def test_no_signal_takes_the_place_of_a_column(name):
+    register_signal(replace(WORDS, name=name), words)
+    with pytest.raises(InputError, match=f"columns called {name}"):
+        StudyConfig(signals=(name,))
+
+
 def test_what_is_refused():
     with pytest.raises(InputError, match="unknown signal 'question_words'"):
         StudyConfig(signals=("question_words",))
@@ -76,10 +84,22 @@ def test_what_is_refused():
         register_signal(replace(WORDS, name="a b"), words)
     with pytest.raises(ShapeError, match=r"shape \[2\] for 3 samples"):
         measure_signal("question_words", None, [1, 2, 3], None)
-    for bad, why in (([1.0, np.inf], "infinite for 1 of 2"), (["a", "b"], "no number")):
+    for bad, why in (
+        ([1.0, np.inf], "infinite for 1 of 2"), (["a", "b"], "no number"), (["1", "2"], "no number"),
+        ([1j, 2.0], "no number"),
+    ):  # fmt: skip
         register_signal(WORDS, lambda *_, bad=bad: bad, replace=True)
         with pytest.raises(NumericalError, match=why):
             measure_signal("question_words", None, [1, 2], None)
+    register_signal(WORDS, lambda *_: 1 / 0, replace=True)
+    with pytest.raises(InputError, match="'question_words' failed on 1 samples: ZeroDivisionError"):
+        measure_signal("question_words", None, [1], None)
+    given = torch.ones(2, dtype=torch.bfloat16, requires_grad=True)
+    register_signal(WORDS, lambda *_: given, replace=True)
+    assert measure_signal("question_words", None, [1, 2], None).tolist() == [1, 1]
+    for wrong in ((WORDS, None), ("question_words", words)):
+        with pytest.raises(InputError, match="expected a Signal and a function"):
+            register_signal(*wrong)
     assert checked_settings({"signals": "question_words"}, "--set") == {
         "signals": ("question_words",)
     }

@@ -109,6 +109,9 @@ def test_what_cannot_run_remotely_is_refused_before_it_is_sent(monkeypatch):
     with pytest.raises(InputError, match="mechvrp.reliability does not travel"):
         with mechvrp.trace(model, batch, remote="local") as t:
             mechvrp.reliability.monitor.Monitor(t.logits).save()
+    with pytest.raises(InputError, match=r"mechvrp.data.registry.load does not travel"):
+        with mechvrp.trace(model, batch, remote="local") as t:
+            (t.logits.mean() * len(mechvrp.data.load("scenes", limit=2))).save()
     with pytest.raises(InputError, match="leave it out"):
         mechvrp.sweep(model, batch, [[]], on_clean=print, remote="local", progress=False)
     with pytest.raises(SiteError, match="has 3 layers"):  # an error at a server is the one of here

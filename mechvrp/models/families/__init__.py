@@ -22,6 +22,14 @@ def register_family(family: Family, *, replace: bool = False) -> Family:
     """Make a family known for its ``model_types`` (``replace=True`` to override one that exists)."""
     if not isinstance(family, Family):
         raise InputError(f"expected a mechvrp.models.Family; got {family!r:.60}")
+    types = getattr(family, "model_types", None)
+    if not isinstance(types, tuple) or not types or not all(isinstance(one, str) for one in types):
+        raise InputError(
+            f"model_types of {type(family).__name__} are a tuple of config.model_type, such as "
+            f"('my_vlm',); got {types!r:.60}"
+        )
+    if not isinstance(getattr(family, "name", None), str):
+        raise InputError(f"{type(family).__name__} has no name")
     taken = sorted(set(family.model_types) & set(_FAMILIES))
     if taken and not replace:
         raise InputError(

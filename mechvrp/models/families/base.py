@@ -140,6 +140,11 @@ class Family(ABC):
         """Why image tokens are not in the sequence, "" if they are."""
         return ""
 
+    def soft_cap(self, model: Any) -> float | None:
+        """What the logits are capped by, softly; ``None``: they are what the unembedding gives."""
+        config = model.config.get_text_config(decoder=True)
+        return getattr(config, "final_logit_softcapping", None)
+
     def inseparable(self) -> str:
         """Why the positions of a prompt cannot be run apart from those behind them, "" if they can."""
         if self.attention == "causal":

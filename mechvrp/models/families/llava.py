@@ -26,6 +26,8 @@ BY_TASK = {
 }
 #: Towers whose tokens form one square grid.
 TOWERS = ("clip_vision_model", "siglip_vision_model")
+#: Text models whose blocks add what attention and MLP give, one after the other, as it is.
+TEXTS = ("llama", "mistral", "qwen2", "qwen3", "gemma")
 
 
 class Llava(Family):
@@ -34,8 +36,9 @@ class Llava(Family):
     features_as = "parts"
 
     def describes(self, config: Any) -> bool:
-        # Pixtral checkpoints are of this class, too, and have images of any size.
-        return config.vision_config.model_type in TOWERS
+        # Of this class are Pixtral checkpoints, too, which have images of any size, and models over any
+        # other decoder: with norms behind its parts (Gemma 2), scaled (Granite) or parallel ones (Cohere).
+        return config.vision_config.model_type in TOWERS and config.text_config.model_type in TEXTS
 
     def prompt(self, processor: Any, question: str, *, task: str, instruction: str | None) -> str:
         system = SYSTEM if instruction is None else None

@@ -25,6 +25,9 @@ class PaliGemma(Family):
     # implementation and on padding.
     required_inputs = ("pixel_values", "token_type_ids")
 
+    def describes(self, config: Any) -> bool:
+        return config.text_config.model_type in ("gemma", "gemma2")
+
     def modules(self, model: nn.Module) -> Modules:
         if model.config.text_config.model_type == "gemma2":  # type: ignore[union-attr]
             # Gemma 2 normalises what attention and MLP write before it is added.

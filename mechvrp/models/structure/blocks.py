@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -23,12 +24,26 @@ _NAMES = {
 FIELDS = ("attn", "q", "k", "v", "o", "neurons", "attn_write", "mlp_write")
 
 
+#: Parts whose one shape is that of all blocks: what a Linear reads, or else writes.
+_READ, _WRITTEN = ("o", "neurons"), ("k", "v")
+#: What a part's site is called where it is not called like the part.
+_SITES = {"o": "z", "attn_write": "attn_out", "mlp_write": "mlp_out"}
+
+
 @dataclass
 class BlockFacts:
-    """Paths of one block's parts, and why others were not found."""
+    """Paths of one block's parts, and why others were not found.
+
+    Attributes:
+        paths, reasons: by part.
+        widths: values of a position, by part.
+        handed: whether its attention calls a function that transformers hands out.
+    """
 
     paths: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    widths: dict[str, int] = field(default_factory=dict)
+    handed: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,13 +63,14 @@ def same(a: Tensor, b: Tensor, scale: Tensor | None = None) -> bool:
     """Whether two tensors agree up to rounding, measured against ``scale`` (by default the second)."""
     if a.shape != b.shape:
         return False
+    a = a.to(b.device)
     largest = float((b if scale is None else scale).float().abs().max())
     return float((a.float() - b.float()).abs().max()) <= tolerance(a) * max(largest, 1e-30)
 
 
 def sums(parts: Sequence[Tensor], total: Tensor) -> bool:
     """Whether tensors add up to another, each element up to rounding in its dtype, in whatever order."""
-    wide = torch.stack([part.float() for part in parts])
+    wide = torch.stack([part.float().to(total.device) for part in parts])
     bound = 2 * len(parts) * torch.finfo(total.dtype).eps * wide.abs().sum(0)
     return bool(((wide.sum(0) - total.float()).abs() <= bound + 1e-30).all())
 
@@ -73,6 +89,11 @@ def examine(block: Block, bones: Skeleton) -> BlockFacts:
     _attention(block, bones, facts)
     _neurons(block, bones, facts)
     _writes(block, output, facts)
+    modules = {call.path: call.module for call in block.calls}
+    for part in (*_READ, *_WRITTEN):
+        if path := facts.paths.get(part):
+            size = modules[path].in_features if part in _READ else modules[path].out_features
+            facts.widths[part] = int(size)
     return facts
 
 
@@ -83,14 +104,17 @@ def _attention(block: Block, bones: Skeleton, facts: BlockFacts) -> None:
             facts.reasons[part] = "it has no attention"
         return
     attn = facts.paths["attn"] = min(found, key=lambda path: path.count("."))
+    facts.handed = _is_handed(_at(block, attn))
     linears = [
         call
         for call in block.calls
         if call.path.startswith(f"{attn}.") and isinstance(call.module, nn.Linear)
     ]
     written = [call for call in linears if call.module.out_features == bones.d_model]
-    mixed = bones.n_heads * bones.d_head
-    if not written or linears[-1] is not written[-1]:
+    mixed = 0
+    if not bones.n_heads:
+        facts.reasons["z"] = "the config does not say how many heads attention has"
+    elif not written or linears[-1] is not written[-1]:
         facts.reasons["z"] = f"no Linear ends its attention ({attn})"
     elif written[-1].module.in_features % bones.n_heads:
         facts.reasons["z"] = (
@@ -101,14 +125,20 @@ def _attention(block: Block, bones: Skeleton, facts: BlockFacts) -> None:
         facts.paths["o"] = written[-1].path
         mixed = int(written[-1].module.in_features)
         linears = [call for call in linears if call is not written[-1]]
+    if not mixed:
+        for part in _NAMES:
+            facts.reasons[part] = "what its heads give is not found, so it cannot be verified"
+        return
     d_head = mixed // bones.n_heads
     for part, names in _NAMES.items():
-        heads = bones.n_heads if part == "q" else bones.n_kv_heads
         named = [call for call in linears if call.path.rpartition(".")[2] in names]
+        heads = bones.n_heads
+        if part != "q":  # where the config has no one number, its own
+            heads = bones.n_kv_heads or (named[0].module.out_features // d_head if named else 0)
         if not named:
             inside = ", ".join(call.path for call in linears) or "none"
             facts.reasons[part] = f"no Linear of its attention makes it alone (they are {inside})"
-        elif named[0].module.out_features != heads * d_head:
+        elif not heads or bones.n_heads % heads or named[0].module.out_features != heads * d_head:
             facts.reasons[part] = (
                 f"{named[0].path} gives {named[0].module.out_features} values, not {heads} heads x {d_head}"
             )
@@ -127,19 +157,46 @@ def _neurons(block: Block, bones: Skeleton, facts: BlockFacts) -> None:
     if not outside:
         facts.reasons["neurons"] = "no Linear outside its attention writes to the residual stream"
         return
-    last = max(outside, key=lambda call: call.module.in_features)
     whole = [call for call in block.calls if "." not in call.path]
-    if last.given is None or last.given.shape[:-1] != block.given.shape[:-1]:
-        facts.reasons["neurons"] = f"what {last.path} reads is not [batch, pos, neuron]"
-    elif not any(
-        call.result is not None and last.result is not None and same(call.result, last.result)
-        for call in whole
-    ):
-        facts.reasons["neurons"] = (
-            f"what {last.path} writes is not all that the MLP gives (experts?)"
-        )
-    else:
-        facts.paths["neurons"] = last.path
+    for last in sorted(outside, key=lambda call: -call.module.in_features):
+        owner = [
+            call
+            for call in whole
+            if call.result is not None
+            and last.result is not None
+            and torch.equal(call.result, last.result)
+        ]
+        if last.given is None or last.given.shape[:-1] != block.given.shape[:-1]:
+            facts.reasons["neurons"] = f"what {last.path} reads is not [batch, pos, neuron]"
+        elif not owner:
+            facts.reasons["neurons"] = (
+                f"what {last.path} writes is not all that the MLP gives (experts?)"
+            )
+        elif not _by_position(owner[0]):  # Mamba, a convolution: what attention is elsewhere
+            facts.reasons.setdefault("neurons", f"{owner[0].path} mixes positions, so it is no MLP")
+            continue
+        else:
+            facts.reasons.pop("neurons", None)
+            facts.paths["neurons"] = last.path
+        return
+
+
+def _by_position(call: Call) -> bool:
+    """Whether a module gives the last positions of its input by themselves what it gave them in the run."""
+    if call.given is None or call.result is None:
+        return False
+    try:
+        alone = first_tensor(call.module(call.given[:, -2:]))
+    except Exception:  # it takes more than the states of some positions, whatever it raises then
+        return False
+    return alone is not None and same(alone, call.result[:, -2:], call.result)
+
+
+def _is_handed(module: nn.Module) -> bool:
+    try:
+        return "attention_interface(" in inspect.getsource(type(module).forward)
+    except (OSError, TypeError):
+        return False
 
 
 def _ancestors(path: str) -> list[str]:
@@ -167,7 +224,7 @@ def _writes(block: Block, output: Tensor, facts: BlockFacts) -> None:
             if not sums([block.given, *map(_result, chosen)], output):
                 continue
             if size == 2:
-                facts.paths |= _sorted(chosen, facts)
+                _sorted(chosen, facts)
                 return
             names = ", ".join(call.path for call in chosen)
             facts.reasons["attn_out"] = facts.reasons["mlp_out"] = (
@@ -192,13 +249,17 @@ def _result(call: Call) -> Tensor:
     return result
 
 
-def _sorted(chosen: Sequence[Call], facts: BlockFacts) -> dict[str, str]:
+def _sorted(chosen: Sequence[Call], facts: BlockFacts) -> None:
     """Which of two writers is the attention's: the one that is it or holds it, else the first."""
     first, second = chosen
     neurons = facts.paths.get("neurons", "").partition(".")[0]
     if second.path == facts.paths.get("attn") or (neurons and first.path == neurons):
         first, second = second, first
-    return {"attn_write": first.path, "mlp_write": second.path}
+    facts.paths["mlp_write"] = second.path
+    if "attn" in facts.paths:
+        facts.paths["attn_write"] = first.path
+    else:
+        facts.reasons["attn_out"] = f"it has no attention, but {first.path}"
 
 
 def _factors(added: Tensor, chosen: Sequence[Call], output: Tensor) -> tuple[float, ...]:
@@ -211,16 +272,34 @@ def _factors(added: Tensor, chosen: Sequence[Call], output: Tensor) -> tuple[flo
 
 
 def share(facts: Sequence[BlockFacts]) -> Shared:
-    """One path for each part in all blocks; where a block has another one, it lacks the part."""
-    paths = {name: most_common([f.paths.get(name, "") for f in facts]) for name in FIELDS}
+    """One path and one width for each part in all blocks; where a block has another, it lacks the part.
+
+    Attention is what calls transformers' attention functions, where some blocks have it: linear attention
+    may be called alike, and be in more of them.
+    """
+    attending = [f for f in facts if f.handed] or facts
+    paths = {}
+    for name in FIELDS:
+        among = facts if name in ("neurons", "mlp_write") else attending
+        paths[name] = most_common([f.paths.get(name, "") for f in among])
+    widths = {}
+    for name in (*_READ, *_WRITTEN):
+        among = [f for f in facts if f.paths.get(name) == paths[name] and name in f.widths]
+        widths[name] = most_common([str(f.widths[name]) for f in among])
     reasons: dict[str, dict[int, str]] = {}
     for layer, own in enumerate(facts):
         for name, why in own.reasons.items():
             reasons.setdefault(name, {})[layer] = why
         for name, path in paths.items():
-            site = {"o": "z", "attn_write": "attn_out", "mlp_write": "mlp_out"}.get(name, name)
-            here = own.paths.get(name, "")
-            if here != path and layer not in reasons.get(site, {}):
+            site = _SITES.get(name, name)
+            here, width = own.paths.get(name, ""), str(own.widths.get(name, ""))
+            if layer in reasons.get(site, {}):
+                continue
+            if here != path:
                 text = f"it has {here} in place of {path}" if here else f"it has no {path}"
                 reasons.setdefault(site, {})[layer] = text
+            elif width != widths.get(name, width):
+                reasons.setdefault(site, {})[layer] = (
+                    f"{path} has {width} values there, where most blocks have {widths[name]}"
+                )
     return Shared({name: path for name, path in paths.items() if path}, reasons)

@@ -54,6 +54,7 @@ class Facts:
         between: whether something is added to the residual stream between blocks.
         resumes: whether a run from a block on is exact.
         forgets_image: whether such a run needs no pixels.
+        soft_cap: of its logits, ``None`` if they have none.
         notes: what else was seen, by subject.
     """
 
@@ -71,6 +72,7 @@ class Facts:
     between: bool = False
     resumes: bool = False
     forgets_image: bool = False
+    soft_cap: float | None = None
     notes: dict[str, str] = field(default_factory=dict)
 
     def unavailable(self, component: str, layer: int | None = None) -> str:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mechvrp.errors import InputError, UnavailableError, UnsupportedModelError
+from mechvrp.errors import InputError, MechVRPError, UnavailableError, UnsupportedModelError
 from mechvrp.models.families.base import Family, Grid, Modules
+from mechvrp.models.placing import entrance_of
 from mechvrp.models.structure.facts import Facts
 from mechvrp.models.structure.measuring import measure
 from mechvrp.models.structure.probing import rope_positions
@@ -58,6 +59,11 @@ class Structural(Family):
 
     def prepare(self, model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         self._require(inputs, *self.required_inputs)
+        if (why := self.facts.notes.get("padding")) and not bool(inputs["attention_mask"].all()):
+            raise UnavailableError(
+                f"{self.name} cannot take prompts of different lengths in one batch: {why}. Give it prompts "
+                "of one length, or one at a time (batch_size=1)"
+            )
         # Processors give float32, which not every model casts.
         inputs = {k: v.to(model.dtype) if v.is_floating_point() else v for k, v in inputs.items()}
         if "position_ids" not in inputs and self.facts.positions != "own":
@@ -75,8 +81,11 @@ class Structural(Family):
         if self.facts.between:
             return f"{self.name} adds to the residual stream between its blocks"
         if self.facts.positions == "own":
-            return f"{self.name} takes no position ids"
+            return f"{self.name} counts positions by itself"
         return super().inseparable()
+
+    def soft_cap(self, model: Any) -> float | None:
+        return self.facts.soft_cap
 
     def no_image(self) -> str:
         return self.facts.notes.get("image", "")
@@ -146,12 +155,14 @@ def _synthetic(processor: Any) -> dict[str, Tensor]:
 
 
 def _kind(model: Any) -> str:
-    """The model type; with that of its tower where a family is written for others of the type."""
+    """The model type; with those of its parts where a family is written for others of the type."""
     from mechvrp.models.families import families
 
     kind: str = getattr(model.config, "model_type", None) or type(model).__name__
-    tower = getattr(getattr(model.config, "vision_config", None), "model_type", "")
-    return f"{kind}-{tower}" if kind in families() and tower else kind
+    if kind not in families():
+        return kind
+    parts = (getattr(model.config, name, None) for name in ("vision_config", "text_config"))
+    return "-".join([kind, *(part.model_type for part in parts if part is not None)])
 
 
 def structural(
@@ -171,7 +182,8 @@ def structural(
         probe: inputs of two samples or more with prompts of different lengths, in place of those.
 
     Raises:
-        UnsupportedModelError: there is nothing to run it on, or its blocks were not found.
+        UnsupportedModelError: there is nothing to run it on, its blocks were not found, or what is done to
+            look at it fails.
         InputError: it does not run on the probe.
     """
     import nnsight
@@ -202,18 +214,31 @@ def structural(
     inputs.pop("labels", None)
     if "input_ids" not in inputs:
         raise InputError(f"a probe needs input_ids; got {sorted(inputs)}")
-    device = model.get_input_embeddings().weight.device
-    inputs = {k: v.to(device) for k, v in inputs.items() if isinstance(v, Tensor)}
+    inputs = {k: v.to(entrance_of(model)) for k, v in inputs.items() if isinstance(v, Tensor)}
     inputs = {k: v.to(model.dtype) if v.is_floating_point() else v for k, v in inputs.items()}
     inputs.setdefault("attention_mask", torch.ones_like(inputs["input_ids"]))
     key = (
-        type(model).__qualname__,
+        # A model in memory may have had modules replaced.
+        tuple(
+            (name, type(m).__module__, type(m).__qualname__) for name, m in model.named_modules()
+        ),
         json.dumps(model.config.to_dict(), sort_keys=True, default=str),
+        model.config.get_text_config(decoder=True)._attn_implementation,
         str(model.dtype),
         tuple((k, tuple(v.shape)) for k, v in sorted(inputs.items())),
+        tuple(inputs["input_ids"].flatten().tolist()),
         transformers.__version__,
         nnsight.__version__,
     )
     if key not in _KNOWN:
-        _KNOWN[key] = measure(model, envoy, inputs)
+        try:
+            _KNOWN[key] = measure(model, envoy, inputs)
+        except (MechVRPError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # of the model's own code, or of nnsight, whatever it raises
+            raise UnsupportedModelError(
+                f"the structure of {type(model).__name__} could not be looked at ({type(error).__name__}: "
+                f"{str(error)[:500]}). Describe the model by a family of its own "
+                "(mechvrp.models.register_family)"
+            ) from error
     return Structural(kind, _KNOWN[key], inputs)

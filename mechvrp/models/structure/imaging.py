@@ -47,7 +47,7 @@ def look_at_image(probe: Probe, seen: Recording, facts: Facts, paths: dict[str, 
     tower = _tower(probe, seen, facts, paths)
     if facts.image_token is not None:
         _layout(probe, image, tower, facts)
-        _projector(seen, image, facts, paths)
+        _projector(probe, seen, image, facts, paths)
     _tower_rows(probe, image, facts, paths)
     return image
 
@@ -68,16 +68,17 @@ def _layout(probe: Probe, image: Tensor, tower: nn.Module | None, facts: Facts) 
 def _answers(
     probe: Probe, rule: Layout, image: Tensor, counts: list[int], tower: nn.Module | None
 ) -> bool:
-    """Whether the tokens of changed patches are those that move most, in the first and last sample."""
+    """Whether the tokens of changed patches are those that move most, in some images of several samples."""
     grids = rule.grids(probe.model, probe.inputs, counts)
     placed = place_images(torch.where(image, 1, 0), 1, grids)
     owner = [i for i, tokens in enumerate(placed) for _ in tokens.shapes]
     last = len(grids) - 1
-    for corner in (0, 1):  # at the upper right, then at the lower left
+    # At the upper right, at the lower left, and inside, of other images too.
+    for place, others in ((0, (0, last)), (1, (0, last)), (2, (last // 3, 2 * last // 3))):
         cells, expected = [], []
-        for index in {0, last}:
+        for index in dict.fromkeys(others):
             rows, cols = grids[index].rows, grids[index].cols
-            row, col = (0, cols - 1) if corner == 0 else (rows - 1, 0)
+            row, col = ((0, cols - 1), (rows - 1, 0), (rows // 2, (cols - 1) // 2))[place]
             cells.append(
                 lambda inputs, i=index, r=row, c=col: rule.cell(probe.model, inputs, i, r, c)
             )
@@ -87,9 +88,9 @@ def _answers(
             expected.append((owner[index], int(tokens.position[here][0])))
         gap, moved = probe.answer_to(cells, tower)
         for sample in {sample for sample, _ in expected}:
-            wanted = {place for s, place in expected if s == sample}
+            wanted = {token for s, token in expected if s == sample}
             found = set(gap[sample].topk(len(wanted)).indices.tolist())
-            if found != wanted or not all(bool(moved[sample, place]) for place in wanted):
+            if found != wanted or not all(bool(moved[sample, token]) for token in wanted):
                 return False
     return True
 
@@ -149,8 +150,10 @@ def _tower_rows(probe: Probe, image: Tensor, facts: Facts, paths: dict[str, str]
     facts.reasons["vision_resid_post"] = {None: f"{paths['vision_layers']}: {why}"}
 
 
-def _projector(seen: Recording, image: Tensor, facts: Facts, paths: dict[str, str]) -> None:
-    """The last module that gives what stands at the image tokens."""
+def _projector(
+    probe: Probe, seen: Recording, image: Tensor, facts: Facts, paths: dict[str, str]
+) -> None:
+    """The last module that gives what stands at the image tokens, and whose output is what is used."""
     assert seen.first is not None
     rows = seen.first[image.to(seen.first.device)]
     calls = seen.outside[: seen.before]
@@ -158,11 +161,14 @@ def _projector(seen: Recording, image: Tensor, facts: Facts, paths: dict[str, st
     first = {call.path: call for call in reversed(calls)}
     for call in (call for call in reversed(calls) if first[call.path] is call):
         for name, value in call.output.items():
-            flat = value.reshape(-1, value.shape[-1])
+            flat = value.reshape(-1, value.shape[-1]).to(rows.device)
             if flat.shape != rows.shape:
                 continue
             scale = float((flat.double() * rows.double()).sum() / flat.double().pow(2).sum())
             if sums([flat.float() * scale], rows):
+                moved = probe.projected(call.path, name)
+                if not bool(moved[image].all()):
+                    continue
                 paths["projector"], facts.projected_field = call.path, name
                 times = "" if abs(scale - 1) < 1e-4 else f", times {scale:.4g}"
                 facts.how["projected"] = f"what stands at the image tokens equals it{times}"

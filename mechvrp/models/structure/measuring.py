@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mechvrp.errors import InputError
+from mechvrp.errors import InputError, UnsupportedModelError
 from mechvrp.models.families.base import Modules
-from mechvrp.models.structure.blocks import Shared, examine, same, share, tolerance
+from mechvrp.models.structure.blocks import Shared, examine, share, tolerance
 from mechvrp.models.structure.facts import Facts, FoundModules, component_of
+from mechvrp.models.structure.heads import find_heads
 from mechvrp.models.structure.imaging import look_at_image
 from mechvrp.models.structure.layouts import Inputs
-from mechvrp.models.structure.operations import ATTENTION
-from mechvrp.models.structure.probing import Probe, padded, rope_positions, takes_positions
+from mechvrp.models.structure.probing import (
+    Probe,
+    moved,
+    padded,
+    rope_positions,
+    takes_positions,
+)
 from mechvrp.models.structure.recording import Recording, record
 from mechvrp.models.structure.skeleton import Skeleton, most_common, skeleton_of
 
@@ -29,18 +35,23 @@ def measure(model: Any, envoy: NNsight, given: Inputs) -> Facts:
     """Find a model's parts and verify them on inputs of two samples or more.
 
     Raises:
-        InputError: the model does not take the inputs, or they are of one sample.
-        UnsupportedModelError: not even blocks, embedding and head were found.
+        InputError: the model does not take the inputs, they are of one sample, or all are padded.
+        UnsupportedModelError: not even blocks, embedding and head were found, or its blocks run otherwise
+            than once each, in order, over the prompt's positions.
     """
     bones = skeleton_of(model)
     if len(given["input_ids"]) < 2:
         raise InputError(
             "a probe needs two samples with questions of different lengths; got inputs of one"
         )
+    if not bool(given["attention_mask"].all(-1).any()):
+        raise InputError(
+            "all samples of the probe are padded: cut it to the longest of its prompts"
+        )
     inputs = dict(given)
-    positions = _positions(model, inputs)
     seen = _recorded(model, given, bones)
-    if positions is not None:
+    kind, why_own = _kind_of_positions(model, inputs, seen)
+    if (positions := _positions(kind, model, inputs)) is not None:
         inputs["position_ids"] = positions
     probe = Probe(model, envoy, inputs, bones)
     shared = share(seen.facts)
@@ -60,15 +71,17 @@ def measure(model: Any, envoy: NNsight, given: Inputs) -> Facts:
     facts.required = tuple(
         k for k in given if k not in ("input_ids", "attention_mask", "position_ids")
     )
-    facts.positions = _kind_of_positions(model, positions)
-    _ends(model, seen, facts, paths, bones)
+    facts.positions = kind
+    if why_own:
+        facts.notes["positions"] = why_own
+    _ends(probe, seen, facts, paths)
     image = look_at_image(probe, seen, facts, paths)
     facts.attention = probe.looks(image)
     facts.how["attention"] = "a token's state was changed: the positions that moved"
-    _heads(probe, shared, facts)
+    find_heads(probe, shared, facts)
     _residual(probe, shared, facts)
-    _resuming(probe, seen, facts)
-    _padding(probe, seen, facts)
+    _resuming(probe, facts)
+    _padding(probe, facts)
     for name in (f.name for f in fields(Modules)):
         if name not in paths:
             site = component_of(name)
@@ -80,7 +93,7 @@ def measure(model: Any, envoy: NNsight, given: Inputs) -> Facts:
 
 def _recorded(model: Any, inputs: Inputs, bones: Skeleton) -> Recording:
     try:
-        return record(
+        seen = record(
             model, inputs, bones.layers, bones.d_model, lambda block: examine(block, bones)
         )
     except (ValueError, TypeError, RuntimeError, IndexError, AttributeError, KeyError) as error:
@@ -88,29 +101,56 @@ def _recorded(model: Any, inputs: Inputs, bones: Skeleton) -> Recording:
             f"{type(model).__name__} does not run on the probe's inputs {sorted(inputs)}: "
             f"{type(error).__name__}: {error}"
         ) from error
+    kind = type(model).__name__
+    if seen.order != list(range(bones.n_layers)) or len(seen.facts) != bones.n_layers:
+        raise UnsupportedModelError(
+            f"the blocks of {kind} ({bones.layers}) ran in the order {seen.order[:40]}, not each once one "
+            "after the other, so layers do not mean what they mean elsewhere in mechvrp"
+        )
+    expected = (*inputs["input_ids"].shape, bones.d_model)
+    if seen.first is None or tuple(seen.first.shape) != expected:
+        shape = None if seen.first is None else list(seen.first.shape)
+        raise UnsupportedModelError(
+            f"the blocks of {kind} are given {shape}, not the prompt's [batch, pos, d_model] "
+            f"{list(expected)}: its positions are not those of its input_ids (an image put in front?)"
+        )
+    return seen
 
 
-def _positions(model: Any, inputs: Inputs) -> Tensor | None:
-    """Explicit positions by which padding cannot shift a prompt."""
-    if not takes_positions(model):
+def _positions(kind: str, model: Any, inputs: Inputs) -> Tensor | None:
+    """Explicit positions by which padding cannot shift a prompt; ``None``: they are the model's own."""
+    if kind == "own":
         return None
-    found = rope_positions(model, inputs)
-    if found is not None:
-        return found
-    return (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+    found = rope_positions(model, inputs) if kind == "rope" else None
+    return (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0) if found is None else found
 
 
-def _kind_of_positions(model: Any, positions: Tensor | None) -> str:
-    if positions is None:
-        return "own"
-    return "rope" if any(hasattr(m, "get_rope_index") for m in model.modules()) else "counted"
+def _kind_of_positions(model: Any, inputs: Inputs, seen: Recording) -> tuple[str, str]:
+    """By which rule positions are given, and why by none.
+
+    They are to mean what the model would do by itself, where nothing is padded.
+    """
+    if not takes_positions(model):
+        return "own", ""
+    kind = "rope" if rope_positions(model, inputs) is not None else "counted"
+    theirs = getattr(seen.output, "logits", None)
+    if not isinstance(theirs, Tensor):
+        return kind, ""
+    whole = inputs["attention_mask"].bool().all(-1)
+    given = {**inputs, "position_ids": _positions(kind, model, inputs)}
+    with torch.no_grad():
+        found = model(**given, use_cache=False).logits
+    if not bool(moved(found, theirs)[whole.cpu()].any()):
+        return kind, ""
+    return "own", (
+        f"{'its rule for images' if kind == 'rope' else 'counting'} gives other answers than the model's own "
+        "positions, which are left to it"
+    )
 
 
-def _ends(
-    model: Any, seen: Recording, facts: Facts, paths: dict[str, str], bones: Skeleton
-) -> None:
+def _ends(probe: Probe, seen: Recording, facts: Facts, paths: dict[str, str]) -> None:
     """Embedding, blocks' ends, final norm, logits."""
-    reasons, how = facts.reasons, facts.how
+    reasons, how, bones = facts.reasons, facts.how, probe.bones
     embedded = [c for c in seen.outside if c.path == bones.embed]
     if len(embedded) != 1 or embedded[0].output.get("", torch.zeros(0)).ndim != 3:
         reasons["embed"] = {None: f"the token embedding is called {len(embedded)} times in a run"}
@@ -126,17 +166,21 @@ def _ends(
             if c.given is not None
             and seen.last is not None
             and c.given.shape == seen.last.shape
-            and torch.equal(c.given, seen.last)
+            and torch.equal(c.given.to(seen.last.device), seen.last)
             and "norm" in f"{c.path.rpartition('.')[2]} {type(c.module).__name__}".lower()
         ),
         "",
     )
-    if norm:
-        paths["final_norm"] = norm
-        how["final_norm"] = "a norm that is given what the last block returned"
-    else:
-        reasons["final_norm"] = {None: "no norm is given what the last block returned"}
     logits = getattr(seen.output, "logits", None)
+    if not norm:
+        reasons["final_norm"] = {None: "no norm is given what the last block returned"}
+    elif not _unembedded(probe, seen, norm, logits, facts):
+        reasons["final_norm"] = {
+            None: f"logits are not what the unembedding makes of {norm}: they are scaled, or made otherwise"
+        }
+    else:
+        paths["final_norm"] = norm
+        how["final_norm"] = "the unembedding makes the logits of what it makes of the last block's"
     if not isinstance(logits, Tensor) or logits.ndim != 3:
         reasons["logits"] = {
             None: f"{type(seen.output).__name__} has no logits [batch, pos, vocab]"
@@ -145,76 +189,22 @@ def _ends(
         how["logits"] = "the model's own output"
 
 
-def _heads(probe: Probe, shared: Shared, facts: Facts) -> None:
-    """Queries, keys, values and heads: zeroed in all blocks at once, in one run each."""
-    bones, paths = probe.bones, shared.paths
-    for site in ("q", "k", "v", "z"):
-        facts.reasons.setdefault(site, {})
-    if None in facts.reasons["z"]:
-        for site in ("q", "k", "v"):
-            facts.reasons[site].setdefault(
-                None, "what its heads give is not found, so it cannot be verified"
-            )
-        facts.reasons["pattern"] = {None: facts.reasons["z"][None]}
-        _tidy(facts)
-        return
-    everywhere = [i for i in range(bones.n_layers) if i not in facts.reasons["z"]]
-
-    def there(*sites: str) -> list[int]:
-        if any(None in facts.reasons[site] for site in sites):
-            return []
-        return [i for i in everywhere if all(i not in facts.reasons[site] for site in sites)]
-
-    if layers := there("v"):
-        width = bones.n_heads // bones.n_kv_heads
-        zs = probe.without(layers, paths["v"], paths["o"], bones.n_kv_heads)
-        for layer, z in zip(layers, zs, strict=True):
-            heads = z.unflatten(-1, (bones.n_heads, -1))
-            if bool(heads[..., :width, :].any()):
-                facts.reasons["v"][layer] = (
-                    f"without the first head of {paths['v']} its queries' heads still give something"
-                )
-    if layers := there("q", "k"):
-        clean = probe.without(layers, "", paths["o"])
-        no_q = probe.without(layers, paths["q"], paths["o"])
-        no_k = probe.without(layers, paths["k"], paths["o"])
-        for layer, z, a, b in zip(layers, clean, no_q, no_k, strict=True):
-            if not same(a, b) or same(a, z):
-                for site in ("q", "k"):
-                    facts.reasons[site][layer] = (
-                        f"without {paths['q']} heads give other than without {paths['k']}, so scores are "
-                        "not their products alone"
-                    )
-    else:
-        for site, other in (("q", "k"), ("k", "q")):
-            for where, why in facts.reasons[other].items():
-                facts.reasons[site].setdefault(
-                    where, f"without {other} it cannot be verified: {why}"
-                )
-    _pattern(probe, everywhere, paths["attn"], facts)
-    _tidy(facts)
-
-
-def _pattern(probe: Probe, layers: list[int], attn: str, facts: Facts) -> None:
-    own = facts.reasons.setdefault("pattern", {})
-    for layer in layers:
-        if ATTENTION not in list(probe.block(layer, attn).source.names):
-            own[layer] = "its attention does not call a function that transformers hands out"
-    for where, why in facts.reasons["z"].items():
-        own.setdefault(where, why)
-
-
-def _tidy(facts: Facts) -> None:
-    for site in ("q", "k", "v", "z", "pattern"):
-        if not facts.reasons.get(site):
-            facts.reasons.pop(site, None)
-            facts.how[site] = {
-                "v": "without its first head, the heads that use it give nothing",
-                "z": "what the last Linear of the attention reads, by heads",
-                "pattern": "the call of transformers' attention function",
-            }.get(
-                site, "without it heads give what they give without the other: they attend evenly"
-            )
+def _unembedded(probe: Probe, seen: Recording, norm: str, logits: Any, facts: Facts) -> bool:
+    """Whether logits are those of the final norm, capped or not."""
+    model = probe.model
+    if not isinstance(logits, Tensor) or seen.last is None:
+        return False
+    with torch.no_grad():
+        found = model.get_output_embeddings()(model.get_submodule(norm)(seen.last))
+    if found.shape != logits.shape:
+        return False
+    text = model.config.get_text_config(decoder=True)
+    for cap in (None, getattr(text, "final_logit_softcapping", None)):
+        own = found if cap is None else cap * torch.tanh(found / cap)
+        if not bool((moved(own, logits) & probe.mask).any()):
+            facts.soft_cap = cap
+            return True
+    return False
 
 
 def _residual(probe: Probe, shared: Shared, facts: Facts) -> None:
@@ -235,30 +225,33 @@ def _residual(probe: Probe, shared: Shared, facts: Facts) -> None:
         facts.how["resid_mid"] = "it is the block's input and what attention wrote"
 
 
-def _resuming(probe: Probe, seen: Recording, facts: Facts) -> None:
-    logits = getattr(seen.output, "logits", None)
-    if not isinstance(logits, Tensor) or "resid_post" in facts.reasons:
+def _resuming(probe: Probe, facts: Facts) -> None:
+    if "logits" in facts.reasons or "resid_post" in facts.reasons:
         return
-    mask = probe.mask
-    layer = max(1, probe.bones.n_layers // 2)
+    if why := facts.reasons.pop("skip", {}).get(0, ""):
+        facts.notes["resume"] = why
+        return
+    with torch.no_grad():
+        logits = probe.model(**probe.inputs, use_cache=False).logits
+    # From early blocks on, too: what an image adds between blocks is often added to the first ones only.
+    layers = dict.fromkeys((1, max(1, probe.bones.n_layers // 2)))
     for pixels in (False, True):
         try:
-            found = probe.resumed(layer, pixels=pixels)
+            runs = [probe.resumed(layer, pixels=pixels) for layer in layers]
         except Exception as error:  # of the model's own code, whatever it raises without its image
             facts.notes["resume"] = f"{type(error).__name__}: {error}"
             continue
-        if same(found[mask.to(found.device)], logits[mask.to(logits.device)]):
+        if not any(bool((moved(found, logits) & probe.mask).any()) for found in runs):
             facts.resumes, facts.forgets_image = True, not pixels
             facts.notes.pop("resume", None)
             return
 
 
-def _padding(probe: Probe, seen: Recording, facts: Facts) -> None:
+def _padding(probe: Probe, facts: Facts) -> None:
     """Whether more padding in front leaves the last position's logits as they are."""
     pad = getattr(probe.model.config.get_text_config(decoder=True), "pad_token_id", None)
     inputs = padded(probe.inputs, pad if isinstance(pad, int) and pad >= 0 else 0)
-    positions = _positions(probe.model, inputs)
-    if positions is not None:
+    if (positions := _positions(facts.positions, probe.model, inputs)) is not None:
         inputs["position_ids"] = positions
     with torch.no_grad():
         found = probe.model(**inputs, use_cache=False).logits[:, -1]
@@ -268,9 +261,3 @@ def _padding(probe: Probe, seen: Recording, facts: Facts) -> None:
         facts.notes["padding"] = "more padding in front of the prompts changes the answers"
     else:
         facts.how["padding"] = "more padding in front changes no answer"
-    # Positions given explicitly are to mean what the model would do by itself, where nothing is padded.
-    whole = probe.mask.all(-1)
-    if positions is not None and bool(whole.any()):
-        theirs = seen.output.logits[:, -1][whole]
-        if not same(theirs, own[whole], scale * 10):
-            facts.notes["positions"] = "counted positions give other answers than the model's own"

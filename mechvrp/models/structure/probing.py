@@ -8,22 +8,30 @@ from typing import TYPE_CHECKING, Any
 
 import nnsight
 import torch
+from nnsight.intervention.interleaver import OutOfOrderError
 from torch import Tensor, nn
 
 from mechvrp.models.structure.blocks import sums
 from mechvrp.models.structure.layouts import Inputs, pixels_key
-from mechvrp.models.structure.operations import residual_operation
+from mechvrp.models.structure.operations import (
+    AGAIN,
+    ATTENTION,
+    residual_operation,
+    strange_options,
+)
 from mechvrp.models.structure.skeleton import Skeleton, attends
 
 if TYPE_CHECKING:
     from nnsight import NNsight
 
-__all__ = ["Probe", "padded", "rope_positions", "takes_positions"]
+__all__ = ["Probe", "moved", "padded", "rope_positions", "takes_positions"]
 
 #: Columns of padding that are added in front to see whether they change anything.
 _PADDING = 3
 #: Share of a state's numbers that differ where it has changed.
 _CHANGED = 0.05
+#: Steps of a number's own precision that rounding in another order may move it.
+_ROUNDED = 256
 
 
 class Probe:
@@ -63,13 +71,8 @@ class Probe:
         return found
 
     def moved(self, before: Tensor, after: Tensor) -> Tensor:
-        """At which positions two states differ, [batch, pos]; padding never does.
-
-        What does not depend on a change is computed alike to the last bit, and of what does nearly every
-        number changes; a threshold would miss small changes beside a state's few huge numbers.
-        """
-        share = (before != after).float().mean(-1).cpu()
-        return (share > _CHANGED) & self.mask
+        """As ``moved``; padding never does."""
+        return moved(before, after) & self.mask
 
     # ---- the image --------------------------------------------------------------------------
 
@@ -134,6 +137,50 @@ class Probe:
             return "causal"
         return "image" if not bool((backwards & ~image).any()) else "prefix"
 
+    def handed(self, layers: list[int], attn: str) -> list[tuple[tuple[int, ...], list[str]]]:
+        """Of the call of transformers' attention function: the shape it gives, and its strange options.
+
+        An empty shape where there is no such call, or more than one.
+        """
+        names = [list(self.block(layer, attn).source.names) for layer in layers]
+        with torch.no_grad(), self.envoy.trace(**self.inputs, use_cache=False):
+            found: list[tuple[tuple[int, ...], list[str]]] = []
+            for layer, own in zip(layers, names, strict=True):
+                if ATTENTION not in own or AGAIN in own:
+                    found.append(((), []))
+                    continue
+                call = getattr(self.block(layer, attn).source, ATTENTION)
+                options = strange_options(call.inputs[1])
+                found.append((tuple(call.output[0].shape), options))
+            found = nnsight.save(found)
+        return found
+
+    def written(self, layers: list[int], o: str, write: str) -> list[bool]:
+        """Whether what a module writes is the same at all positions where heads' outputs are zero."""
+        with torch.no_grad(), self.envoy.trace(**self.inputs, use_cache=False):
+            found = []
+            for layer in layers:
+                heads = self.block(layer, o)
+                heads.input = torch.zeros_like(heads.input)
+                output = self.block(layer, write).output
+                value = output[0] if isinstance(output, tuple) else output
+                found.append(bool((value == value[:1, :1]).all()))
+            found = nnsight.save(found)
+        return found
+
+    def projected(self, path: str, name: str) -> Tensor:
+        """Which positions of the first block's input change with what a projector gives."""
+        before, projector, first = self.entered(self.inputs), self.envoy.get(path), self.block(0)
+        with torch.no_grad(), self.envoy.trace(**self.inputs, use_cache=False) as t:
+            output = projector.output
+            if name:
+                projector.output = type(output)(**{**output, name: getattr(output, name) * 2})
+            else:
+                projector.output = output * 2
+            after = first.input.clone().save()
+            t.stop()
+        return self.moved(before, after)
+
     def without(self, layers: list[int], path: str, o: str, share: int = 1) -> list[Tensor]:
         """What heads give (``z``) in some layers, where the first part in ``share`` of a module's is zero.
 
@@ -162,13 +209,16 @@ class Probe:
         if not name:
             return "no such assignment was found in its forward (attention and MLP may be parallel)"
         write, operation = self.block(layer, attn_write), getattr(block.source, name)
-        with torch.no_grad(), self.envoy.trace(**self.inputs, use_cache=False) as t:
-            given = block.input.clone()
-            output = write.output
-            wrote = (output[0] if isinstance(output, tuple) else output).clone()
-            value = operation.output
-            found = nnsight.save([given, wrote, value])
-            t.stop()
+        try:
+            with torch.no_grad(), self.envoy.trace(**self.inputs, use_cache=False) as t:
+                given = block.input.clone()
+                output = write.output
+                wrote = (output[0] if isinstance(output, tuple) else output).clone()
+                value = operation.output
+                found = nnsight.save([given, wrote, value])
+                t.stop()
+        except OutOfOrderError:
+            return "the assignment that was found comes before what attention writes"
         given, wrote, value = found
         if isinstance(value, Tensor) and sums([given, wrote], value):
             return ""
@@ -189,6 +239,20 @@ class Probe:
                 self.block(skipped).skip(state)
             found = envoy.output.logits.save()
         return found
+
+
+def moved(before: Tensor, after: Tensor) -> Tensor:
+    """At which positions two states differ, [batch, pos].
+
+    Of what depends on a change nearly every number changes, small ones too, so each is measured against
+    itself. What does not is computed alike, to the last bit but where experts take other tokens along.
+    """
+    wide = torch.finfo(before.dtype).bits >= 32  # of narrower ones a step may be a change
+    least = _ROUNDED * torch.finfo(before.dtype).eps if wide else 0.0
+    after = after.to(before.device)
+    gap = (before - after).abs()
+    share = (gap > least * torch.maximum(before.abs(), after.abs())).float().mean(-1)
+    return (share > _CHANGED).cpu()
 
 
 class _WithoutAttention:

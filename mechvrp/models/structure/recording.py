@@ -53,6 +53,7 @@ class Recording:
             their outputs.
         called: every path that was called outside of the blocks, in the order of the first call.
         before: how many of those returned before the first block began.
+        order: the blocks that ran, by their place in the list.
         facts: what ``examine`` made of each block.
         first, last: the residual stream that enters the first block and leaves the last.
         joined: whether each block was given what the one before returned.
@@ -62,6 +63,7 @@ class Recording:
     outside: list[Call] = field(default_factory=list)
     called: dict[str, None] = field(default_factory=dict)
     before: int = 0
+    order: list[int] = field(default_factory=list)
     facts: list[Any] = field(default_factory=list)
     first: Tensor | None = None
     last: Tensor | None = None
@@ -121,14 +123,23 @@ def record(
         if found.first is None:
             found.first, found.before = now[-1].given, len(found.outside)
         elif found.last is not None:
-            found.joined = found.joined and torch.equal(found.last, now[-1].given)
+            same = torch.equal(found.last, now[-1].given.to(found.last.device))
+            found.joined = found.joined and same
 
-    def leave(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        block = now.pop()
-        block.output = output
-        result = first_tensor(output)
-        found.last = None if result is None else result.clone()
-        found.facts.append(examine(block))
+    def left(index: int) -> Callable[..., None]:
+        def leave(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            found.order.append(index)
+            if not now:
+                return
+            block = now.pop()
+            block.output = output
+            result = first_tensor(output)
+            found.last = None if result is None else result.clone()
+            if result is not None:  # a block may be on another device than the one before
+                block.given = block.given.to(result.device)
+            found.facts.append(examine(block))
+
+        return leave
 
     def inside(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
@@ -153,12 +164,12 @@ def record(
                 continue
             if not name.startswith(f"{layers}."):
                 handles.append(module.register_forward_hook(outside(name), with_kwargs=True))
-        for block in blocks:
+        for index, block in enumerate(blocks):
             for name, module in block.named_modules():
                 if name:
                     handles.append(module.register_forward_hook(inside(name), with_kwargs=True))
             handles.append(block.register_forward_pre_hook(enter, with_kwargs=True))
-            handles.append(block.register_forward_hook(leave))
+            handles.append(block.register_forward_hook(left(index)))
         found.output = model(**inputs, use_cache=False)
     return found
 

@@ -44,6 +44,7 @@ _REMEDIES = {
     "vision_resid_post": "read the tower through model.envoy; edit image tokens at resid_pre of block 0",
     "resid_post": "describe the model by a family of its own",
     "image": "use explicit positions",
+    "padding": "encode prompts of one length, or one at a time (batch_size=1)",
     "grid": "use positions='image', or describe the model by a family of its own (grids)",
 }
 #: The same where no position of the prompt stands for the image.
@@ -131,7 +132,7 @@ def report_of(facts: Facts, family: str, *, described: bool = False) -> FamilyRe
     rows.append(ReportRow("attention", True, how))
     rows.append(_row("padding", facts, facts.notes.get("padding", "")))
     if why := facts.notes.get("positions", ""):
-        rows.append(ReportRow("positions", False, why, remedy="pass position_ids to model.batch"))
+        rows.append(ReportRow("positions", False, why, remedy="sweeps run whole sequences"))
     resumed = "skipping the first half of the blocks with what they gave changes no logit"
     if not facts.forgets_image:
         resumed += ", if the pixels are given again"
@@ -212,6 +213,7 @@ def check_family(model: VLM, *, probe: Mapping[str, Tensor] | None = None) -> Fa
             f"{model.name} was loaded without a processor, so there is nothing to run it on: give inputs of "
             "two samples, check_family(model, probe=inputs)"
         )
+    model.check_weights()
     if probe is None:
         probe = _encoded(model)
     facts = structural(model.model, model.envoy, probe=dict(probe)).facts

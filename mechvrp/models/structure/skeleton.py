@@ -10,7 +10,7 @@ from torch import nn
 
 from mechvrp.errors import UnsupportedModelError
 
-__all__ = ["Skeleton", "attends", "lists_of_blocks", "skeleton_of"]
+__all__ = ["Skeleton", "attends", "heads_of", "lists_of_blocks", "skeleton_of"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Skeleton:
     Attributes:
         layers: the list of blocks.
         embed: the token embedding.
-        n_layers, n_heads, n_kv_heads, d_head, d_model: from the config of the text model.
+        n_layers, n_heads, n_kv_heads, d_model: from the config of the text model; 0 for heads where it
+            does not say one number for all blocks.
     """
 
     layers: str
@@ -28,7 +29,6 @@ class Skeleton:
     n_layers: int
     n_heads: int
     n_kv_heads: int
-    d_head: int
     d_model: int
 
 
@@ -100,17 +100,23 @@ def skeleton_of(model: Any) -> Skeleton:
         raise UnsupportedModelError(
             f"no unembedding was found in {kind}: get_output_embeddings() gives none"
         )
-    d_model = _size(text, "hidden_size", "n_embd", "d_model")
-    n_heads = _size(text, "num_attention_heads", "n_head")
     return Skeleton(
         f"{prefix}.{layers}".strip("."),
         embed,
         n_layers,
-        n_heads,
-        getattr(text, "num_key_value_heads", None) or n_heads,
-        getattr(text, "head_dim", None) or d_model // max(n_heads, 1),
-        d_model,
+        *heads_of(text),
+        _size(text, "hidden_size", "n_embd", "d_model"),
     )
+
+
+def heads_of(config: Any) -> tuple[int, int]:
+    """Heads, and key/value heads, of a text model's blocks; 0 where its config has no one number."""
+    n_heads = _size(config, "num_attention_heads", "n_head")
+    try:
+        shared = getattr(config, "num_key_value_heads", None)
+    except RuntimeError:  # transformers' own for what differs between blocks
+        return n_heads, 0
+    return n_heads, shared if isinstance(shared, int) and shared else n_heads
 
 
 def _given(model: Any, getter: str) -> Any:
@@ -122,7 +128,11 @@ def _given(model: Any, getter: str) -> Any:
 
 def _size(config: Any, *names: str) -> int:
     for name in names:
-        if isinstance(value := getattr(config, name, None), int):
+        try:
+            value = getattr(config, name, None)
+        except RuntimeError:  # transformers' own for what differs between blocks
+            continue
+        if isinstance(value, int):
             return value
     return 0
 
