@@ -128,6 +128,51 @@ def test_a_writer_that_lost_its_lease_says_so(bucket, quick):
     assert run.has("run.lock")  # the other's
 
 
+def test_nothing_is_written_under_a_lease_that_was_lost(bucket, quick):
+    run = RunFolder.create(f"{bucket}/run", {})
+    pieces = run.chunks("observe", "m", total=10, size=10)
+    with pytest.raises(RunFolderError, match="taken over.*Nothing is written any more"), run.lock():
+        run.write_summary({"n": 1})
+        holding._write(run.path / "run.lock", "another machine")
+        time.sleep(0.3)
+        for write in (
+            lambda: run.write_summary({"n": 2}),
+            lambda: pieces.write(0, TABLE),
+            lambda: run.discard("summary.json"),
+        ):
+            with pytest.raises(RunFolderError, match="taken over"):
+                write()
+    assert run.read_summary() == {"n": 1}
+    assert pieces.missing() == [0]
+
+
+def test_a_lease_that_could_not_be_renewed_is_looked_at_before_a_write(bucket, quick, monkeypatch):
+    run = RunFolder.create(f"{bucket}/run", {})
+    real, down = holding._owner, [True]
+
+    def owner(path):
+        if down[0]:
+            raise OSError("the store does not answer")
+        return real(path)
+
+    with run.lock():
+        monkeypatch.setattr(holding, "_owner", owner)
+        time.sleep(0.4)
+        with pytest.raises(RunFolderError, match="cannot be reached.*does not answer"):
+            run.write_summary({"n": 1})
+        down[0] = False
+        run.write_summary({"n": 2})  # it answers again, and nobody has taken the lease
+    assert run.read_summary() == {"n": 2}
+    assert not run.has("run.lock")
+    # What nobody writes under is told at the end.
+    with pytest.raises(RunFolderError, match="taken over by another process"), run.lock():
+        down[0] = True
+        holding._write(run.path / "run.lock", "another machine")
+        time.sleep(0.3)
+        down[0] = False
+    assert run.has("run.lock")
+
+
 def test_where_a_run_cannot_be(bucket, monkeypatch):
     with pytest.raises(InputError, match="knows no protocol 'nowhere'"):
         RunFolder.create("nowhere://bucket/run", {})

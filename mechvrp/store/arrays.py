@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from mechvrp.errors import InputError, NumericalError, RunFolderError
 from mechvrp.files import parse_json
 from mechvrp.store.places import fetched
 
-__all__ = ["read_arrays", "read_dims", "read_names", "write_arrays"]
+__all__ = ["read_arrays", "read_dims", "read_examples", "read_names", "write_arrays"]
 
 
 def write_arrays(
@@ -69,15 +70,7 @@ def read_dims(path: Path) -> dict[str, list[str]]:
     """Dimension names by array, where they were given."""
     try:
         with fetched(path) as local, safe_open(local, framework="pt") as file:
-            held = parse_json((file.metadata() or {}).get("dims", "{}").encode())
-            sound = isinstance(held, dict) and all(
-                isinstance(names, list) and all(isinstance(name, str) for name in names)
-                for names in held.values()
-            )
-            if not sound:
-                raise ValueError(f"the names of its dimensions are {held!r:.60}")
-            dims: dict[str, list[str]] = held
-            return dims
+            return _dims(file)
     except (SafetensorError, OSError, ValueError) as error:
         raise RunFolderError(
             f"{path} is damaged: {error}. Remove it and run the study again"
@@ -93,6 +86,61 @@ def read_names(path: Path) -> list[str]:
         raise RunFolderError(
             f"{path} is damaged: {error}. Remove it and run the study again"
         ) from error
+
+
+def read_examples(
+    path: Path, name: str, rows: np.ndarray, count: int, at: Mapping[str, int]
+) -> np.ndarray:
+    """Some examples of one array; of a file of this machine nothing else is read.
+
+    Args:
+        path: the file.
+        name: of the array.
+        rows: which examples, ascending, without repeats.
+        count: how many the array must have.
+        at: an index by the name of a dimension, which is then left out.
+
+    Raises:
+        RunFolderError: the array is not there, or of another shape.
+    """
+    try:
+        with fetched(path) as local, safe_open(local, framework="pt") as file:
+            if name not in file.keys():  # noqa: SIM118 - the file is no dictionary
+                raise ValueError(f"it has no array {name!r}")
+            dims, part = _dims(file).get(name, []), file.get_slice(name)
+            sizes = dict(zip(dims, part.get_shape(), strict=False))
+            short = [dim for dim, index in at.items() if not 0 <= index < sizes.get(dim, 0)]
+            if short or sizes.get("example") != count or len(sizes) != len(part.get_shape()):
+                raise ValueError(
+                    f"{name!r} has the shape {part.get_shape()} and the dimensions {dims}; expected {count} "
+                    f"examples{f', and {dict(at)}' if at else ''}"
+                )
+            index = [slice(at[dim], at[dim] + 1) if dim in at else slice(None) for dim in dims]
+            axis, found = dims.index("example"), []
+            for run in (
+                np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1) if len(rows) else [rows]
+            ):
+                index[axis] = slice(int(run[0]), int(run[-1]) + 1) if len(run) else slice(0, 0)
+                found.append(part[tuple(index)])
+            joined = _array(torch.cat(found, dim=axis))
+            return joined.squeeze(tuple(dims.index(dim) for dim in at))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise RunFolderError(
+            f"{path} is damaged: {error}. Remove it and run the study again"
+        ) from error
+
+
+def _dims(file: Any) -> dict[str, list[str]]:
+    """The names of dimensions in an open file; ``ValueError`` for anything else."""
+    held = parse_json((file.metadata() or {}).get("dims", "{}").encode())
+    sound = isinstance(held, dict) and all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names)
+        for names in held.values()
+    )
+    if not sound:
+        raise ValueError(f"the names of its dimensions are {held!r:.60}")
+    dims: dict[str, list[str]] = held
+    return dims
 
 
 def _tensor(name: str, array: np.ndarray | torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +14,16 @@ from mechvrp import files
 from mechvrp.errors import InputError, MechVRPError, RunFolderError, UnavailableError
 from mechvrp.files import path_of
 
-__all__ = ["fetched", "is_remote", "make_folder", "place", "put", "unreachable"]
+__all__ = [
+    "fetched",
+    "is_remote",
+    "make_folder",
+    "names_in",
+    "place",
+    "put",
+    "refuse_links",
+    "unreachable",
+]
 
 #: Stores in which a file appears as a whole when it has been written, and is not seen before.
 _WHOLE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory"}
@@ -71,6 +81,34 @@ def make_folder(path: Path) -> None:
         return
     with unreachable(path):
         path.mkdir(parents=True, exist_ok=True)
+
+
+def names_in(folder: Path) -> set[str]:
+    """What a folder holds, by one listing: to ask for each of many files takes minutes at a remote place."""
+    with unreachable(folder):
+        try:
+            return {path.name for path in folder.iterdir()}
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
+
+
+def refuse_links(folder: Path) -> None:
+    """Raise ``RunFolderError`` where a link in a folder leads out of it, to be read or written elsewhere."""
+    if is_remote(folder) or not folder.is_dir():
+        return
+    root, waiting = Path(os.path.realpath(folder)), [str(folder)]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    real = os.path.realpath(entry.path)
+                    if not Path(real).is_relative_to(root):
+                        raise RunFolderError(
+                            f"{entry.path} is a link that leaves the run folder: the run would be read and "
+                            f"written at {real}. Copy what it leads to in its place"
+                        )
+                elif entry.is_dir():
+                    waiting.append(entry.path)
 
 
 @contextmanager
