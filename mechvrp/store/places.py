@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -29,11 +29,11 @@ __all__ = [
 _WHOLE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory"}
 
 
-def place(path: str | Path) -> Path:
+def place(path: str | Path, options: Mapping[str, Any] | None = None) -> Path:
     """A path of this machine, or for an address (``PROTOCOL://...``) an object that is used like one.
 
     Keys and endpoints of an address are fsspec's own settings (``FSSPEC_S3_ENDPOINT_URL``, ``AWS_PROFILE``, its
-    configuration files).
+    configuration files), or ``options``.
 
     Raises:
         UnavailableError: universal-pathlib or the protocol's file system is not installed.
@@ -49,8 +49,7 @@ def place(path: str | Path) -> Path:
         from upath import UPath
     except ImportError as error:
         raise UnavailableError(
-            f"{path} is an address, and run folders at addresses need universal-pathlib: pip install "
-            "'mechvrp[remote-runs]'"
+            f"{path} is an address, which needs universal-pathlib: pip install 'mechvrp[remote-runs]'"
         ) from error
     try:
         fsspec.get_filesystem_class(protocol)
@@ -64,7 +63,7 @@ def place(path: str | Path) -> Path:
             f"{path}: the file system of {protocol!r} is not installed: {error}"
         ) from error
     # Another process may have written since a folder was listed.
-    return cast(Path, UPath(str(path), use_listings_cache=False))
+    return cast(Path, UPath(str(path), **{"use_listings_cache": False, **(options or {})}))
 
 
 def is_remote(path: Any) -> bool:

@@ -75,7 +75,9 @@ def test_what_could_not_be_had_before_a_kill_is_told_after_it(tmp_path, monkeypa
         calls.append(len(samples))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        raise UnavailableError(f"no such thing, {['', 'at first', '', 'later', 'later'][len(calls)]}")
+        raise UnavailableError(
+            f"no such thing, {['', 'at first', '', 'later', 'later'][len(calls)]}"
+        )
 
     register_signal(replace(WORDS, name="never"), never)
     with pytest.raises(KeyboardInterrupt):
