@@ -20,7 +20,7 @@ from mechvrp.errors import DataError
 from mechvrp.files import path_of
 from mechvrp.plugins import load_plugins
 
-__all__ = ["DatasetInfo", "available", "load", "register_dataset"]
+__all__ = ["DatasetInfo", "available", "load", "register_dataset", "takes_option"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +316,15 @@ def load(
     _check_options(name, loader, options)
     dataset: Dataset = loader(**given)
     return dataset
+
+
+def takes_option(name: str, option: str) -> bool:
+    """Whether a dataset's loader has an option of this name.
+
+    Raises:
+        DataError: no such dataset.
+    """
+    return option in inspect.signature(_entry(name)[1]).parameters
 
 
 def _entry(name: str) -> tuple[DatasetInfo, Callable[..., Dataset]]:
