@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mechvrp.errors import InputError, NumericalError, RunFolderError
+from mechvrp.files import distinct_names
 from mechvrp.store import Chunks, RunFolder, software_versions
 
 CONFIG = {"model": "tiny", "n": 4, "ks": [0, 1, 2], "nested": {"seed": 0}}
@@ -501,7 +502,7 @@ def test_a_link_that_leaves_a_run_is_refused(run: RunFolder, tmp_path: Path, nam
     else:
         outside.mkdir()
     (run.path / name).symlink_to(outside)
-    with pytest.raises(RunFolderError, match="is a link that leaves the run folder"):
+    with pytest.raises(RunFolderError, match="is a link that leaves the folder"):
         RunFolder.open(run.path)
     with pytest.raises(RunFolderError, match="is a link that leaves"), run.lock():
         pytest.fail("it was held")
@@ -511,3 +512,16 @@ def test_a_link_that_leaves_a_run_is_refused(run: RunFolder, tmp_path: Path, nam
         (run.path / name).symlink_to(run.path / "versions.json")
         (tmp_path / "other").symlink_to(run.path)
         assert RunFolder.open(tmp_path / "other").config == CONFIG
+
+
+def test_a_lock_that_cannot_be_taken_is_an_error_of_the_folder(run: RunFolder) -> None:
+    (run.path / "run.lock").unlink()
+    (run.path / "run.lock").mkdir()
+    with pytest.raises(RunFolderError, match=r"run\.lock cannot be locked"), run.lock():
+        pytest.fail("it was held")
+
+
+def test_a_name_that_comes_twice_is_found_among_many() -> None:
+    pairs = [(f"n{i}", i) for i in range(200_000)]
+    with pytest.raises(ValueError, match="'n199999' comes twice"):  # in minutes, if each is counted
+        distinct_names([*pairs, pairs[-1]])

@@ -103,8 +103,8 @@ def refuse_links(folder: Path) -> None:
                     real = os.path.realpath(entry.path)
                     if not Path(real).is_relative_to(root):
                         raise RunFolderError(
-                            f"{entry.path} is a link that leaves the run folder: the run would be read and "
-                            f"written at {real}. Copy what it leads to in its place"
+                            f"{entry.path} is a link that leaves the folder {folder}: what belongs there would "
+                            f"be read and written at {real}. Copy what it leads to in its place"
                         )
                 elif entry.is_dir():
                     waiting.append(entry.path)

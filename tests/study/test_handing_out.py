@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pandas as pd
 import pytest
+import torch
 
 from mechvrp.errors import InputError, WorkerError
+from mechvrp.store import Chunks
 from mechvrp.study.engines.team import Died, Ended, Raised, Team
 
 
@@ -175,3 +178,31 @@ def test_a_worker_with_other_weights_is_refused():
         hand_out(made, range(3))
     made.close()
     assert not pool.alive
+
+
+def test_a_worker_whose_study_has_ended_writes_nothing(tmp_path, monkeypatch):
+    """Another run may be in its place by then."""
+    from mechvrp.study.engines import ray_worker
+    from mechvrp.study.engines.base import Piece
+
+    worker = ray_worker.ReplicaWorker(str(tmp_path), threads=torch.get_num_threads())
+    sign, folder = tmp_path / "sign", tmp_path / "chunks"
+    target = ray_worker.Target(folder, 2, 2, sign, "token")
+    made = Piece(pd.DataFrame({"example": [0, 1]}), {}, {}, ("no map",))
+    for after in (sign.unlink, lambda: sign.write_text("another study's")):
+        sign.write_text("token")
+        with pytest.raises(WorkerError, match="piece 0 has ended; nothing is written"):
+            worker.piece(lambda *_, after=after: (after(), made)[1], None, target, 0)
+        assert not folder.exists()
+    sign.write_text("token")
+    worker.piece(lambda *_: made, None, target, 0)
+    assert Chunks.open(folder).notes() == ["no map"]
+
+
+@pytest.mark.parametrize(("set_to", "threads"), [("3", 3), ("2,1", 2), ("", 8), ("many", 8)])
+def test_threads_of_a_worker_are_at_most_those_of_openmp(monkeypatch, set_to, threads):
+    from mechvrp.study.engines.ray_session import threads_of
+
+    monkeypatch.setenv("OMP_NUM_THREADS", set_to)
+    assert threads_of(8) == threads
+    assert threads_of(1) == 1
