@@ -451,7 +451,8 @@ def test_some_examples_are_read_and_nothing_else(run: RunFolder) -> None:
     (none,) = chunks.examples("h", rows[:0])
     assert none.shape == (2, 0, 3)
     for name, at, words in (
-        ("h", {"layer": 2}, "expected 4 examples, and {'layer': 2}"),
+        ("h", {"layer": 2}, "expected 4 examples, and before them {'layer': 2}"),
+        ("h", {"d_model": 0}, "before them"),
         ("h", {"head": 0}, "the dimensions"),
         ("other", {}, "no array 'other'"),
     ):

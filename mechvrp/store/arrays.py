@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterable, Mapping
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +101,7 @@ def read_examples(
         name: of the array.
         rows: which examples, ascending, without repeats.
         count: how many the array must have.
-        at: an index by the name of a dimension, which is then left out.
+        at: an index by the name of a dimension before the examples', which is then left out.
 
     Raises:
         RunFolderError: the array is not there, or of another shape.
@@ -108,26 +111,69 @@ def read_examples(
             if name not in file.keys():  # noqa: SIM118 - the file is no dictionary
                 raise ValueError(f"it has no array {name!r}")
             dims, part = _dims(file).get(name, []), file.get_slice(name)
-            sizes = dict(zip(dims, part.get_shape(), strict=False))
-            short = [dim for dim, index in at.items() if not 0 <= index < sizes.get(dim, 0)]
-            if short or sizes.get("example") != count or len(sizes) != len(part.get_shape()):
+            shape: list[int] = part.get_shape()
+            axis = dims.index("example") if "example" in dims else 0
+            before = dict(zip(dims[:axis], shape, strict=False))
+            inside = all(0 <= index < before.get(dim, 0) for dim, index in at.items())
+            if not inside or len(dims) != len(shape) or shape[axis] != count:
                 raise ValueError(
-                    f"{name!r} has the shape {part.get_shape()} and the dimensions {dims}; expected {count} "
-                    f"examples{f', and {dict(at)}' if at else ''}"
+                    f"{name!r} has the shape {shape} and the dimensions {dims}; expected {count} examples"
+                    f"{f', and before them {dict(at)}' if at else ''}"
                 )
-            index = [slice(at[dim], at[dim] + 1) if dim in at else slice(None) for dim in dims]
-            axis, found = dims.index("example"), []
-            for run in (
-                np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1) if len(rows) else [rows]
-            ):
-                index[axis] = slice(int(run[0]), int(run[-1]) + 1) if len(run) else slice(0, 0)
-                found.append(part[tuple(index)])
-            joined = _array(torch.cat(found, dim=axis))
-            return joined.squeeze(tuple(dims.index(dim) for dim in at))
+            dtype = part[tuple(slice(0, 0) for _ in shape)].dtype
+            outer = [
+                range(at[dim], at[dim] + 1) if dim in at else range(size)
+                for dim, size in before.items()
+            ]
+            raw = _ranges(local, name, shape, axis, outer, rows, dtype.itemsize)
+            kept = [size for dim, size in before.items() if dim not in at]
+            found = torch.from_numpy(raw.reshape(-1)).view(dtype)
+            return _array(found.reshape(*kept, len(rows), *shape[axis + 1 :]))
     except (SafetensorError, OSError, ValueError) as error:
         raise RunFolderError(
             f"{path} is damaged: {error}. Remove it and run the study again"
         ) from error
+
+
+def _ranges(
+    path: Path,
+    name: str,
+    shape: Sequence[int],
+    axis: int,
+    outer: Sequence[range],
+    rows: np.ndarray,
+    itemsize: int,
+) -> np.ndarray:
+    """The bytes [place before the axis, row, byte] of some rows of an array, whose file is known to be sound.
+
+    They are read and not mapped: a mapped file is read ahead, so that few bytes of each layer cost all of it.
+    """
+    row = math.prod(shape[axis + 1 :]) * itemsize
+    found = np.empty((math.prod(map(len, outer)), len(rows), row), np.uint8)
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1) if found.size else []
+    with path.open("rb", buffering=0) as file:
+        length = int.from_bytes(file.read(8), "little")
+        start = 8 + length + json.loads(file.read(length))[name]["data_offsets"][0]
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        for place, indices in enumerate(itertools.product(*outer)):
+            first = start + _flat(indices, shape) * shape[axis] * row
+            filled = 0
+            for run in runs:
+                file.seek(first + int(run[0]) * row)
+                into = found[place, filled : filled + len(run)]
+                if file.readinto(into.data) != into.nbytes:
+                    raise ValueError("it ends early")
+                filled += len(run)
+    return found
+
+
+def _flat(indices: Sequence[int], shape: Sequence[int]) -> int:
+    """The place of an index among all of the leading dimensions, the last one running fastest."""
+    place = 0
+    for index, size in zip(indices, shape, strict=False):
+        place = place * size + index
+    return place
 
 
 def _dims(file: Any) -> dict[str, list[str]]:

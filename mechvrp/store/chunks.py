@@ -228,7 +228,7 @@ class Chunks:
         Args:
             name: of the array.
             rows: which examples.
-            at: one index of another dimension, which is then left out: ``layer=3``.
+            at: one index of a dimension before the examples', which is then left out: ``layer=3``.
 
         Raises:
             RunFolderError: a piece is missing or damaged.
