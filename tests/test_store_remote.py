@@ -99,6 +99,16 @@ def test_there_is_one_writer_and_a_dead_one_is_taken_over(bucket, quick):
     assert not run.has("run.lock")
 
 
+def test_a_lease_is_not_written_over_where_a_store_knows_no_create(bucket, quick, monkeypatch):
+    monkeypatch.setattr(holding, "_create", holding._write)  # as some S3-compatible stores do it
+    run = RunFolder.create(f"{bucket}/run", {})
+    with run.lock():
+        with pytest.raises(RunFolderError, match="another process"), run.lock():
+            pytest.fail("two writers")
+        time.sleep(0.3)
+        run.write_summary({"n": 1})
+
+
 def test_of_two_that_take_over_one_has_it(bucket, quick):
     run = RunFolder.create(f"{bucket}/run", {})
     holding._write(run.path / "run.lock", "another machine")

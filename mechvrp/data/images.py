@@ -228,10 +228,10 @@ def as_rgb(image: Any, label: str = "") -> Image:
 def look_at_images(
     images: Iterable[Image | Callable[[], Image]], seen: dict[Hashable, str | None]
 ) -> None:
-    """Fill ``seen`` as `image_problem` does, for the image files and encoded bytes among ``images``.
+    """Fill ``seen`` as `image_problem` does, for the images among these that records name or hold.
 
     On several threads: Pillow's decoders let go of the interpreter's lock, and files that are far away come
-    side by side. What a user's function or the datasets library opens is left to `image_problem`.
+    side by side. What a user's function opens is left to `image_problem`.
     """
     from PIL import Image as PILImage
 
@@ -239,7 +239,7 @@ def look_at_images(
     new = {
         image.key: image
         for image in images
-        if isinstance(image, ImageSource) and image.fetch is None and image.key not in seen
+        if isinstance(image, ImageSource) and image.key not in seen
     }
     keys = list(new)
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:

@@ -124,11 +124,17 @@ def _now() -> tuple[float, float]:
 
 def _claim(path: Any, mine: str) -> bool:
     """Make the lease, if there is none."""
+    if _content(path) is not None:  # some stores know no "create", and would write over it
+        return False
     try:
-        path.fs.pipe_file(path.path, _text(mine), mode="create")
+        _create(path, mine)
     except FileExistsError:
         return False
-    return True
+    return _owner(path) == mine  # of two at such a store the later one has it
+
+
+def _create(path: Any, mine: str) -> None:
+    path.fs.pipe_file(path.path, _text(mine), mode="create")
 
 
 def _take_over(path: Any, mine: str) -> None:

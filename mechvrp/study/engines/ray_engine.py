@@ -125,5 +125,4 @@ def _wait_for(chunks: Chunks) -> None:
                 f"workers have written all pieces, and {len(missing)} of them are not in {chunks.folder}: is "
                 "it on storage that all machines share? The same command goes on"
             )
-        list(chunks.folder.iterdir())
         time.sleep(0.5)
