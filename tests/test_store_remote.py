@@ -22,6 +22,14 @@ def quick(monkeypatch):
     monkeypatch.setattr(holding, "_STALE", 1.0)
 
 
+def taken(run):
+    """Another process takes the lease, until a renewal has seen it (one that had just looked puts it back)."""
+    until = time.monotonic() + 0.5
+    while time.monotonic() < until:
+        holding._write(run.path / "run.lock", "another machine")
+        time.sleep(0.02)
+
+
 def test_what_is_written_is_read_back(bucket):
     run = RunFolder.create(f"{bucket}/run", {"seed": 1})
     pieces = run.chunks("observe", "0-model", total=7, size=4)
@@ -133,8 +141,7 @@ def test_of_two_that_take_over_one_has_it(bucket, quick):
 def test_a_writer_that_lost_its_lease_says_so(bucket, quick):
     run = RunFolder.create(f"{bucket}/run", {})
     with pytest.raises(RunFolderError, match="taken over by another process"), run.lock():
-        holding._write(run.path / "run.lock", "another machine")
-        time.sleep(0.5)
+        taken(run)
     assert run.has("run.lock")  # the other's
 
 
@@ -143,8 +150,7 @@ def test_nothing_is_written_under_a_lease_that_was_lost(bucket, quick):
     pieces = run.chunks("observe", "m", total=10, size=10)
     with pytest.raises(RunFolderError, match="taken over.*Nothing is written any more"), run.lock():
         run.write_summary({"n": 1})
-        holding._write(run.path / "run.lock", "another machine")
-        time.sleep(0.3)
+        taken(run)
         for write in (
             lambda: run.write_summary({"n": 2}),
             lambda: pieces.write(0, TABLE),
@@ -181,6 +187,28 @@ def test_a_lease_that_could_not_be_renewed_is_looked_at_before_a_write(bucket, q
         time.sleep(0.3)
         down[0] = False
     assert run.has("run.lock")
+
+
+def test_a_store_that_does_not_answer_has_not_lost_what_it_has(bucket, monkeypatch):
+    run = RunFolder.create(f"{bucket}/run", {})
+    run.write_stage("check", "data", {"n": 1})
+    pieces = run.chunks("observe", "m", total=10, size=10)
+    pieces.write(0, TABLE)
+
+    def throttled(*_, **__):
+        raise OSError("slow down")
+
+    for name in ("_info", "_ls", "_lsdir", "_call_s3"):
+        monkeypatch.setattr(type(run.path.fs), name, throttled)
+    for ask in (
+        lambda: run.read_stage("check", "data"),
+        lambda: run.has("summary.json"),
+        pieces.missing,
+        lambda: RunFolder.open(f"{bucket}/run"),
+        lambda: RunFolder.create(f"{bucket}/run", {}),
+    ):
+        with pytest.raises(RunFolderError, match="cannot be reached.*slow down"):
+            ask()
 
 
 def test_where_a_run_cannot_be(bucket, monkeypatch):

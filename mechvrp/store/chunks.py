@@ -18,7 +18,7 @@ from mechvrp.store.arrays import read_arrays, read_dims, read_examples, read_nam
 from mechvrp.store.atomic import write_atomically
 from mechvrp.store.holding import always
 from mechvrp.store.json_files import read_json, read_object
-from mechvrp.store.places import fetched, make_folder, names_in, place
+from mechvrp.store.places import fetched, is_file, make_folder, names_in, place, unreachable
 
 __all__ = ["Chunks"]
 
@@ -64,7 +64,7 @@ class Chunks:
             RunFolderError: there are none.
         """
         folder = place(folder)
-        if not (folder / _SIZES).is_file():
+        if not is_file(folder / _SIZES):
             raise RunFolderError(f"{folder} holds no pieces; run the study again to make them")
         sizes = _sizes(folder)
         return cls(folder, sizes["total"], sizes["size"])
@@ -105,7 +105,7 @@ class Chunks:
 
     @property
     def complete(self) -> bool:
-        return not self.missing() and (self.folder / _SIZES).is_file()
+        return not self.missing() and is_file(self.folder / _SIZES)
 
     def restore(self) -> None:
         """Write ``pieces.json`` anew where it was lost and pieces are there; they say their number of rows."""
@@ -134,13 +134,14 @@ class Chunks:
             )
         self._may_write()
         make_folder(self.folder)
-        if not (self.folder / _SIZES).is_file():
+        if not is_file(self.folder / _SIZES):
             self._write_sizes(bool(arrays))
         if notes:
             text = json.dumps(list(notes))
             write_atomically(self._notes(index), lambda path: path.write_text(text))
         else:  # of a piece that was made before, and lost
-            self._notes(index).unlink(missing_ok=True)
+            with unreachable(self.folder):
+                self._notes(index).unlink(missing_ok=True)
         if arrays:
             write_atomically(self._arrays(index), lambda path: write_arrays(path, arrays, dims))
 
@@ -256,7 +257,7 @@ class Chunks:
             raise RunFolderError(
                 f"{table} is damaged: {error}. Remove it and run the study again"
             ) from error
-        return columns, set(read_names(arrays)) if arrays.is_file() else set()
+        return columns, set(read_names(arrays)) if is_file(arrays) else set()
 
     def array(self, name: str) -> np.ndarray:
         """One array of all pieces, joined along its dimension ``example``; it must fit in memory.
@@ -303,7 +304,7 @@ class Chunks:
         return self.folder / f"{index:06d}.safetensors"
 
     def _existing(self, path: Path) -> Path:
-        if not path.is_file():
+        if not is_file(path):
             raise RunFolderError(f"{path} is missing; run the study again to make it")
         return path
 

@@ -34,7 +34,7 @@ from mechvrp.store.atomic import TEMPORARY, remove_temporaries, write_atomically
 from mechvrp.store.chunks import Chunks
 from mechvrp.store.holding import always, hold
 from mechvrp.store.json_files import differences, plain, read_json, read_object
-from mechvrp.store.places import fetched, make_folder, place, refuse_links, unreachable
+from mechvrp.store.places import fetched, is_file, make_folder, place, refuse_links, unreachable
 from mechvrp.store.versions import UNKNOWN, software_versions
 
 __all__ = ["FORMAT_VERSION", "RunFolder"]
@@ -81,7 +81,7 @@ class RunFolder:
             there = folder.exists()
         if there and not folder.is_dir():
             raise RunFolderError(f"{path} is a file; a run needs a folder of its own")
-        if (folder / "config.json").exists():
+        if is_file(folder / "config.json"):
             run = cls.open(folder)
             found = differences(run.config, wanted)
             if found:
@@ -104,7 +104,7 @@ class RunFolder:
         make_folder(folder)
         run = cls(folder, wanted)
         with run.lock():
-            if not (folder / "config.json").exists():
+            if not is_file(folder / "config.json"):
                 run._write_json("versions.json", {"created": software_versions(), "resumed": []})
                 # config.json comes last: a folder that has it is complete as a run folder.
                 header = {"format": _FORMAT_NAME, "format_version": FORMAT_VERSION}
@@ -125,7 +125,7 @@ class RunFolder:
             there = folder.is_dir()
         if not there:
             raise RunFolderError(f"no run folder at {path}; make one with `mechvrp study --out`")
-        if not (folder / "config.json").is_file():
+        if not is_file(folder / "config.json"):
             raise RunFolderError(f"{path} is not a run folder: it has no config.json")
         refuse_links(folder)
         header = read_json(folder / "config.json")
@@ -188,7 +188,7 @@ class RunFolder:
     def read_stage(self, stage: str, part: str) -> dict[str, Any] | None:
         """What `write_stage` wrote; ``None`` if that stage has not ended for the part."""
         path = self.path / f"stages/{'/'.join(_folder_names(stage, part))}.json"
-        return _read_object(path) if path.is_file() else None
+        return _read_object(path) if is_file(path) else None
 
     def discard(self, *names: str) -> None:
         """Remove files of the run that are out of date; only for who holds its lock."""
@@ -198,7 +198,7 @@ class RunFolder:
 
     def has(self, name: str) -> bool:
         """Whether the file ``name`` (``"summary.json"``, ``"gallery/a.png"``, ...) was written."""
-        return self._inside(name).is_file()
+        return is_file(self._inside(name))
 
     @property
     def versions(self) -> dict[str, Any]:
@@ -336,7 +336,7 @@ class RunFolder:
 
     def _existing(self, name: str) -> Path:
         path = self.path / name
-        if not path.is_file():
+        if not is_file(path):
             raise RunFolderError(
                 f"{self.path} has no {name}: that stage has not ended, or the file was removed. In either case "
                 f"{_AGAIN}"

@@ -16,6 +16,7 @@ from mechvrp.files import path_of
 
 __all__ = [
     "fetched",
+    "is_file",
     "is_remote",
     "make_folder",
     "names_in",
@@ -80,6 +81,20 @@ def make_folder(path: Path) -> None:
         return
     with unreachable(path):
         path.mkdir(parents=True, exist_ok=True)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a store that does not answer is an error.
+
+    fsspec's own ``isfile`` says no whatever the reason, and what is there would be taken for lost.
+    """
+    if not is_remote(path):
+        return path.is_file()
+    with unreachable(path):
+        try:
+            return bool(path.fs.info(path.path)["type"] == "file")  # type: ignore[attr-defined]
+        except FileNotFoundError:
+            return False
 
 
 def names_in(folder: Path) -> set[str]:
