@@ -265,7 +265,7 @@ def _check_files(
     found: Mapping[str, Any] | None, folder: Path, cache_dir: str | os.PathLike[str] | None
 ) -> None:
     """Refuse tables that are not in the folder, or not on the hub: a README may name any file or URL."""
-    inside = [os.path.realpath(place) for place in (folder, *_caches(cache_dir))]
+    inside = [os.path.realpath(place) for place in (str(folder), *_caches(cache_dir))]
     for file in (str(file) for files in (found or {}).values() for file in files):
         if "://" in file:
             sound = file.startswith("hf://") and not folder.is_dir()
