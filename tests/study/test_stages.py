@@ -12,8 +12,9 @@ from PIL import Image
 import mechvrp
 from mechvrp.data.images import ImageSource
 from mechvrp.errors import DataError, InputError, RunFolderError
+from mechvrp.store import Chunks
 from mechvrp.study import ModelPlan, StudyPlan, plan_study
-from mechvrp.study.reading_pieces import bounded
+from mechvrp.study.reading_pieces import bounded, check_rows
 from tests.support.shuffles import few_shuffles
 
 OPTIONS = {
@@ -123,6 +124,17 @@ def test_bounded_takes_whole_images():
     assert np.array_equal(found, bounded(indices, groups, 100, seed=0))
     assert not np.array_equal(found, bounded(indices, groups, 100, seed=1))
     assert bounded(indices, groups, 300, seed=0) is indices
+
+
+def test_pieces_of_other_examples_are_not_taken_for_these(tmp_path):
+    """As where an observation was lost and made anew elsewhere, with another answer."""
+    pieces = Chunks(tmp_path / "ablate", 4, 2)
+    rows = np.array([3, 5, 8, 9])
+    for index in range(2):
+        pieces.write(index, pd.DataFrame({"example": rows[pieces.rows(index)]}))
+    check_rows(pieces, rows)
+    with pytest.raises(RunFolderError, match=r"ablate holds other examples.*Remove that folder"):
+        check_rows(pieces, np.array([3, 5, 7, 8]))
 
 
 def test_a_model_of_nan_is_a_gap_beside_a_good_one(model, tmp_path):
