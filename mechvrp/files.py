@@ -130,7 +130,9 @@ def distinct_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name {twice!r} comes twice in one object")
+        seen: set[str] = set()
+        for twice, _ in pairs:
+            if twice in seen:
+                raise ValueError(f"the name {twice!r} comes twice in one object")
+            seen.add(twice)
     return found

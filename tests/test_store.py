@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mechvrp.errors import InputError, NumericalError, RunFolderError
+from mechvrp.files import distinct_names
 from mechvrp.store import Chunks, RunFolder, software_versions
 
 CONFIG = {"model": "tiny", "n": 4, "ks": [0, 1, 2], "nested": {"seed": 0}}
@@ -255,7 +256,7 @@ def test_a_failed_write_leaves_the_old_file(
         raise OSError("disk full")
 
     monkeypatch.setattr("mechvrp.store.atomic.os.replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(RunFolderError, match="cannot be written: disk full"):
         run.write_report("<p>new</p>")
     assert (run.path / "report.html").read_text() == "<p>old</p>"
     assert not list(run.path.glob(".mechvrp-tmp-*"))
@@ -394,3 +395,134 @@ def test_a_piece_that_lost_its_arrays_is_made_anew(run: RunFolder) -> None:
     path.write_bytes(data[:-8] + b"\xff" * 8)
     with pytest.raises(RunFolderError, match=r"not finite.*Remove it"):
         list(again.arrays())
+
+
+def test_what_of_a_piece_could_not_be_had_is_kept_with_it(run: RunFolder) -> None:
+    chunks = run.chunks("observe", "tiny", 10, 4)
+    chunks.write(2, *piece(chunks, 2), notes=["no signal x"])
+    chunks.write(0, *piece(chunks, 0), notes=["no map", "no signal x"])
+    # As a process that is killed leaves it: the notes of a piece that is not there do not count.
+    (chunks.folder / "000001.notes.json").write_text('["of no piece"]')
+    again = run.chunks("observe", "tiny", 10, 4)
+    assert again.notes() == ["no map", "no signal x", "no signal x"]
+    again.write(1, *piece(again, 1))
+    assert again.notes() == ["no map", "no signal x", "no signal x"]
+    (chunks.folder / "000002.notes.json").write_text('{"no": 1}')
+    with pytest.raises(RunFolderError, match="damaged"):
+        again.notes()
+
+
+def test_a_lost_list_of_pieces_is_made_anew_and_another_one_refused(run: RunFolder) -> None:
+    chunks = run.chunks("observe", "tiny", 10, 4)
+    for index in (0, 2):
+        chunks.write(index, *piece(chunks, index))
+    (chunks.folder / "000002.safetensors").unlink()
+    (chunks.folder / "pieces.json").unlink()
+    again = run.chunks("observe", "tiny", 10, 4)
+    assert again.missing() == [1, 2]  # a piece without its arrays is none, here too
+    again.restore()
+    assert RunFolder.open(run.path).written_chunks("observe")["tiny"].missing() == [1, 2]
+    for index in (1, 2):
+        again.write(index, *piece(again, index))
+    (chunks.folder / "pieces.json").unlink()
+    assert not again.missing()
+    assert not again.complete
+    for total, size in ((11, 4), (10, 5)):
+        again.restore()
+        with pytest.raises(RunFolderError, match="holds pieces of 4 of 10 examples, and now"):
+            run.chunks("observe", "tiny", total, size).missing()
+
+
+def test_some_examples_are_read_and_nothing_else(run: RunFolder) -> None:
+    chunks = run.chunks("observe", "tiny", 10, 4)
+    dims = {"h": ("layer", "example", "d_model")}
+    for index in range(3):
+        table, arrays = piece(chunks, index)
+        arrays["h"] = arrays["h"] * np.array([[[1]], [[10]]], np.float32)
+        chunks.write(index, table, arrays, dims=dims)
+    rows = np.array([0, 1, 3, 9])
+    whole = chunks.array("h")
+    (chunks.folder / "000001.safetensors").write_bytes(b"never opened")
+    found = list(chunks.examples("h", rows))
+    assert np.array_equal(np.concatenate(found, axis=1), whole[:, rows])
+    assert [part.shape for part in found] == [(2, 3, 3), (2, 1, 3)]
+    one = list(chunks.examples("h", rows, layer=1))
+    assert np.array_equal(np.concatenate(one), whole[1, rows])
+    (none,) = chunks.examples("h", rows[:0])
+    assert none.shape == (2, 0, 3)
+    for name, at, words in (
+        ("h", {"layer": 2}, "expected 4 examples, and before them {'layer': 2}"),
+        ("h", {"d_model": 0}, "before them"),
+        ("h", {"head": 0}, "the dimensions"),
+        ("other", {}, "no array 'other'"),
+    ):
+        with pytest.raises(RunFolderError, match=words):
+            list(chunks.examples(name, rows, **at))
+    chunks.write(0, *piece(chunks, 0))  # whose dimensions are not named
+    with pytest.raises(RunFolderError, match="damaged"):
+        list(chunks.examples("h", rows))
+
+
+def test_a_full_disk_is_an_error_of_the_folder(run: RunFolder) -> None:
+    """By a limit on the size of files, which fails as a full disk does."""
+    import resource
+
+    words = [np.random.default_rng(i).bytes(10_000).hex() for i in range(4)]
+    table = pd.DataFrame({"example": range(4), "word": words})
+    chunks = run.chunks("observe", "tiny", 4, 4)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        for write in (
+            lambda: chunks.write(0, table),
+            lambda: chunks.write(0, table[["example"]], {"h": np.ones((4, 10_000))}),
+            lambda: run.write_summary({"x": "y" * 20_000}),
+            lambda: run.write_examples(table),
+        ):
+            with pytest.raises(RunFolderError, match="cannot be written: "):
+                write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert chunks.missing() == [0]
+    assert not list(run.path.rglob(".mechvrp-tmp-*"))
+    chunks.write(0, table)
+
+
+@pytest.mark.parametrize(
+    "name", ["run.lock", "chunks", "stages/observe", "gallery/a.png", "config.json"]
+)
+def test_a_link_that_leaves_a_run_is_refused(run: RunFolder, tmp_path: Path, name: str) -> None:
+    for folder in ("stages", "gallery"):
+        (run.path / folder).mkdir()
+    (run.path / "run.lock").unlink()
+    outside = tmp_path / "mine"
+    if name == "config.json":
+        (run.path / name).rename(outside)
+    elif "." in name:
+        outside.write_text("kept")
+    else:
+        outside.mkdir()
+    (run.path / name).symlink_to(outside)
+    with pytest.raises(RunFolderError, match="is a link that leaves the folder"):
+        RunFolder.open(run.path)
+    with pytest.raises(RunFolderError, match="is a link that leaves"), run.lock():
+        pytest.fail("it was held")
+    (run.path / name).unlink()
+    if name != "config.json":
+        # The folder itself may be one, and so may what stays in it.
+        (run.path / name).symlink_to(run.path / "versions.json")
+        (tmp_path / "other").symlink_to(run.path)
+        assert RunFolder.open(tmp_path / "other").config == CONFIG
+
+
+def test_a_lock_that_cannot_be_taken_is_an_error_of_the_folder(run: RunFolder) -> None:
+    (run.path / "run.lock").unlink()
+    (run.path / "run.lock").mkdir()
+    with pytest.raises(RunFolderError, match=r"run\.lock cannot be locked"), run.lock():
+        pytest.fail("it was held")
+
+
+def test_a_name_that_comes_twice_is_found_among_many() -> None:
+    pairs = [(f"n{i}", i) for i in range(200_000)]
+    with pytest.raises(ValueError, match="'n199999' comes twice"):  # in minutes, if each is counted
+        distinct_names([*pairs, pairs[-1]])

@@ -22,6 +22,14 @@ def quick(monkeypatch):
     monkeypatch.setattr(holding, "_STALE", 1.0)
 
 
+def taken(run):
+    """Another process takes the lease, until a renewal has seen it (one that had just looked puts it back)."""
+    until = time.monotonic() + 0.5
+    while time.monotonic() < until:
+        holding._write(run.path / "run.lock", "another machine")
+        time.sleep(0.02)
+
+
 def test_what_is_written_is_read_back(bucket):
     run = RunFolder.create(f"{bucket}/run", {"seed": 1})
     pieces = run.chunks("observe", "0-model", total=7, size=4)
@@ -99,6 +107,16 @@ def test_there_is_one_writer_and_a_dead_one_is_taken_over(bucket, quick):
     assert not run.has("run.lock")
 
 
+def test_a_lease_is_not_written_over_where_a_store_knows_no_create(bucket, quick, monkeypatch):
+    monkeypatch.setattr(holding, "_create", holding._write)  # as some S3-compatible stores do it
+    run = RunFolder.create(f"{bucket}/run", {})
+    with run.lock():
+        with pytest.raises(RunFolderError, match="another process"), run.lock():
+            pytest.fail("two writers")
+        time.sleep(0.3)
+        run.write_summary({"n": 1})
+
+
 def test_of_two_that_take_over_one_has_it(bucket, quick):
     run = RunFolder.create(f"{bucket}/run", {})
     holding._write(run.path / "run.lock", "another machine")
@@ -123,9 +141,74 @@ def test_of_two_that_take_over_one_has_it(bucket, quick):
 def test_a_writer_that_lost_its_lease_says_so(bucket, quick):
     run = RunFolder.create(f"{bucket}/run", {})
     with pytest.raises(RunFolderError, match="taken over by another process"), run.lock():
-        holding._write(run.path / "run.lock", "another machine")
-        time.sleep(0.5)
+        taken(run)
     assert run.has("run.lock")  # the other's
+
+
+def test_nothing_is_written_under_a_lease_that_was_lost(bucket, quick):
+    run = RunFolder.create(f"{bucket}/run", {})
+    pieces = run.chunks("observe", "m", total=10, size=10)
+    with pytest.raises(RunFolderError, match="taken over.*Nothing is written any more"), run.lock():
+        run.write_summary({"n": 1})
+        taken(run)
+        for write in (
+            lambda: run.write_summary({"n": 2}),
+            lambda: pieces.write(0, TABLE),
+            lambda: run.discard("summary.json"),
+        ):
+            with pytest.raises(RunFolderError, match="taken over"):
+                write()
+    assert run.read_summary() == {"n": 1}
+    assert pieces.missing() == [0]
+
+
+def test_a_lease_that_could_not_be_renewed_is_looked_at_before_a_write(bucket, quick, monkeypatch):
+    run = RunFolder.create(f"{bucket}/run", {})
+    real, down = holding._owner, [True]
+
+    def owner(path):
+        if down[0]:
+            raise OSError("the store does not answer")
+        return real(path)
+
+    with run.lock():
+        monkeypatch.setattr(holding, "_owner", owner)
+        time.sleep(0.4)
+        with pytest.raises(RunFolderError, match="cannot be reached.*does not answer"):
+            run.write_summary({"n": 1})
+        down[0] = False
+        run.write_summary({"n": 2})  # it answers again, and nobody has taken the lease
+    assert run.read_summary() == {"n": 2}
+    assert not run.has("run.lock")
+    # What nobody writes under is told at the end.
+    with pytest.raises(RunFolderError, match="taken over by another process"), run.lock():
+        down[0] = True
+        holding._write(run.path / "run.lock", "another machine")
+        time.sleep(0.3)
+        down[0] = False
+    assert run.has("run.lock")
+
+
+def test_a_store_that_does_not_answer_has_not_lost_what_it_has(bucket, monkeypatch):
+    run = RunFolder.create(f"{bucket}/run", {})
+    run.write_stage("check", "data", {"n": 1})
+    pieces = run.chunks("observe", "m", total=10, size=10)
+    pieces.write(0, TABLE)
+
+    def throttled(*_, **__):
+        raise OSError("slow down")
+
+    for name in ("_info", "_ls", "_lsdir", "_call_s3"):
+        monkeypatch.setattr(type(run.path.fs), name, throttled)
+    for ask in (
+        lambda: run.read_stage("check", "data"),
+        lambda: run.has("summary.json"),
+        pieces.missing,
+        lambda: RunFolder.open(f"{bucket}/run"),
+        lambda: RunFolder.create(f"{bucket}/run", {}),
+    ):
+        with pytest.raises(RunFolderError, match="cannot be reached.*slow down"):
+            ask()
 
 
 def test_where_a_run_cannot_be(bucket, monkeypatch):

@@ -234,9 +234,14 @@ def _tables(
             loaded = datasets.load_from_disk(str(folder))
         else:
             options = {} if cache_dir is None else {"cache_dir": str(cache_dir)}
-            loaded = datasets.load_dataset(
-                str(folder) if folder.is_dir() else str(root), config, **options
-            )
+            name = str(folder) if folder.is_dir() else str(root)
+            # As load_dataset does it, in two steps: between them is seen what it would read.
+            builder = datasets.load_dataset_builder(name, config, **options)
+            _check_files(builder.config.data_files, folder, cache_dir)
+            builder.download_and_prepare()
+            loaded = builder.as_dataset()
+    except DataError:
+        raise
     # The library raises errors of many kinds: its own, the file system's, Arrow's, the network's.
     except Exception as error:
         raise DataError(
@@ -254,6 +259,24 @@ def _tables(
             f"{', '.join(filter(None, map(str, loaded))) or 'no named split'}"
         )
     return {split: loaded[split]}
+
+
+def _check_files(
+    found: Mapping[str, Any] | None, folder: Path, cache_dir: str | os.PathLike[str] | None
+) -> None:
+    """Refuse tables that are not in the folder, or not on the hub: a README may name any file or URL."""
+    inside = [os.path.realpath(place) for place in (str(folder), *_caches(cache_dir))]
+    for file in (str(file) for files in (found or {}).values() for file in files):
+        if "://" in file:
+            sound = file.startswith("hf://") and not folder.is_dir()
+        else:  # a link into the hub's cache is what the hub's own client makes
+            real = Path(os.path.realpath(file))
+            sound = folder.is_dir() and any(real.is_relative_to(place) for place in inside)
+        if not sound:
+            raise DataError(
+                f"the dataset {str(folder)!r} takes its records from {file!r}, which is not its own (see "
+                "`configs` in its README.md); copy the file into the folder, or load it by itself"
+            )
 
 
 def _caches(given: str | os.PathLike[str] | None) -> tuple[str, ...]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
@@ -14,13 +16,24 @@ from mechvrp.errors import DataError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["MAX_PIXELS", "ImageFolder", "ImageSource", "as_rgb", "decode_image", "image_problem"]
+__all__ = [
+    "MAX_PIXELS",
+    "ImageFolder",
+    "ImageSource",
+    "as_rgb",
+    "decode_image",
+    "image_problem",
+    "look_at_images",
+]
 
 MAX_PIXELS = 178_956_970
 """Pixels beyond which Pillow itself calls a file a decompression bomb (2 x 89,478,485)."""
 
 # Pillow would otherwise try every plugin it has; the EPS one runs an external program on the file.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
+
+# Threads that look at images, and images that wait for them: each may hold one of MAX_PIXELS.
+_THREADS, _WAITING = 8, 1024
 
 # Preview scale: a JPEG decoded at an eighth still has every byte of its data read.
 _PREVIEW = 8
@@ -54,7 +67,9 @@ class ImageSource:
     @property
     def key(self) -> Hashable:
         """The same for two sources of one image, so that a check decodes it once."""
-        return self.file or (id(self.data) if self.data is not None else id(self.fetch))
+        if self.data is not None:  # by content: freed bytes may leave their place to others
+            return hashlib.blake2b(self.data, digest_size=16).digest()
+        return self.file or self.fetch
 
     def problem(self) -> str | None:
         """Why the image cannot be used, or ``None``; decodes all of it, at a reduced scale."""
@@ -208,6 +223,29 @@ def as_rgb(image: Any, label: str = "") -> Image:
             "fixed range; convert it to 8 bits"
         )
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def look_at_images(
+    images: Iterable[Image | Callable[[], Image]], seen: dict[Hashable, str | None]
+) -> None:
+    """Fill ``seen`` as `image_problem` does, for the images among these that records name or hold.
+
+    On several threads: Pillow's decoders let go of the interpreter's lock, and files that are far away come
+    side by side. What a user's function opens is left to `image_problem`.
+    """
+    from PIL import Image as PILImage
+
+    PILImage.init()  # once, before threads ask for it
+    new = {
+        image.key: image
+        for image in images
+        if isinstance(image, ImageSource) and image.key not in seen
+    }
+    keys = list(new)
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(keys), _WAITING):
+            some = keys[start : start + _WAITING]
+            seen.update(zip(some, pool.map(lambda key: new[key].problem(), some), strict=True))
 
 
 def image_problem(

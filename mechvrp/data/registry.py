@@ -20,7 +20,7 @@ from mechvrp.errors import DataError
 from mechvrp.files import path_of
 from mechvrp.plugins import load_plugins
 
-__all__ = ["DatasetInfo", "available", "load", "register_dataset"]
+__all__ = ["DatasetInfo", "available", "load", "register_dataset", "takes_option"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +326,15 @@ def load(
         most = "" if limit is None else f" of at most {limit} samples"
         raise DataError(f"the loader of {name!r} gave {what}, not a mechvrp.data.Dataset{most}")
     return dataset
+
+
+def takes_option(name: str, option: str) -> bool:
+    """Whether a dataset's loader has an option of this name.
+
+    Raises:
+        DataError: no such dataset.
+    """
+    return option in inspect.signature(_entry(name)[1]).parameters
 
 
 def _entry(name: str) -> tuple[DatasetInfo, Callable[..., Dataset]]:

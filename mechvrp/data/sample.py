@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, overload
 
-from mechvrp.data.images import ImageSource, as_rgb, image_problem
+from mechvrp.data.images import ImageSource, as_rgb, image_problem, look_at_images
 from mechvrp.errors import DataError
 
 if TYPE_CHECKING:
@@ -201,25 +201,32 @@ class Dataset(Sequence[Sample]):
         ``meta["id"]``) that come twice in a split.
 
         Args:
-            images: decode the images, which takes longest.
+            images: decode the images, which takes longest (eight at a time).
         """
+        return tuple(Skipped(self.place(i), why) for i, why in self.problems(images=images))
+
+    def place(self, index: int) -> str:
+        """What a sample is called in messages: its record, or its number."""
+        return self._samples[index].record or f"{self.name}[{index}]"
+
+    def problems(self, *, images: bool = True) -> Iterator[tuple[int, str]]:
+        """As `check`, by the samples' numbers: records of two files may have one name."""
         from mechvrp.data.scoring import answer_problem
 
         seen: dict[Hashable, str | None] = {}
-        places: dict[tuple[str, str], str] = {}
-        problems = []
+        if images:
+            look_at_images((sample._image for sample in self._samples), seen)
+        places: dict[tuple[str, str], int] = {}
         for index, sample in enumerate(self._samples):
-            place = sample.record or f"{self.name}[{index}]"
             reasons = [sample.image_problem(seen) if images else None]
             reasons.append(sample.question_problem())
             reasons.append(answer_problem(sample))
             identity = sample.meta.get("question_id", sample.meta.get("id"))
             if identity is not None:
-                first = places.setdefault((sample.split, str(identity)), place)
-                if first != place:
-                    reasons.append(f"has the identity {identity!r} of {first}")
-            problems += [Skipped(place, reason) for reason in reasons if reason is not None]
-        return tuple(problems)
+                first = places.setdefault((sample.split, str(identity)), index)
+                if first != index:
+                    reasons.append(f"has the identity {identity!r} of {self.place(first)}")
+            yield from ((index, reason) for reason in reasons if reason is not None)
 
     def __repr__(self) -> str:
         images = len(set(self.image_ids))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterable, Mapping
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +19,7 @@ from mechvrp.errors import InputError, NumericalError, RunFolderError
 from mechvrp.files import parse_json
 from mechvrp.store.places import fetched
 
-__all__ = ["read_arrays", "read_dims", "read_names", "write_arrays"]
+__all__ = ["read_arrays", "read_dims", "read_examples", "read_names", "write_arrays"]
 
 
 def write_arrays(
@@ -69,15 +73,7 @@ def read_dims(path: Path) -> dict[str, list[str]]:
     """Dimension names by array, where they were given."""
     try:
         with fetched(path) as local, safe_open(local, framework="pt") as file:
-            held = parse_json((file.metadata() or {}).get("dims", "{}").encode())
-            sound = isinstance(held, dict) and all(
-                isinstance(names, list) and all(isinstance(name, str) for name in names)
-                for names in held.values()
-            )
-            if not sound:
-                raise ValueError(f"the names of its dimensions are {held!r:.60}")
-            dims: dict[str, list[str]] = held
-            return dims
+            return _dims(file)
     except (SafetensorError, OSError, ValueError) as error:
         raise RunFolderError(
             f"{path} is damaged: {error}. Remove it and run the study again"
@@ -93,6 +89,104 @@ def read_names(path: Path) -> list[str]:
         raise RunFolderError(
             f"{path} is damaged: {error}. Remove it and run the study again"
         ) from error
+
+
+def read_examples(
+    path: Path, name: str, rows: np.ndarray, count: int, at: Mapping[str, int]
+) -> np.ndarray:
+    """Some examples of one array; of a file of this machine nothing else is read.
+
+    Args:
+        path: the file.
+        name: of the array.
+        rows: which examples, ascending, without repeats.
+        count: how many the array must have.
+        at: an index by the name of a dimension before the examples', which is then left out.
+
+    Raises:
+        RunFolderError: the array is not there, or of another shape.
+    """
+    try:
+        with fetched(path) as local, safe_open(local, framework="pt") as file:
+            if name not in file.keys():  # noqa: SIM118 - the file is no dictionary
+                raise ValueError(f"it has no array {name!r}")
+            dims, part = _dims(file).get(name, []), file.get_slice(name)
+            shape: list[int] = part.get_shape()
+            axis = dims.index("example") if "example" in dims else 0
+            before = dict(zip(dims[:axis], shape, strict=False))
+            inside = all(0 <= index < before.get(dim, 0) for dim, index in at.items())
+            if not inside or len(dims) != len(shape) or shape[axis] != count:
+                raise ValueError(
+                    f"{name!r} has the shape {shape} and the dimensions {dims}; expected {count} examples"
+                    f"{f', and before them {dict(at)}' if at else ''}"
+                )
+            dtype = part[tuple(slice(0, 0) for _ in shape)].dtype
+            outer = [
+                range(at[dim], at[dim] + 1) if dim in at else range(size)
+                for dim, size in before.items()
+            ]
+            raw = _ranges(local, name, shape, axis, outer, rows, dtype.itemsize)
+            kept = [size for dim, size in before.items() if dim not in at]
+            found = torch.from_numpy(raw.reshape(-1)).view(dtype)
+            return _array(found.reshape(*kept, len(rows), *shape[axis + 1 :]))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise RunFolderError(
+            f"{path} is damaged: {error}. Remove it and run the study again"
+        ) from error
+
+
+def _ranges(
+    path: Path,
+    name: str,
+    shape: Sequence[int],
+    axis: int,
+    outer: Sequence[range],
+    rows: np.ndarray,
+    itemsize: int,
+) -> np.ndarray:
+    """The bytes [place before the axis, row, byte] of some rows of an array, whose file is known to be sound.
+
+    They are read and not mapped: a mapped file is read ahead, so that few bytes of each layer cost all of it.
+    """
+    row = math.prod(shape[axis + 1 :]) * itemsize
+    found = np.empty((math.prod(map(len, outer)), len(rows), row), np.uint8)
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1) if found.size else []
+    with path.open("rb", buffering=0) as file:
+        length = int.from_bytes(file.read(8), "little")
+        start = 8 + length + json.loads(file.read(length))[name]["data_offsets"][0]
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        for place, indices in enumerate(itertools.product(*outer)):
+            first = start + _flat(indices, shape) * shape[axis] * row
+            filled = 0
+            for run in runs:
+                file.seek(first + int(run[0]) * row)
+                into = found[place, filled : filled + len(run)]
+                if file.readinto(into.data) != into.nbytes:
+                    raise ValueError("it ends early")
+                filled += len(run)
+    return found
+
+
+def _flat(indices: Sequence[int], shape: Sequence[int]) -> int:
+    """The place of an index among all of the leading dimensions, the last one running fastest."""
+    place = 0
+    for index, size in zip(indices, shape, strict=False):
+        place = place * size + index
+    return place
+
+
+def _dims(file: Any) -> dict[str, list[str]]:
+    """The names of dimensions in an open file; ``ValueError`` for anything else."""
+    held = parse_json((file.metadata() or {}).get("dims", "{}").encode())
+    sound = isinstance(held, dict) and all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names)
+        for names in held.values()
+    )
+    if not sound:
+        raise ValueError(f"the names of its dimensions are {held!r:.60}")
+    dims: dict[str, list[str]] = held
+    return dims
 
 
 def _tensor(name: str, array: np.ndarray | torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from safetensors import SafetensorError
+
+from mechvrp.errors import RunFolderError
 from mechvrp.store.places import is_remote, put
 
 __all__ = ["TEMPORARY", "remove_temporaries", "write_atomically"]
@@ -23,7 +26,18 @@ def write_atomically(target: Path, write: Callable[[Path], Any]) -> Path:
     Args:
         target: the file; at a remote place it is written on this machine, and put there.
         write: writes the path it is given.
+
+    Raises:
+        RunFolderError: it cannot be written: a full disk, no right to.
     """
+    try:
+        return _written(target, write)
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise RunFolderError(f"{target} cannot be written: {why}") from error
+
+
+def _written(target: Path, write: Callable[[Path], Any]) -> Path:
     if is_remote(target):
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / target.name

@@ -32,9 +32,9 @@ import pyarrow.parquet as pq
 from mechvrp.errors import InputError, RunFolderError
 from mechvrp.store.atomic import TEMPORARY, remove_temporaries, write_atomically
 from mechvrp.store.chunks import Chunks
-from mechvrp.store.holding import hold
+from mechvrp.store.holding import always, hold
 from mechvrp.store.json_files import differences, plain, read_json, read_object
-from mechvrp.store.places import fetched, make_folder, place, unreachable
+from mechvrp.store.places import fetched, is_file, make_folder, place, refuse_links, unreachable
 from mechvrp.store.versions import UNKNOWN, software_versions
 
 __all__ = ["FORMAT_VERSION", "RunFolder"]
@@ -53,6 +53,7 @@ class RunFolder:
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path = path
         self.config = config
+        self._may_write: Callable[[], None] = always
 
     @classmethod
     def create(cls, path: str | Path, config: Mapping[str, Any]) -> RunFolder:
@@ -80,7 +81,7 @@ class RunFolder:
             there = folder.exists()
         if there and not folder.is_dir():
             raise RunFolderError(f"{path} is a file; a run needs a folder of its own")
-        if (folder / "config.json").exists():
+        if is_file(folder / "config.json"):
             run = cls.open(folder)
             found = differences(run.config, wanted)
             if found:
@@ -103,7 +104,7 @@ class RunFolder:
         make_folder(folder)
         run = cls(folder, wanted)
         with run.lock():
-            if not (folder / "config.json").exists():
+            if not is_file(folder / "config.json"):
                 run._write_json("versions.json", {"created": software_versions(), "resumed": []})
                 # config.json comes last: a folder that has it is complete as a run folder.
                 header = {"format": _FORMAT_NAME, "format_version": FORMAT_VERSION}
@@ -117,15 +118,16 @@ class RunFolder:
 
         Raises:
             RunFolderError: the folder is missing, was not written by mechvrp, is of a newer
-                format, or its ``config.json`` is damaged.
+                format, has a link that leaves it, or its ``config.json`` is damaged.
         """
         folder = place(path)
         with unreachable(folder):
             there = folder.is_dir()
         if not there:
             raise RunFolderError(f"no run folder at {path}; make one with `mechvrp study --out`")
-        if not (folder / "config.json").is_file():
+        if not is_file(folder / "config.json"):
             raise RunFolderError(f"{path} is not a run folder: it has no config.json")
+        refuse_links(folder)
         header = read_json(folder / "config.json")
         if not isinstance(header, dict) or header.get("format") != _FORMAT_NAME:
             raise RunFolderError(
@@ -145,14 +147,20 @@ class RunFolder:
     def lock(self) -> Iterator[None]:
         """Hold the folder for writing; the system lets go of it however the process ends.
 
-        What killed runs left unfinished is removed on the way in.
+        What killed runs left unfinished is removed on the way in. Where the hold of a remote place is lost
+        meanwhile, whatever this object would write next is refused.
 
         Raises:
             RunFolderError: another process (or another run in this one) holds it.
         """
-        with hold(self.path, _LOCK):
+        refuse_links(self.path)
+        with hold(self.path, _LOCK) as held:
             remove_temporaries(self.path)
-            yield
+            self._may_write = held
+            try:
+                yield
+            finally:
+                self._may_write = always
 
     def chunks(self, stage: str, part: str, total: int, size: int) -> Chunks:
         """The pieces of a stage's results for one model (or another part), see `Chunks`.
@@ -162,7 +170,8 @@ class RunFolder:
                 become ``-``.
             total, size: examples in all, and a piece.
         """
-        return Chunks(self.path.joinpath("chunks", *_folder_names(stage, part)), total, size)
+        folder = self.path.joinpath("chunks", *_folder_names(stage, part))
+        return Chunks(folder, total, size, self._check_held)
 
     def written_chunks(self, stage: str) -> dict[str, Chunks]:
         """A stage's pieces by part, e.g. by model, in order; complete or not (``Chunks.complete``)."""
@@ -179,16 +188,17 @@ class RunFolder:
     def read_stage(self, stage: str, part: str) -> dict[str, Any] | None:
         """What `write_stage` wrote; ``None`` if that stage has not ended for the part."""
         path = self.path / f"stages/{'/'.join(_folder_names(stage, part))}.json"
-        return _read_object(path) if path.is_file() else None
+        return _read_object(path) if is_file(path) else None
 
     def discard(self, *names: str) -> None:
         """Remove files of the run that are out of date; only for who holds its lock."""
+        self._check_held()
         for name in names:
             self._inside(name).unlink(missing_ok=True)
 
     def has(self, name: str) -> bool:
         """Whether the file ``name`` (``"summary.json"``, ``"gallery/a.png"``, ...) was written."""
-        return self._inside(name).is_file()
+        return is_file(self._inside(name))
 
     @property
     def versions(self) -> dict[str, Any]:
@@ -326,7 +336,7 @@ class RunFolder:
 
     def _existing(self, name: str) -> Path:
         path = self.path / name
-        if not path.is_file():
+        if not is_file(path):
             raise RunFolderError(
                 f"{self.path} has no {name}: that stage has not ended, or the file was removed. In either case "
                 f"{_AGAIN}"
@@ -358,7 +368,11 @@ class RunFolder:
         data = text.encode("utf-8", errors="replace")
         return self._atomically(name, lambda target: target.write_bytes(data))
 
+    def _check_held(self) -> None:
+        self._may_write()
+
     def _atomically(self, name: str, write: Callable[[Path], Any]) -> Path:
+        self._check_held()
         return write_atomically(self.path / name, write)
 
 

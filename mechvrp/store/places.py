@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -13,17 +14,27 @@ from mechvrp import files
 from mechvrp.errors import InputError, MechVRPError, RunFolderError, UnavailableError
 from mechvrp.files import path_of
 
-__all__ = ["fetched", "is_remote", "make_folder", "place", "put", "unreachable"]
+__all__ = [
+    "fetched",
+    "is_file",
+    "is_remote",
+    "make_folder",
+    "names_in",
+    "place",
+    "put",
+    "refuse_links",
+    "unreachable",
+]
 
 #: Stores in which a file appears as a whole when it has been written, and is not seen before.
 _WHOLE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory"}
 
 
-def place(path: str | Path) -> Path:
+def place(path: str | Path, options: Mapping[str, Any] | None = None) -> Path:
     """A path of this machine, or for an address (``PROTOCOL://...``) an object that is used like one.
 
     Keys and endpoints of an address are fsspec's own settings (``FSSPEC_S3_ENDPOINT_URL``, ``AWS_PROFILE``, its
-    configuration files).
+    configuration files), or ``options``.
 
     Raises:
         UnavailableError: universal-pathlib or the protocol's file system is not installed.
@@ -39,8 +50,7 @@ def place(path: str | Path) -> Path:
         from upath import UPath
     except ImportError as error:
         raise UnavailableError(
-            f"{path} is an address, and run folders at addresses need universal-pathlib: pip install "
-            "'mechvrp[remote-runs]'"
+            f"{path} is an address, which needs universal-pathlib: pip install 'mechvrp[remote-runs]'"
         ) from error
     try:
         fsspec.get_filesystem_class(protocol)
@@ -54,7 +64,7 @@ def place(path: str | Path) -> Path:
             f"{path}: the file system of {protocol!r} is not installed: {error}"
         ) from error
     # Another process may have written since a folder was listed.
-    return cast(Path, UPath(str(path), use_listings_cache=False))
+    return cast(Path, UPath(str(path), **{"use_listings_cache": False, **(options or {})}))
 
 
 def is_remote(path: Any) -> bool:
@@ -71,6 +81,48 @@ def make_folder(path: Path) -> None:
         return
     with unreachable(path):
         path.mkdir(parents=True, exist_ok=True)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a store that does not answer is an error.
+
+    fsspec's own ``isfile`` says no whatever the reason, and what is there would be taken for lost.
+    """
+    if not is_remote(path):
+        return path.is_file()
+    with unreachable(path):
+        try:
+            return bool(path.fs.info(path.path)["type"] == "file")  # type: ignore[attr-defined]
+        except FileNotFoundError:
+            return False
+
+
+def names_in(folder: Path) -> set[str]:
+    """What a folder holds, by one listing: to ask for each of many files takes minutes at a remote place."""
+    with unreachable(folder):
+        try:
+            return {path.name for path in folder.iterdir()}
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
+
+
+def refuse_links(folder: Path) -> None:
+    """Raise ``RunFolderError`` where a link in a folder leads out of it, to be read or written elsewhere."""
+    if is_remote(folder) or not folder.is_dir():
+        return
+    root, waiting = Path(os.path.realpath(folder)), [str(folder)]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    real = os.path.realpath(entry.path)
+                    if not Path(real).is_relative_to(root):
+                        raise RunFolderError(
+                            f"{entry.path} is a link that leaves the folder {folder}: what belongs there would "
+                            f"be read and written at {real}. Copy what it leads to in its place"
+                        )
+                elif entry.is_dir():
+                    waiting.append(entry.path)
 
 
 @contextmanager

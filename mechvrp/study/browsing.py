@@ -197,8 +197,10 @@ def _observed(
 def _from_tables(pieces: Chunks, chosen: np.ndarray) -> dict[str, Any]:
     maps: list[Any] = []
     votes: list[Any] = []
-    for index, table in enumerate(pieces.tables(["map", "map_rows", "votes"])):
-        for i in _inside(pieces.rows(index), chosen):
+    indices = pieces.holding(chosen)
+    tables = pieces.tables(["map", "map_rows", "votes"], indices)
+    for index, table in zip(indices, tables, strict=True):
+        for i in pieces.within(index, chosen).tolist():
             row = table.iloc[i]
             weights = np.asarray(row["map"], dtype=np.float64)
             peak = float(weights.max())
@@ -213,15 +215,12 @@ def _margins(pieces: Chunks, names: Sequence[str], chosen: np.ndarray) -> list[A
     """Margins before block 0 and behind every block; null where there is no such pair of tokens."""
     token, entry, post = names
     found: list[Any] = []
-    for index, part in enumerate(pieces.arrays(names)):
-        for i in _inside(pieces.rows(index), chosen):
+    indices = pieces.holding(chosen)
+    for index, part in zip(indices, pieces.arrays(names, indices), strict=True):
+        for i in pieces.within(index, chosen).tolist():
             values = [float(part[entry][i]), *part[post][:, i].tolist()]
             found.append([_four(v) for v in values] if part[token][i] >= 0 else None)
     return found
-
-
-def _inside(rows: range, chosen: np.ndarray) -> list[int]:
-    return (chosen[(chosen >= rows.start) & (chosen < rows.stop)] - rows.start).tolist()
 
 
 def _pictures(run: RunFolder, names: pd.Series) -> tuple[list[str], list[int]]:

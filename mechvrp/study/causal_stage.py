@@ -19,7 +19,7 @@ from mechvrp.study.config import StudyConfig
 from mechvrp.study.correlate_stage import count_folds
 from mechvrp.study.engines.base import Advance, Engine, Piece, Work
 from mechvrp.study.intervening import dims_of, intervene, join_interventions, observed_maps
-from mechvrp.study.reading_pieces import bounded, hidden_states
+from mechvrp.study.reading_pieces import bounded, check_rows, hidden_states
 from mechvrp.study.schema import CausalSection
 from mechvrp.study.stage_results import Correlated
 from mechvrp.study.telling import Teller
@@ -73,6 +73,7 @@ def run_causal(
         work = Work(partial(_intervene_piece, spec), inputs, lambda index: parts)
         with teller.bar("intervening", len(chunks) * parts) as advance:
             engine.run(work, chunks, advance)
+        check_rows(chunks, held)
         arrays, failed = join_interventions(chunks)
         groups = seen["image_id"].to_numpy(dtype=str)[held]
         section = causal_section(
@@ -147,10 +148,9 @@ def _spec_of(
 def _maps(observed: Chunks, rows: np.ndarray) -> list[np.ndarray]:
     """The mean attention maps of the examples ``rows`` (ascending)."""
     found: list[np.ndarray] = []
-    for index, table in enumerate(observed.tables(["map", "map_rows"])):
-        inside = observed.rows(index)
-        mine = rows[(rows >= inside.start) & (rows < inside.stop)] - inside.start
-        found += observed_maps(table.iloc[mine])
+    indices = observed.holding(rows)
+    for index, table in zip(indices, observed.tables(["map", "map_rows"], indices), strict=True):
+        found += observed_maps(table.iloc[observed.within(index, rows)])
     return found
 
 

@@ -50,7 +50,7 @@ def usable_dataset(run: RunFolder, dataset: Dataset, engine: Engine, say: Consol
     """The dataset without the records that cannot be used: by ``Dataset.check``, or by the model.
 
     What is left out is listed in the run folder (``stages/check/data.json``), with what the dataset's reader
-    left out before. A run goes on with the same records only.
+    left out before. A run goes on with the same records only, and looks at their images no second time.
 
     Args:
         run, dataset: of the study.
@@ -65,7 +65,10 @@ def usable_dataset(run: RunFolder, dataset: Dataset, engine: Engine, say: Consol
     value = run.read_stage("check", "data")
     kept = None if value is None else decode(_Checked, value, "stages/check/data.json")
     if kept is None:
-        kept = _Checked(len(dataset), digest, _left_out(dataset, engine.ask(_placeholder)))
+        placeholder = engine.ask(_placeholder)
+        say.print(f"  looking at {len(dataset):,} records and their images")
+        kept = _Checked(len(dataset), digest, _left_out(dataset, placeholder))
+        _check_some(dataset, kept)  # first: once the files are mended the run can begin
         run.write_stage("check", "data", asdict(kept))
     if (kept.records, kept.digest) != (len(dataset), digest):
         raise RunFolderError(
@@ -75,10 +78,8 @@ def usable_dataset(run: RunFolder, dataset: Dataset, engine: Engine, say: Consol
         )
     if not kept.left_out:
         return dataset
-    gone = {entry.index for entry in kept.left_out if entry.index is not None}
-    first = "; ".join(f"{entry.record}: {entry.reason}" for entry in kept.left_out[:3])
-    if len(gone) == len(dataset):
-        raise DataError(f"no record of {dataset.name} can be used: {first}")
+    gone, first = _gone(kept), _first(kept)
+    _check_some(dataset, kept)
     say.print(
         f"[yellow]{len(kept.left_out)} records are left out[/yellow] ({escape(first)}"
         f"{'; ...' if len(kept.left_out) > 3 else ''}); all of them: "
@@ -90,6 +91,19 @@ def usable_dataset(run: RunFolder, dataset: Dataset, engine: Engine, say: Consol
     return Dataset(
         dataset.name, samples, skipped=(*dataset.skipped, *skipped), info=dict(dataset.info)
     )
+
+
+def _gone(kept: _Checked) -> set[int]:
+    return {entry.index for entry in kept.left_out if entry.index is not None}
+
+
+def _first(kept: _Checked) -> str:
+    return "; ".join(f"{entry.record}: {entry.reason}" for entry in kept.left_out[:3])
+
+
+def _check_some(dataset: Dataset, kept: _Checked) -> None:
+    if len(_gone(kept)) == len(dataset):
+        raise DataError(f"no record of {dataset.name} can be used: {_first(kept)}")
 
 
 def check_weights(run: RunFolder, part: str, engine: Engine) -> None:
@@ -118,10 +132,9 @@ def _placeholder(model: VLM) -> str:
 
 
 def _left_out(dataset: Dataset, placeholder: str) -> tuple[_LeftOut, ...]:
-    places = {s.record or f"{dataset.name}[{i}]": i for i, s in enumerate(dataset)}
     bad: dict[int, list[str]] = {}
-    for problem in dataset.check():
-        bad.setdefault(places[problem.record], []).append(problem.reason)
+    for i, reason in dataset.problems():
+        bad.setdefault(i, []).append(reason)
     for i, sample in enumerate(dataset):
         if placeholder and placeholder in sample.question:
             reason = f"the question spells {placeholder!r}, which stands for an image"
@@ -129,8 +142,5 @@ def _left_out(dataset: Dataset, placeholder: str) -> tuple[_LeftOut, ...]:
     by_reader = [_LeftOut(None, s.record, s.reason) for s in dataset.skipped]
     return (
         *by_reader,
-        *(
-            _LeftOut(i, dataset[i].record or f"{dataset.name}[{i}]", "; ".join(bad[i]))
-            for i in sorted(bad)
-        ),
+        *(_LeftOut(i, dataset.place(i), "; ".join(bad[i])) for i in sorted(bad)),
     )

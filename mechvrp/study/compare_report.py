@@ -19,6 +19,7 @@ from mechvrp.plots import (
     signals_by_model,
 )
 from mechvrp.store.atomic import TEMPORARY, remove_temporaries, write_atomically
+from mechvrp.store.places import refuse_links
 from mechvrp.study.compare_tables import TextTable, latex
 from mechvrp.study.compare_units import Unit
 from mechvrp.study.page import figure_json, render
@@ -93,6 +94,7 @@ def check_out(folder: Path) -> list[str]:
     )
     if not held:
         return []
+    refuse_links(folder)  # else what a marker names would be removed elsewhere
     try:
         marker = json.loads((folder / _MARKER).read_text(encoding="utf-8"))
         files = marker["files"] if marker["format"] == _FORMAT else None

@@ -23,7 +23,7 @@ from mechvrp.store import Chunks
 from mechvrp.study.causal_stage import run_causal
 from mechvrp.study.config import StudyConfig
 from mechvrp.study.engines.base import Advance, Engine, Piece, Work
-from mechvrp.study.reading_pieces import bounded, observed_table
+from mechvrp.study.reading_pieces import bounded, check_rows, observed_table
 from mechvrp.study.schema import AblationSection
 from mechvrp.study.sections import ablation_section
 from mechvrp.study.stage_results import Correlated, Intervened
@@ -214,6 +214,7 @@ def _ablated(
     )
     with teller.bar("ablating", len(held)) as advance:
         engine.run(work, pieces, advance)
+    check_rows(pieces, held)
     parts = list(pieces.arrays())
     return AblationOutcomes(
         tuple(ks),

@@ -45,7 +45,7 @@ def piece_size(batch_size: int) -> int:
 def observe_missing(
     engine: Engine, dataset: Dataset, config: StudyConfig, chunks: Chunks, advance: Advance
 ) -> list[str]:
-    """Observe the examples whose pieces are not there yet; returns what could not be had, and why.
+    """Observe the examples whose pieces are not there yet; returns what of all could not be had, and why.
 
     A piece's table has a row per example (``Observations.to_frame``, whether it is ``correct``, the sampled
     answers, the mean attention map); its arrays are ``hidden`` [layer, example, d_model],
@@ -63,7 +63,8 @@ def observe_missing(
         return rows, dataset[rows.start : rows.stop]
 
     work = Work(partial(_observe_piece, config), inputs, lambda index: len(chunks.rows(index)))
-    return engine.run(work, chunks, advance)
+    engine.run(work, chunks, advance)
+    return chunks.notes()
 
 
 def _observe_piece(

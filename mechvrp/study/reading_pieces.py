@@ -7,11 +7,19 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 
+from mechvrp.errors import RunFolderError
 from mechvrp.reliability import STRUCTURE_FEATURES
 from mechvrp.store import Chunks
 from mechvrp.study.observing import FEATURE
 
-__all__ = ["bounded", "example_tables", "hidden_states", "observed_table", "other_scores"]
+__all__ = [
+    "bounded",
+    "check_rows",
+    "example_tables",
+    "hidden_states",
+    "observed_table",
+    "other_scores",
+]
 
 #: Columns that are long: read only where they are used.
 _LONG = ("votes", "map", "map_rows")
@@ -46,24 +54,23 @@ def example_tables(pieces: Chunks) -> Iterator[pd.DataFrame]:
         yield table.drop(columns=[*_LONG, *_FEATURES])
 
 
+def check_rows(pieces: Chunks, rows: np.ndarray) -> None:
+    """Refuse pieces of other examples than ``rows``, made before what was observed had changed."""
+    if not np.array_equal(pieces.table(["example"])["example"].to_numpy(), rows):
+        raise RunFolderError(
+            f"{pieces.folder} holds other examples than are to be intervened on: what was observed of them has "
+            "changed since. Remove that folder and run the study again"
+        )
+
+
 def hidden_states(pieces: Chunks, rows: np.ndarray) -> np.ndarray:
     """Residual streams [layer, example, d_model] of the examples ``rows`` (ascending)."""
-    found = []
-    for index, part in enumerate(pieces.arrays(["hidden"])):
-        inside = pieces.rows(index)
-        mine = rows[(rows >= inside.start) & (rows < inside.stop)] - inside.start
-        found.append(part["hidden"][:, mine])
-    return np.concatenate(found, axis=1)
+    return np.concatenate(list(pieces.examples("hidden", rows)), axis=1)
 
 
 def other_scores(
     pieces: Chunks, layer: int, rows: np.ndarray, score: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
     """A probe's scores of the examples ``rows`` (ascending), a piece at a time."""
-    found = [np.empty(0)]
-    for index, part in enumerate(pieces.arrays(["hidden"])):
-        inside = pieces.rows(index)
-        mine = rows[(rows >= inside.start) & (rows < inside.stop)] - inside.start
-        if len(mine):
-            found.append(score(part["hidden"][layer, mine]))
-    return np.concatenate(found)
+    found = [score(states) for states in pieces.examples("hidden", rows, layer=layer)]
+    return np.concatenate([np.empty(0), *found])

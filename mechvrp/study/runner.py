@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from mechvrp import data as benchmarks
 from mechvrp.data import Dataset, train_test_split
+from mechvrp.data.registry import takes_option
 from mechvrp.errors import InputError, RunFolderError
 from mechvrp.models import VLM, fingerprint
 from mechvrp.plots.directions import isolated
@@ -302,6 +303,8 @@ def load_data(config: StudyConfig) -> Dataset:
     options: dict[str, Any] = {} if config.task is None else {"task": config.task}
     if not config.data.startswith("scenes"):  # generated: no record of them can be bad
         options["on_error"] = "skip"
+    if takes_option(config.data, "verify_images"):
+        options["verify_images"] = False  # a run decodes each image once, when it begins
     return benchmarks.load(
         config.data,
         root=config.root,

@@ -8,16 +8,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mechvrp.data import Sample
-from mechvrp.errors import InputError, NumericalError, RunFolderError, SiteError, UnavailableError
+from mechvrp.errors import InputError, NumericalError, RunFolderError, SiteError
 from mechvrp.models import VLM, Batch, fingerprint
 from mechvrp.models.batch import sample_key
 from mechvrp.tracing.activations import Rows, _kind
 from mechvrp.tracing.caching import _join, _rows, _run, in_batches, requested
 from mechvrp.tracing.sites import Site
+from mechvrp.tracing.zarr_store import ROW_AXES, checked_to_read, given, held_store, zarr_here
 
 if TYPE_CHECKING:
     import xarray
@@ -27,10 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["cache_to_zarr", "open_cache"]
 
-_FORMAT = "mechvrp-activations"
-_VERSION = 1
-#: The axis of rows that sites of a kind share.
-ROW_AXES = {"prompt": "row", "projected": "image_row", "vision": "vision_row"}
 _DTYPES = {torch.float16: "float16", torch.float32: "float32", torch.float64: "float64"}
 #: Bytes that are held before they are written, and that a chunk of an array has.
 _HELD, _CHUNK = 64 * 2**20, 2**20
@@ -51,7 +49,8 @@ def cache_to_zarr(
     """Activations of any number of samples, in a zarr store, of which little is ever in memory.
 
     At most 64 MiB and a batch are held; the rest is in the store. A call that is cut off goes on where it
-    was when it is made again with the same arguments.
+    was when it is made again with the same arguments. One process writes at a time, which a lock beside the
+    store (``acts.zarr.lock``) sees to.
 
     Needs zarr (``pip install "mechvrp[zarr]"``).
 
@@ -72,13 +71,14 @@ def cache_to_zarr(
         SiteError, UnavailableError: as ``mechvrp.cache``; zarr is not installed.
         InputError: no samples, or a dtype that zarr does not have.
         NumericalError: a value is NaN or infinite, or becomes so in ``dtype``; nothing of its piece is kept.
-        RunFolderError: the store holds something else, or the activations of another call.
+        RunFolderError: the store holds something else, or the activations of another call; it is being written
+            by another process, or cannot be written.
 
     Example:
         >>> acts = mechvrp.cache_to_zarr(model, samples, "resid_post", "acts.zarr")   # doctest: +SKIP
         >>> acts["blocks.3.hook_resid_post"].isel(row=slice(0, 100)).values           # doctest: +SKIP
     """
-    zarr = _zarr()
+    zarr_here()
     wanted = requested(model, sites, positions, one_batch=False)
     if bad := [str(site) for site in wanted if site.component == "pattern"]:
         raise SiteError(
@@ -91,21 +91,24 @@ def cache_to_zarr(
     if isinstance(samples, Sample) or not isinstance(samples, Sequence) or not len(samples):
         raise InputError("expected samples in a list or dataset, at least one")
     call = {
-        "format": _FORMAT,
-        "format_version": _VERSION,
         "model": model.name,
         "fingerprint": fingerprint(model),
         "sites": [str(site) for site in wanted],
-        "positions": str(positions),
+        # As lists: of long arrays the text leaves numbers out.
+        "positions": str(getattr(positions, "tolist", lambda: positions)()),
         "dtype": _DTYPES[chosen],
+        "batch_size": batch_size,  # sums of floats differ in their last digits between batches
         "examples": len(samples),
         "samples": _digest(samples),
     }
-    group = _group(zarr, to, call, storage_options)
-    done = int(group.attrs["done"])  # type: ignore[arg-type]
-    for piece in _pieces(model, samples[done:], wanted, positions, chosen, batch_size, progress):
-        _append(group, piece, done)
-        done += piece.examples
+    with held_store(to, call, storage_options) as (group, writing):
+        done = int(group.attrs["done"])  # type: ignore[arg-type]
+        for piece in _pieces(
+            model, samples[done:], wanted, positions, chosen, batch_size, progress
+        ):
+            with writing():
+                _append(group, piece, done)
+            done += piece.examples
     return open_cache(to, storage_options=storage_options)
 
 
@@ -114,6 +117,8 @@ def open_cache(
 ) -> xarray.Dataset:
     """What ``cache_to_zarr`` wrote, read only where it is asked for.
 
+    Values whose file was lost since (a copy that was cut short) are read as NaN; none were written.
+
     Returns:
         A variable per site, ``[row, ...]``: ``row`` (``image_row`` of ``projected``, ``vision_row`` of the
         tower) with the coordinates ``example`` (index of its sample), ``position`` (from the end of the
@@ -121,24 +126,23 @@ def open_cache(
         elsewhere), which end in ``_projected`` and ``_vision`` for the others.
 
     Raises:
-        RunFolderError: it is not there, not ours, or not complete.
+        RunFolderError: it is not there, not ours, damaged, or not complete.
     """
     import xarray as xr
 
-    zarr = _zarr()
-    try:
-        group = zarr.open_group(str(path), mode="r", storage_options=_options(storage_options))
-    except (FileNotFoundError, ValueError) as error:
-        raise RunFolderError(f"there are no activations at {path}: {error}") from error
-    attrs: dict[str, Any] = dict(group.attrs)
-    _check_ours(path, attrs)
+    attrs = checked_to_read(path, storage_options)
     if attrs["done"] != attrs["examples"]:
         raise RunFolderError(
             f"{path} holds {attrs['done']} of {attrs['examples']} examples: make the same call of "
             "cache_to_zarr again, and it goes on"
         )
     found = xr.open_zarr(
-        str(path), chunks=None, consolidated=False, storage_options=_options(storage_options)
+        str(path),
+        chunks=None,
+        consolidated=False,
+        decode_cf=False,  # numbers as they are, whatever attributes say of scales and dates
+        zarr_format=3,
+        storage_options=given(storage_options),
     )
     return found.set_coords([name for name in found.data_vars if name not in set(attrs["sites"])])
 
@@ -221,6 +225,8 @@ def _write(group: zarr.Group, name: str, value: Tensor, dims: tuple[str, ...], s
             shape=(0, *data.shape[1:]),
             chunks=(max(1, _CHUNK // row), *(max(1, n) for n in data.shape[1:])),
             dtype=data.dtype,
+            # No value is ever this one, so that a chunk whose file was lost does not pass for zeros.
+            fill_value=np.nan if data.dtype.kind == "f" else np.iinfo(data.dtype).min,
             dimension_names=dims,
             compressors=None,
         )
@@ -249,54 +255,3 @@ def _digest(samples: Sequence[Sample]) -> str:
     for sample in samples:
         found.update(sample_key(sample).encode("utf-8", errors="surrogatepass") + b"\0")
     return found.hexdigest()[:32]
-
-
-def _group(
-    zarr: Any, to: str | Path, call: dict[str, Any], storage_options: Mapping[str, Any] | None
-) -> zarr.Group:
-    """The store of a call: new, or with what an earlier one has written."""
-    options = _options(storage_options)
-    try:
-        group = zarr.open_group(str(to), mode="r+", storage_options=options)
-    except (FileNotFoundError, ValueError):
-        if (
-            "://" not in str(to)
-            and Path(to).exists()
-            and (Path(to).is_file() or any(Path(to).iterdir()))
-        ):
-            raise RunFolderError(f"{to} holds something else; choose a new folder") from None
-        group = zarr.open_group(str(to), mode="w-", storage_options=options)
-        group.attrs.update({**call, "rows": "{}", "done": 0})
-        return group
-    held = dict(group.attrs)
-    _check_ours(to, held)
-    differing = [f"{k}: {held.get(k)!r} against {v!r}" for k, v in call.items() if held.get(k) != v]
-    if differing:
-        raise RunFolderError(
-            f"{to} holds the activations of another call; in the store against asked for: "
-            f"{'; '.join(differing)}. Choose another folder"
-        )
-    return group
-
-
-def _check_ours(path: str | Path, attrs: Mapping[str, Any]) -> None:
-    if attrs.get("format") != _FORMAT:
-        raise RunFolderError(f"{path} is a zarr store of another program")
-    if attrs.get("format_version") != _VERSION:
-        raise RunFolderError(
-            f"{path} is of format {attrs.get('format_version')!r}; this mechvrp reads {_VERSION}"
-        )
-
-
-def _options(given: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return dict(given) if given else None
-
-
-def _zarr() -> Any:
-    try:
-        import zarr
-    except ImportError as error:
-        raise UnavailableError(
-            "activations on disk need zarr, which is not installed: pip install 'mechvrp[zarr]'"
-        ) from error
-    return zarr

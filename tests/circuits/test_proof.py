@@ -199,7 +199,7 @@ def test_a_circuit_is_saved_in_one_step(tmp_path, monkeypatch):
         raise OSError("the disk is full")
 
     monkeypatch.setattr("mechvrp.store.atomic.os.fsync", full)
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(MechVRPError, match="cannot be written: the disk is full"):
         Circuit(NODES[:3]).save(tmp_path / "circuit.json")
     assert Circuit.load(tmp_path / "circuit.json") == circuit
     assert [file.name for file in tmp_path.iterdir()] == ["circuit.json"]

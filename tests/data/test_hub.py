@@ -2,7 +2,10 @@
 
 import pickle
 import sys
+from types import SimpleNamespace
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 import mechvrp.data
@@ -220,18 +223,59 @@ def test_what_the_root_and_the_columns_must_be(saved, tmp_path):
             load(name)
 
 
-def test_a_name_on_the_hub_is_given_to_the_library(monkeypatch):
+def test_a_folder_takes_records_from_itself_alone(tmp_path):
+    """A README may name any file, and a table be a link."""
+    root, outside = tmp_path / "data", tmp_path / "mine.parquet"
+    root.mkdir()
+    image = {"bytes": PICTURES[0], "path": None}
+    rows = {"image": [image], "question": ["Mine?"], "answer": ["yes"]}
+    pa.parquet.write_table(pa.table(rows), outside)
+    options = {"columns": {}, "cache_dir": tmp_path / "cache"}
+    for name in (str(outside), "../mine.parquet"):
+        configs = f"configs:\n- config_name: default\n  data_files: {name}\n"
+        (root / "README.md").write_text(f"---\n{configs}---\n")
+        with pytest.raises(
+            DataError, match=r"records from '.*mine\.parquet', which is not its own"
+        ):
+            load(root, **options)
+    (root / "README.md").unlink()
+    (root / "data.parquet").symlink_to(outside)
+    with pytest.raises(DataError, match="which is not its own"):
+        load(root, **options)
+    # The hub's own client leaves links into its cache.
+    blob = tmp_path / "cache" / "blob"
+    blob.parent.mkdir(exist_ok=True)
+    outside.rename(blob)
+    (root / "data.parquet").unlink()
+    (root / "data.parquet").symlink_to(blob)
+    assert load(root, **options)[0].question == "Mine?"
+
+
+def test_a_name_on_the_hub_is_given_to_the_library(monkeypatch, tmp_path):
     asked = []
 
-    def load_dataset(*args, **options):
-        asked.append((args, options))
-        return datasets.DatasetDict({"test": table()})
+    class Builder:
+        def __init__(self, *args, **options):
+            asked.append((args, options))
+            self.config = SimpleNamespace(data_files={"test": files})
 
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+        def download_and_prepare(self):
+            asked.append("prepared")
+
+        def as_dataset(self):
+            return datasets.DatasetDict({"test": table()})
+
+    files = ["hf://datasets/lmms-lab/VQAv2@0123/test.parquet"]
+    monkeypatch.setattr(datasets, "load_dataset_builder", Builder)
     dataset = load("lmms-lab/VQAv2", config="small", split="test")
-    assert asked == [(("lmms-lab/VQAv2", "small"), {})]
+    assert asked == [(("lmms-lab/VQAv2", "small"), {}), "prepared"]
     assert len(dataset) == 3
-    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **o: 1 / 0)
+    for elsewhere in (str(tmp_path / "mine.parquet"), "http://127.0.0.1:9/x.parquet"):
+        files[:] = [elsewhere]
+        with pytest.raises(DataError, match="which is not its own"):
+            load("lmms-lab/VQAv2")
+        assert asked.pop() != "prepared"
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *a, **o: 1 / 0)
     with pytest.raises(DataError, match=r"cannot load 'lmms-lab/VQAv2' \(ZeroDivisionError"):
         load("lmms-lab/VQAv2")
 

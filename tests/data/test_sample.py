@@ -2,6 +2,8 @@
 
 import pickle
 import re
+import threading
+import time
 
 import pytest
 from PIL import Image
@@ -112,3 +114,27 @@ def test_a_check_without_images_decodes_none():
     dataset = Dataset("mine", [Sample(ImageSource("line 9", data=b"damaged"), "q", "x")])
     assert dataset.check(images=False) == ()
     assert len(dataset.check()) == 1
+
+
+def test_a_check_decodes_each_image_once_on_several_threads(tmp_path, monkeypatch):
+    opened, real = [], ImageSource.problem
+
+    def problem(self):
+        opened.append((self.file, threading.get_ident()))
+        time.sleep(0.005)
+        return real(self)
+
+    monkeypatch.setattr(ImageSource, "problem", problem)
+    monkeypatch.setattr("mechvrp.data.images.os.cpu_count", lambda: 4)
+    samples = []
+    for i in range(40):
+        path = tmp_path / f"{i}.png"
+        Image.new("RGB", (4, 4)).save(path) if i % 10 else path.write_bytes(b"damaged")
+        samples += [Sample(ImageSource(f"line {2 * i + j}", file=str(path)), "q") for j in (1, 2)]
+    found = Dataset("mine", samples).check()
+    bad = [f"line {2 * i + j}" for i in range(0, 40, 10) for j in (1, 2)]
+    assert [problem.record for problem in found] == bad
+    assert sorted(file for file, _ in opened) == sorted(
+        str(tmp_path / f"{i}.png") for i in range(40)
+    )
+    assert len({thread for _, thread in opened}) > 1

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from mechvrp import data
@@ -139,11 +140,14 @@ def summary(content: bytes) -> None:
 
 
 def pieces(content: bytes) -> None:
-    """A run's arrays: the sizes of its pieces, and one piece."""
+    """A run's arrays: the sizes of its pieces, and one piece, read as a whole and by its examples."""
     sizes, _, arrays = content.partition(BETWEEN)
     _put("pieces/pieces.json", sizes)
     _put("pieces/000000.safetensors", arrays)
-    Chunks.open(place() / "pieces").array("h")
+    found = Chunks.open(place() / "pieces")
+    with suppress(MechVRPError):
+        list(found.examples("h", np.arange(min(found.total, found.size, 3))))
+    found.array("h")
 
 
 def settings(content: bytes) -> None:

@@ -73,6 +73,14 @@ def test_files_of_others_are_not_written_over(tmp_path):
         found.write(tmp_path / "out")
 
 
+def test_tables_that_lead_elsewhere_are_not_written_through(tmp_path):
+    found = compare_runs([run(tmp_path / "r", "a")], out=tmp_path / "out", **FAST)
+    (tmp_path / "out" / "tables").rename(tmp_path / "mine")
+    (tmp_path / "out" / "tables").symlink_to(tmp_path / "mine")
+    with pytest.raises(RunFolderError, match="tables is a link that leaves the folder"):
+        found.write(tmp_path / "out")
+
+
 def test_the_same_comparison_gives_the_same_files(tmp_path):
     path = run(tmp_path / "r", "a", "b")
     outs = [tmp_path / "one", tmp_path / "two"]

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import contextmanager
+from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from mechvrp.errors import InputError, WorkerError
+from mechvrp.store import Chunks, software_versions
+from mechvrp.study.engines import LocalEngine, Piece, Work
+from mechvrp.study.engines.ray_engine import RayEngine
+from mechvrp.study.engines.ray_worker import Loaded, ReplicaWorker
 from mechvrp.study.engines.team import Died, Ended, Raised, Team
 
 
@@ -175,3 +184,99 @@ def test_a_worker_with_other_weights_is_refused():
         hand_out(made, range(3))
     made.close()
     assert not pool.alive
+
+
+def test_a_worker_whose_study_has_ended_writes_nothing(tmp_path, monkeypatch):
+    """Another run may be in its place by then."""
+    from mechvrp.study.engines import ray_worker
+
+    worker = ray_worker.ReplicaWorker(str(tmp_path), threads=torch.get_num_threads())
+    sign, folder = tmp_path / "sign", tmp_path / "chunks"
+    target = ray_worker.Target(folder, 2, 2, sign, "token")
+    made = Piece(pd.DataFrame({"example": [0, 1]}), {}, {}, ("no map",))
+    for after in (sign.unlink, lambda: sign.write_text("another study's")):
+        sign.write_text("token")
+        with pytest.raises(WorkerError, match="piece 0 has ended; nothing is written"):
+            worker.piece(lambda *_, after=after: (after(), made)[1], None, target, 0)
+        assert not folder.exists()
+    sign.write_text("token")
+    worker.piece(lambda *_: made, None, target, 0)
+    assert Chunks.open(folder).notes() == ["no map"]
+
+
+@pytest.mark.parametrize(("set_to", "threads"), [("3", 3), ("2,1", 2), ("", 8), ("many", 8)])
+def test_threads_of_a_worker_are_at_most_those_of_openmp(monkeypatch, set_to, threads):
+    from mechvrp.study.engines.ray_session import threads_of
+
+    monkeypatch.setenv("OMP_NUM_THREADS", set_to)
+    assert threads_of(8) == threads
+    assert threads_of(1) == 1
+
+
+class InThisProcess:
+    """A pool whose workers are replicas in this process."""
+
+    def __init__(self, folder):
+        self.folder, self.done = folder, []
+
+    def start(self):
+        worker = ReplicaWorker(str(self.folder), threads=torch.get_num_threads())
+        self.done.append(
+            (worker, Ended(Loaded("m", "f", software_versions()["packages"], "h", "cpu")))
+        )
+        return worker
+
+    def submit(self, worker, call, *arguments):
+        try:
+            self.done.append((worker, Ended(getattr(worker, call)(*arguments))))
+        except WorkerError as error:
+            self.done.append((worker, Raised(error)))
+
+    def wait(self):
+        return self.done.pop(0)
+
+    def stop(self, worker):
+        pass
+
+    @contextmanager
+    def shared(self, value):
+        yield value
+
+
+def test_workers_leave_what_one_process_leaves_their_notes_too(tmp_path):
+    def compute(model, rows, advance):
+        notes = ("no map",) if 4 in rows else ()
+        arrays = {"h": np.array(rows, np.float32)[None]}
+        advance(len(rows))
+        table = pd.DataFrame({"example": rows})
+        return Piece(table, arrays, {"h": ("layer", "example")}, notes)
+
+    steps: dict[str, list[int]] = {"local": [], "ray": []}
+    for name, found in steps.items():
+        (tmp_path / name).mkdir()
+        pieces = Chunks(tmp_path / name / "chunks", 7, 2)
+        pieces.write(1, pd.DataFrame({"example": [2, 3]}), {"h": np.ones((1, 2))}, notes=["before"])
+        (pieces.folder / "pieces.json").unlink()
+        work = Work(
+            compute, lambda i, p=pieces: list(p.rows(i)), lambda i, p=pieces: len(p.rows(i))
+        )
+        if name == "local":
+            LocalEngine(lambda: None).run(work, pieces, found.append)
+        else:
+            pool = InThisProcess(tmp_path)
+            session = SimpleNamespace(pool=pool, size=2, open=lambda entry, dtype, p=pool: p)
+            engine = RayEngine(session, "m", "auto", tmp_path / name)
+            engine.run(work, pieces, found.append)
+            engine.close()
+        assert pieces.complete
+        assert pieces.notes() == ["before", "no map"]  # of a piece that was there, too
+        assert sum(found) == 7
+    held = [sorted(p.name for p in (tmp_path / n).rglob("*") if p.is_file()) for n in steps]
+    assert held[0] == held[1]
+    assert {"000001.notes.json", "000002.notes.json"} < set(held[0])
+    for path in (tmp_path / "local" / "chunks").glob("*.parquet"):
+        other = tmp_path / "ray" / "chunks" / path.name
+        assert pd.read_parquet(path).equals(pd.read_parquet(other))
+        assert path.with_suffix(".safetensors").read_bytes() == (
+            other.with_suffix(".safetensors").read_bytes()
+        )

@@ -69,6 +69,34 @@ def test_no_signal_takes_the_place_of_a_column(name):
         StudyConfig(signals=(name,))
 
 
+def test_what_could_not_be_had_before_a_kill_is_told_after_it(tmp_path, monkeypatch):
+    from mechvrp.study import observing
+
+    monkeypatch.setattr(observing, "_PIECE", 8)
+    options = {
+        "n": 24, "samples": 0, "n_resamples": 100, "signals": ("never",), "batch_size": 8,
+        "stages": ["observe"], "progress": False, "out": tmp_path / "run",
+    }  # fmt: skip
+    calls = []
+
+    def never(model, samples, seen):
+        calls.append(len(samples))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        raise UnavailableError(
+            f"no such thing, {['', 'at first', '', 'later', 'later'][len(calls)]}"
+        )
+
+    register_signal(replace(WORDS, name="never"), never)
+    with pytest.raises(KeyboardInterrupt):
+        mechvrp.run_study("tiny-llava", "scenes", **options)
+    run = mechvrp.run_study("tiny-llava", "scenes", **options).run
+    assert len(calls) == 4
+    assert run.read_stage("observe", "0-tiny-llava")["notes"] == [
+        f"no signal never for 8 examples: no such thing, {when}" for when in ("at first", "later")
+    ]
+
+
 def test_what_is_refused():
     with pytest.raises(InputError, match="unknown signal 'question_words'"):
         StudyConfig(signals=("question_words",))

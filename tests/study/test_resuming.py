@@ -153,7 +153,8 @@ def damaged(run: RunFolder, out: Path) -> dict[str, str]:
             write_report(RunFolder.open(out))
         found[f"{path.name} {content}"] = str(error.value)
         path.write_bytes(kept)
-    for path in (piece, out / "versions.json", out / "examples.parquet"):
+    lists = out.glob("chunks/observe/*/pieces.json")
+    for path in (piece, out / "versions.json", out / "examples.parquet", *lists):
         path.unlink()
     picture.write_bytes(b"")
     return found

@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 
 import mechvrp
+from mechvrp.data.images import ImageSource
 from mechvrp.errors import DataError, InputError, RunFolderError
+from mechvrp.store import Chunks
 from mechvrp.study import ModelPlan, StudyPlan, plan_study
-from mechvrp.study.reading_pieces import bounded
+from mechvrp.study.reading_pieces import bounded, check_rows
 from tests.support.shuffles import few_shuffles
 
 OPTIONS = {
@@ -124,6 +126,17 @@ def test_bounded_takes_whole_images():
     assert bounded(indices, groups, 300, seed=0) is indices
 
 
+def test_pieces_of_other_examples_are_not_taken_for_these(tmp_path):
+    """As where an observation was lost and made anew elsewhere, with another answer."""
+    pieces = Chunks(tmp_path / "ablate", 4, 2)
+    rows = np.array([3, 5, 8, 9])
+    for index in range(2):
+        pieces.write(index, pd.DataFrame({"example": rows[pieces.rows(index)]}))
+    check_rows(pieces, rows)
+    with pytest.raises(RunFolderError, match=r"ablate holds other examples.*Remove that folder"):
+        check_rows(pieces, np.array([3, 5, 7, 8]))
+
+
 def test_a_model_of_nan_is_a_gap_beside_a_good_one(model, tmp_path):
     broken = mechvrp.load("tiny-qwen2-vl", device="cpu")
     broken.model.lm_head.weight.data[:] = float("nan")
@@ -168,7 +181,7 @@ def write_folder(root, n, bad):
     pd.DataFrame(rows).to_csv(root / "metadata.csv", index=False)
 
 
-def test_bad_records_are_left_out_and_listed(model, tmp_path, capsys):
+def test_bad_records_are_left_out_and_listed(model, tmp_path, capsys, monkeypatch):
     root = tmp_path / "data"
     root.mkdir()
     write_folder(root, 40, bad=[3, 17])
@@ -182,16 +195,37 @@ def test_bad_records_are_left_out_and_listed(model, tmp_path, capsys):
     assert ["decode" in entry["reason"] or "image" in entry["reason"] for entry in listed] == [
         True
     ] * 2
-    # Files that have been mended since are other records.
+    # Files that have been mended since change nothing: a run goes on with the records that it began with, and
+    # decodes none of their images again to find them.
     write_folder(root, 40, bad=[])
     (result.run.path / "summary.json").unlink()
-    with pytest.raises(RunFolderError, match="other records"):
-        mechvrp.run_study(model, "folder", root=str(root), n=40, out=tmp_path / "run", **OPTIONS)
+    monkeypatch.setattr(ImageSource, "problem", lambda self: pytest.fail("decoded again"))
+    again = mechvrp.run_study(
+        model, "folder", root=str(root), n=40, out=tmp_path / "run", **OPTIONS
+    )
+    assert again.summary.sections[0].data == section.data
+    monkeypatch.undo()
     bad = tmp_path / "bad"
     bad.mkdir()
     write_folder(bad, 20, bad=range(20))
-    with pytest.raises(DataError, match="no samples"):
-        mechvrp.run_study(model, "folder", root=str(bad), n=20, out=tmp_path / "x", **OPTIONS)
+    options = {**OPTIONS, "root": str(bad), "n": 20, "out": tmp_path / "x", "stages": ["observe"]}
+    with pytest.raises(DataError, match="no record of folder can be used: metadata.csv line 2"):
+        mechvrp.run_study(model, "folder", **options)
+    write_folder(bad, 20, bad=[])
+    mechvrp.run_study(model, "folder", **options)  # once they are mended it begins
+
+
+def test_of_two_records_of_one_name_the_bad_one_is_left_out(model, tmp_path):
+    """As of two folders joined, whose tables are both called metadata.csv."""
+    samples = []
+    for name, bad in (("a", [3]), ("b", [])):
+        (tmp_path / name).mkdir()
+        write_folder(tmp_path / name, 10, bad=bad)
+        samples += list(mechvrp.data.load("folder", root=tmp_path / name, verify_images=False))
+    assert samples[3].record == samples[13].record
+    data = mechvrp.Dataset("both", samples)
+    run = mechvrp.run_study(model, data, out=tmp_path / "run", stages=["observe"], **OPTIONS).run
+    assert [entry["index"] for entry in run.read_stage("check", "data")["left_out"]] == [3]
 
 
 def test_a_run_goes_on_with_the_same_weights_and_records_only(model, tmp_path):

@@ -113,6 +113,111 @@ def test_another_call_or_program_is_refused(llava, samples, tmp_path):
             call(tmp_path / "theirs")
 
 
+def test_one_process_writes_at_a_time(llava, samples, tmp_path, monkeypatch, s3, little):
+    """Two that append to one store by turns would lose rows, and call it complete."""
+    real = llava.encode
+    for to, options in (
+        (tmp_path / "acts.zarr", {}),
+        ("s3://bucket/two/acts.zarr", {"storage_options": s3}),
+    ):
+        refused = []
+
+        def meanwhile(chunk, to=to, options=options, refused=refused, **more):
+            if not refused:
+                refused.append("tried")
+                with pytest.raises(RunFolderError, match="being written by another process"):
+                    written(llava, samples, to, **options)
+            return real(chunk, **more)
+
+        monkeypatch.setattr(llava, "encode", meanwhile)
+        found = written(llava, samples, to, **options)
+        monkeypatch.setattr(llava, "encode", real)
+        assert refused
+        assert found["example"].values.max() == len(samples) - 1
+
+
+def test_another_batch_is_another_call(llava, samples, tmp_path):
+    written(llava, samples[:8], tmp_path / "acts.zarr")
+    with pytest.raises(RunFolderError, match="batch_size: 4 against 3"):
+        written(llava, samples[:8], tmp_path / "acts.zarr", batch_size=3)
+    many = np.arange(-2000, 0)
+    first, second = tmp_path / "a.zarr", many.copy()
+    second[1000] = -1
+    assert str(many) == str(second)
+    with pytest.raises(SiteError, match="positions"):
+        written(llava, samples[:8], first, positions=many)  # too many; the store is made by then
+    with pytest.raises(RunFolderError, match=r"positions: .*\[-2000, .{40,60} against"):
+        written(llava, samples[:8], first, positions=second)
+
+
+def test_values_whose_file_was_lost_are_not_zeros(llava, samples, tmp_path, little):
+    found = written(llava, samples[:8], tmp_path / "acts.zarr")
+    assert np.isfinite(found[NAME].values).all()
+    next(p for p in (tmp_path / "acts.zarr" / NAME / "c").rglob("*") if p.is_file()).unlink()
+    assert np.isnan(mechvrp.open_cache(tmp_path / "acts.zarr")[NAME].values).any()
+
+
+def test_a_store_that_is_damaged_or_of_an_enemy_is_refused(llava, samples, tmp_path):
+    import json
+    import shutil
+
+    whole = tmp_path / "whole.zarr"
+    written(llava, samples[:4], whole)
+
+    def changed(name, change):
+        out = tmp_path / "changed.zarr"
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(whole, out)
+        held = json.loads((out / name).read_text())
+        change(held)
+        (out / name).write_text(json.dumps(held))
+        return out
+
+    for values, words in (
+        ({"done": "4"}, "its attributes are"),
+        ({"done": -1}, "its attributes are"),
+        ({"sites": None}, "its attributes are"),
+        ({"rows": "nonsense"}, "its attributes are"),
+        ({"rows": '{"prompt": 1}'}, "the rows that count"),
+        ({"sites": ["blocks.9.hook_resid_post"]}, "it lacks blocks.9"),
+        ({"format_version": 9}, "of format 9"),
+    ):
+        out = changed("zarr.json", lambda held, v=values: held["attributes"].update(v))
+        with pytest.raises(RunFolderError, match=words):
+            mechvrp.open_cache(out)
+    array = f"{NAME}/zarr.json"
+    plain = {"name": "bytes", "configuration": {"endian": "little"}}
+    for values in (
+        {"codecs": [plain, {"name": "gzip", "configuration": {"level": 1}}]},
+        {"codecs": [{"name": "vlen-utf8"}], "data_type": "string", "fill_value": ""},
+        {"shape": [10**12, 96]},
+    ):
+        with pytest.raises(RunFolderError, match="is damaged"):
+            mechvrp.open_cache(changed(array, lambda held, v=values: held.update(v)))
+    with pytest.raises(RunFolderError, match="cannot be read"):
+        mechvrp.open_cache(changed(array, lambda held: held.update(data_type="no such thing")))
+    # What attributes say of scales is not done to values.
+    scaled = changed(array, lambda held: held["attributes"].update(scale_factor=100.0))
+    assert mechvrp.open_cache(scaled)[NAME].identical(
+        mechvrp.open_cache(whole)[NAME].assign_attrs(scale_factor=100.0)
+    )
+    (whole / "zarr.json").write_text("{")
+    for call in (mechvrp.open_cache, lambda path: written(llava, samples[:4], path)):
+        with pytest.raises(RunFolderError, match="cannot be read"):
+            call(whole)
+
+
+def test_a_store_of_zarrs_older_format_is_none_of_ours(tmp_path):
+    """Its arrays may be of objects that a codec unpickles."""
+    import zarr
+
+    group = zarr.open_group(str(tmp_path / "old.zarr"), mode="w", zarr_format=2)
+    ours = {"format": "mechvrp-activations", "format_version": 1}
+    group.attrs.update({**ours, "done": 1, "examples": 1, "rows": "{}", "sites": []})
+    with pytest.raises(RunFolderError, match="there are no activations"):
+        mechvrp.open_cache(tmp_path / "old.zarr")
+
+
 def test_what_has_no_place_there_is_refused_before_anything_runs(llava, samples, tmp_path):
     def call(*args, **more):
         return mechvrp.cache_to_zarr(llava, *args, tmp_path / "no.zarr", progress=False, **more)

@@ -21,12 +21,12 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """What is kept of one piece (``Chunks.write``), and what of it could not be had."""
+    """What is kept of one piece: what ``Chunks.write`` takes."""
 
     table: pd.DataFrame
     arrays: Mapping[str, np.ndarray]
     dims: Mapping[str, tuple[str, ...]]
-    gaps: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +52,8 @@ class Engine(Protocol):
     def ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
         """``question(model, *arguments)``, computed once, by one replica of the model."""
 
-    def run(self, work: Work, chunks: Chunks, advance: Advance) -> list[str]:
-        """Make and keep the pieces that are missing; the gaps of those, in the pieces' order.
+    def run(self, work: Work, chunks: Chunks, advance: Advance) -> None:
+        """Make and keep the pieces that are missing.
 
         Raises:
             MechVRPError: of a piece, the first one's.

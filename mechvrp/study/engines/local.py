@@ -30,17 +30,15 @@ class LocalEngine:
     def ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
         return question(self.load(), *arguments)
 
-    def run(self, work: Work, chunks: Chunks, advance: Advance) -> list[str]:
+    def run(self, work: Work, chunks: Chunks, advance: Advance) -> None:
+        chunks.restore()
         missing = set(chunks.missing())
-        gaps: list[str] = []
         for index in range(len(chunks)):
             if index not in missing:
                 advance(work.steps(index))
                 continue
             piece = work.compute(self.load(), work.inputs(index), advance)
-            chunks.write(index, piece.table, piece.arrays, piece.dims)
-            gaps += piece.gaps
-        return gaps
+            chunks.write(index, piece.table, piece.arrays, piece.dims, piece.notes)
 
     def close(self) -> None:
         pass  # a later study in this process has the model at hand

@@ -50,22 +50,17 @@ class RayEngine:
     def ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
         return self.team.ask("ask", question, *arguments)
 
-    def run(self, work: Work, chunks: Chunks, advance: Advance) -> list[str]:
+    def run(self, work: Work, chunks: Chunks, advance: Advance) -> None:
+        chunks.restore()
         missing = chunks.missing()
         for index in sorted(set(range(len(chunks))) - set(missing)):
             advance(work.steps(index))
         if not missing:
-            return []
+            return
         team, pool = self.team, self.session.pool
         token = uuid.uuid4().hex
         sign = (self.folder / f"{TEMPORARY}sign-{token}").resolve()
         target = Target(chunks.folder.resolve(), chunks.total, chunks.size, sign, token)
-        gaps: dict[int, tuple[str, ...]] = {}
-
-        def done(index: int, found: tuple[str, ...]) -> None:
-            gaps[index] = found
-            advance(work.steps(index))
-
         write_atomically(sign, lambda path: path.write_text(token))
         try:
             with pool.shared(work.compute) as compute:
@@ -74,12 +69,11 @@ class RayEngine:
                     lambda worker, index: pool.submit(
                         worker, "piece", compute, work.inputs(index), target, index
                     ),
-                    done,
+                    lambda index, _: advance(work.steps(index)),
                 )
         finally:
             sign.unlink(missing_ok=True)
         _wait_for(chunks)
-        return [gap for index in sorted(gaps) for gap in gaps[index]]
 
     def close(self) -> None:
         if self._team is not None:
@@ -131,5 +125,4 @@ def _wait_for(chunks: Chunks) -> None:
                 f"workers have written all pieces, and {len(missing)} of them are not in {chunks.folder}: is "
                 "it on storage that all machines share? The same command goes on"
             )
-        list(chunks.folder.iterdir())
         time.sleep(0.5)

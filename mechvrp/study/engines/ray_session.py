@@ -20,7 +20,7 @@ from mechvrp.errors import InputError, MechVRPError, WorkerError
 from mechvrp.study.engines.ray_worker import ReplicaWorker
 from mechvrp.study.engines.team import Died, Ended, Event, Raised
 
-__all__ = ["RayPool", "RaySession", "start_here"]
+__all__ = ["RayPool", "RaySession", "start_here", "threads_of"]
 
 #: Seconds that Ray may take to find a place for a worker (a cluster may start a machine for it).
 _PLACED_WITHIN = 600.0
@@ -90,7 +90,7 @@ class RaySession:
             **({"runtime_env": {"env_vars": env}} if remote and env else {}),
         }
         device = "cuda" if on_gpu else self.device
-        count = min(threads, int(os.environ.get("OMP_NUM_THREADS", threads)))
+        count = threads_of(threads)
         self._pool = RayPool(ray, options, (entry, device, dtype), count)
         nodes = sum(bool(node["Alive"]) for node in ray.nodes())
         self.say.print(
@@ -134,6 +134,12 @@ class RaySession:
         else:
             start_here(max(torch.get_num_threads(), self.workers or 1))
         self._ours = True
+
+
+def threads_of(share: int) -> int:
+    """Threads of a worker: its share of the processors, or fewer where OpenMP is told so (``4`` or ``4,2``)."""
+    told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return min(share, int(told)) if told.isdecimal() and int(told) else share
 
 
 def start_here(processors: int) -> None:

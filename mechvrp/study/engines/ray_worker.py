@@ -92,33 +92,42 @@ class ReplicaWorker:
         inputs: Any,
         target: Target,
         index: int,
-    ) -> tuple[str, ...]:
-        """Make a piece and write it where it belongs; its gaps.
+    ) -> None:
+        """Make a piece and write it where it belongs.
 
         Raises:
-            WorkerError: this machine does not see the run folder.
+            WorkerError: this machine does not see the run folder, or the study has ended meanwhile.
             MechVRPError: of the computation.
         """
         _check_folder(target)
         piece = compute(self.model, inputs, lambda steps: None)
+        # A study that was killed may be followed by another one in its place before this worker is ended.
+        if not _is_there(target):
+            raise WorkerError(
+                f"the study that asked for piece {index} has ended; nothing is written"
+            )
         chunks = Chunks(target.folder, target.total, target.size)
-        chunks.write(index, piece.table, piece.arrays, piece.dims)
-        return piece.gaps
+        chunks.write(index, piece.table, piece.arrays, piece.dims, piece.notes)
 
 
 def _check_folder(target: Target) -> None:
     """Whether the run folder is the one that the study's own process writes."""
     deadline = time.monotonic() + _SEEN_WITHIN
     while True:
-        try:
-            os.listdir(target.sign.parent)  # a network file system may have kept an older listing
-            if target.sign.read_text() == target.token:
-                return
-        except OSError:
-            pass
+        if _is_there(target):
+            return
         if time.monotonic() > deadline:
             raise WorkerError(
                 f"{socket.gethostname()} does not see the run folder {target.sign.parent}: workers write into "
                 "it, so it must be on storage that all machines share, under the same path"
             )
         time.sleep(0.5)
+
+
+def _is_there(target: Target) -> bool:
+    """Whether the study's sign is seen."""
+    try:
+        os.listdir(target.sign.parent)  # a network file system may have kept an older listing
+        return target.sign.read_text() == target.token
+    except OSError:
+        return False
