@@ -121,8 +121,10 @@ def test_the_figures_that_the_case_study_of_circuits_quotes_are_those_of_its_run
     text = (folder / "README.md").read_text().replace("\u2212", "-")
     results = json.loads((folder / "results.json").read_text())
     differences = pd.read_csv(folder / "differences.csv")
-    # The table of all figures is the run's, cell by cell.
-    assert telling.markdown(results) in text
+    # The tables of all figures are the run's, cell by cell.
+    seeds = (folder / "seeds.md").read_text()
+    for name, table in telling.pages(results).items():
+        assert table in (text if name == "embedded" else seeds), name
     # Every number with an interval in the text is one of the run's figures or differences.
     rows = [row for one in results["checkpoints"].values() for row in one["figures"]]
     known = {telling.told(row) for row in rows}
@@ -144,6 +146,16 @@ def test_the_figures_that_the_case_study_of_circuits_quotes_are_those_of_its_run
     assert set(quoted) <= known, sorted(set(quoted) - known)
     for value in re.findall(r"[pq] = ([\d.]*\d)", text):
         assert any(value == f"{one:.3f}" for one in tests), value
+    # What is said of families is a mean over seeds and its range.
+    families = pd.read_csv(folder / "families.csv")
+    over_seeds = {
+        f"{row[f'{side}_mean']:.2f} ({row[f'{side}_low']:.2f} to {row[f'{side}_high']:.2f})"
+        for row in families.to_dict("records")
+        for side in ("first", "second")
+    }
+    quoted = re.findall(r"-?\d\.\d\d \(-?\d\.\d\d to -?\d\.\d\d\)", text)
+    assert len(quoted) > 5
+    assert set(quoted) <= over_seeds, sorted(set(quoted) - over_seeds)
     for name, value in re.findall(
         r"\b(seed|find|prove|scenes|draws|asked|ablated|ranked|flow) (\d+)", text
     ):

@@ -72,6 +72,7 @@ QUICK = Sizes(
 def study_model(name: str, source: str, family: str, sizes: Sizes, seed: int, say: Tell) -> Found:
     """Run all steps. A step that this model or so few scenes do not allow is a gap, and the rest goes on."""
     model = mechvrp.load(source)
+    model.name = name  # what is kept names no folder of the machine that it was made on
     made = {"sizes": asdict(sizes), "seed": seed}
     found = Found(name, family, fingerprint(model), made)
     polls = {

@@ -28,7 +28,7 @@ import typer
 from across import differences, families
 from keeping import Found
 from one_model import QUICK, Sizes, study_model
-from telling import Page, apart, dots, markdown, words_of
+from telling import Page, apart, dots, pages, words_of
 
 import mechvrp
 from mechvrp.circuits import GROUPS, compare_image_flows
@@ -183,7 +183,8 @@ def write(found: list[Found], sizes: Sizes, out: Path, seed: int) -> dict[str, A
     (out / "results.json").write_text(
         json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    (out / "figures.md").write_text(markdown(results) + "\n", encoding="utf-8")
+    tables = [f"## {name}\n\n{table}\n" for name, table in pages(results).items()]
+    (out / "figures.md").write_text("\n".join(tables), encoding="utf-8")
     page = Page("Circuits of existence answers in small checkpoints")
     page.text(
         "Statements about these checkpoints on pictures of handwritten digits. Figures in brackets are 95 % "

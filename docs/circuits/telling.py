@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,10 +115,22 @@ def _most(mistaken: list[str]) -> str:
     return "most often " + ", ".join(f"{name} {n}" for name, n in counts.head(3).items())
 
 
-def markdown(results: Mapping[str, Any]) -> str:
-    """A table of all figures, a column per checkpoint, of results.json."""
+def pages(results: Mapping[str, Any]) -> dict[str, str]:
+    """Tables of all figures of results.json: "embedded", and one for each family with further seeds."""
+    families: dict[str, list[str]] = {}
+    for name, one in results["checkpoints"].items():
+        families.setdefault(one["family"], []).append(name)
+    embedded = [name for name in results["checkpoints"] if name in families]
+    found = {"embedded": markdown(results, embedded)}
+    return found | {
+        family: markdown(results, names) for family, names in families.items() if len(names) > 1
+    }
+
+
+def markdown(results: Mapping[str, Any], names: Sequence[str]) -> str:
+    """A table of all figures, a column for each of these checkpoints, of results.json."""
     checkpoints = results["checkpoints"]
-    rows = {n: {r["figure"]: r for r in _rows(one)} for n, one in checkpoints.items()}
+    rows = {n: {r["figure"]: r for r in _rows(checkpoints[n])} for n in names}
     figures = list(dict.fromkeys(name for held in rows.values() for name in held))
     lines = ["| | " + " | ".join(rows) + " |", "|---" * (1 + len(rows)) + "|"]
     for figure in figures:

@@ -16,8 +16,8 @@ __all__ = ["by_name", "checked_rows"]
 _Found = TypeVar("_Found")
 #: Columns of numbers, and of yes and no, wherever a figure's table has them.
 _NUMBERS = re.compile(
-    r"n|n_groups|k|level|value|estimate|exact|within|cost_forwards|draws|units"
-    r"|(.*_)?(low|high|change|auroc|accuracy|layer)"
+    r"n|n_groups|k|layer|level|value|estimate|exact|within|cost_forwards|draws|units"
+    r"|(.*_)?(low|high|change|auroc|accuracy)"
 )
 _FLAGS = ("chosen", "uses_label")
 
