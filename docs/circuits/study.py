@@ -76,13 +76,15 @@ def main(
     draws: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Random circuits and sets of heads: no p is below 1 / (draws + 1)."
+            min=1,
+            help="Random circuits, and at most as many sets of heads: no p of a proof is below "
+            "1 / (draws + 1).",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of scenes, random sets and resampling.")] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Checkpoints studied side by side.")] = 2,
 ) -> None:
-    """The circuits of existence answers in the embedded models: found, proven, compared, and told."""
+    """The circuits of existence answers in the embedded models and, with --also, further seeds of them."""
     sizes = QUICK if quick else Sizes()
     given = {"find": pairs, "prove": held_out, "scenes": scenes, "asked": polls, "draws": draws}
     sizes = replace(sizes, **{name: n for name, n in given.items() if n is not None})
