@@ -204,7 +204,7 @@ def test_the_table_has_a_gap_where_a_checkpoint_has_no_figure(docs):
     one, other = made(docs, "one"), made(docs, "other")
     one.note("faithfulness: existence", estimate(0.9), random=0.2, p=0.005)
     both = {"checkpoints": {f.name: {"figures": f.figures} for f in (one, other)}}
-    lines = docs.telling.markdown(both).splitlines()
+    lines = docs.telling.markdown(both, ["one", "other"]).splitlines()
     assert lines[0] == "| | one | other |"
     assert (
         lines[2] == "| faithfulness: existence | 0.90 [0.80, 1.00]; random 0.20; p = 0.005 | gap |"

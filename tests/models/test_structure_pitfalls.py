@@ -213,6 +213,7 @@ def test_positions_that_a_model_counts_otherwise_are_left_to_it():
 
 def test_a_model_that_sees_its_padding_takes_no_padded_batch():
     case = classes.CASES["internvl"]
+    assert check_family(looked_at(case))["padding"].available  # what is found once is kept
     hf = case.model()
 
     def blind(_: Any, args: Any, kwargs: dict[str, Any]) -> Any:

@@ -23,6 +23,8 @@ __all__ = ["QUESTIONS", "Structural", "probe_images", "structural"]
 
 #: What was measured in this process, by class, config, versions and inputs; it holds no weights.
 _KNOWN: dict[tuple[Any, ...], Facts] = {}
+#: Whose hooks change nothing that is computed.
+_LIBRARIES = ("accelerate.", "nnsight.", "transformers.")
 
 #: Questions of different lengths, asked of the images of a probe.
 QUESTIONS = ("What is to be seen at the top of this picture?", "How many?")
@@ -222,6 +224,7 @@ def structural(
         tuple(
             (name, type(m).__module__, type(m).__qualname__) for name, m in model.named_modules()
         ),
+        _own_hooks(model),
         json.dumps(model.config.to_dict(), sort_keys=True, default=str),
         model.config.get_text_config(decoder=True)._attn_implementation,
         str(model.dtype),
@@ -242,3 +245,13 @@ def structural(
                 "(mechvrp.models.register_family)"
             ) from error
     return Structural(kind, _KNOWN[key], inputs)
+
+
+def _own_hooks(model: Any) -> tuple[Any, ...]:
+    """The hooks that a user has put on a model, which may change all that it computes."""
+    return tuple(
+        (name, hook)
+        for name, module in model.named_modules()
+        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+        if not str(getattr(hook, "__module__", "")).startswith(_LIBRARIES)
+    )
