@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 
-class _Root(NNsight):
+class RootEnvoy(NNsight):
     """A bare envoy which leaves inputs where they are if the first weights are on disk."""
 
     @property
@@ -66,7 +66,7 @@ def root_of(model: Any) -> NNsight:
     Where transformers' tensor parallelism gave each process a part of a layer, nnsight puts parts together
     before a trace sees them, and takes edited ones apart again.
     """
-    return _Root(model, interleaver=Interleaver(fragments=_Fragments()))
+    return RootEnvoy(model, interleaver=Interleaver(fragments=_Fragments()))
 
 
 def entrance_of(model: Any) -> torch.device:
