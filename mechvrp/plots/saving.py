@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+from collections.abc import Callable, Coroutine
 from numbers import Real
 from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -13,6 +18,8 @@ from mechvrp.errors import InputError, UnavailableError
 __all__ = ["save_figure"]
 
 _FORMATS = ("png", "svg", "pdf", "jpeg", "webp")
+#: Seconds for a picture: kaleido's own limit, of the drawing alone, is 90.
+_PATIENCE = 240
 _INSTALL = "install it with: pip install 'mechvrp[images]'"
 
 
@@ -44,7 +51,8 @@ def save_figure(
     Raises:
         InputError: no figure, an unknown format or colour, no such folder, a folder in the file's place, or
             sizes that are not positive numbers.
-        UnavailableError: kaleido or a browser is missing; the message says how to get it.
+        UnavailableError: kaleido or a browser is missing (the message says how to get it), or the browser
+            died while it drew.
     """
     if not isinstance(figure, go.Figure):
         raise InputError(f"expected a plotly figure (go.Figure); got {type(figure).__name__}")
@@ -90,7 +98,9 @@ def _drawn(figure: go.Figure, options: dict[str, object]) -> bytes:
             f"pictures are drawn by kaleido 1.x, which is missing; {_INSTALL}"
         ) from error
     try:
-        found = kaleido.calc_fig_sync(figure.to_dict(), opts=options, kopts={"mathjax": False})
+        return _in_time(
+            lambda: kaleido.calc_fig(figure.to_dict(), opts=options, kopts={"mathjax": False})
+        )
     except ChromeNotFoundError as error:
         raise UnavailableError(
             "kaleido draws in Chrome or Chromium, and found none: install one (Debian: apt install chromium; "
@@ -100,4 +110,29 @@ def _drawn(figure: go.Figure, options: dict[str, object]) -> bytes:
         raise UnavailableError(
             f"the browser that kaleido found did not start: {error.args[0]}"
         ) from error
-    return bytes(found)
+
+
+def _in_time(draw: Callable[[], Coroutine[Any, Any, bytes]]) -> bytes:
+    """What it gives, from a loop of its own (notebooks have one already), or an error in time.
+
+    kaleido waits without end for a browser that died; its thread is then left behind.
+    """
+    found: Queue[Any] = Queue()
+
+    def run() -> None:
+        try:
+            found.put(asyncio.run(draw()))
+        except BaseException as error:  # raised below, where the caller is
+            found.put(error)
+
+    Thread(target=run, daemon=True, name="mechvrp picture").start()
+    try:
+        result = found.get(timeout=_PATIENCE)
+    except Empty:
+        raise UnavailableError(
+            f"the browser that kaleido started has drawn nothing in {_PATIENCE} s: it may have died, or the "
+            "machine is very busy. Try again"
+        ) from None
+    if isinstance(result, BaseException):
+        raise result
+    return bytes(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import shutil
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from mechvrp.errors import InputError, UnavailableError
-from mechvrp.plots import save_figure
+from mechvrp.plots import save_figure, saving
 from mechvrp.plots.theme import base_figure
 
 BROWSER = os.environ.get("BROWSER_PATH") or next(
@@ -61,5 +62,18 @@ def test_bad_targets_are_refused_before_a_browser_starts(tmp_path):
 def test_without_kaleido_it_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "kaleido", None)
     with pytest.raises(UnavailableError, match=r"mechvrp\[images\]"):
+        save_figure(go.Figure(), tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_browser_that_dies_is_not_waited_for(tmp_path, monkeypatch):
+    kaleido = pytest.importorskip("kaleido")
+
+    async def never(*_, **__):
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(kaleido, "calc_fig", never)
+    monkeypatch.setattr(saving, "_PATIENCE", 0.1)
+    with pytest.raises(UnavailableError, match=r"drawn nothing in 0.1 s.* Try again"):
         save_figure(go.Figure(), tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
