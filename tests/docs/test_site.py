@@ -184,7 +184,7 @@ def a_browser_shows_it_and_searches(site):
         page.locator("input.md-search__input").click()
         page.locator("input.md-search__input").fill("attention knockout")
         found = page.locator(".md-search-result__link").first
-        found.wait_for(timeout=20_000)
+        found.wait_for()
         assert found.get_attribute("href").startswith(address)
         browser.close()
     assert not [url for url in asked if not url.startswith((address, "data:", "blob:"))]
