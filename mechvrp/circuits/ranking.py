@@ -13,6 +13,7 @@ from mechvrp.circuits.setting_checks import check_weights
 from mechvrp.circuits.units import UnitKind, edit_units, kind_of, units_at
 from mechvrp.errors import InputError, NumericalError, ShapeError
 from mechvrp.patching.interventions import Edits, flatten
+from mechvrp.statistics.checks import numbers
 from mechvrp.tracing.sites import Site
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Ranking:
                 f"a ranking is of one component at different layers; got {', '.join(self.sites)} "
                 f"({', '.join(sorted(kinds))})"
             )
-        scores = _numbers("scores", self.scores)
+        scores = numbers(self.scores, "scores")
         if scores.ndim != 1 or not len(scores) or len(scores) % len(self.sites):
             raise ShapeError(
                 f"scores of shape {scores.shape}; expected one for each unit of {len(self.sites)} sites"
@@ -92,7 +93,7 @@ class Ranking:
         for name in ("low", "high"):
             end = getattr(self, name)
             if end is not None:
-                end = _numbers(name, end)
+                end = numbers(end, name)
                 if end.shape != scores.shape:
                     raise ShapeError(f"{name} of shape {end.shape}; expected {scores.shape}")
                 object.__setattr__(self, name, end)
@@ -343,14 +344,3 @@ class Ranking:
                 f"k={k}; this ranking has {len(self.scores)} units, expected 0 to that"
             )
         return k
-
-
-def _numbers(name: str, given: Any) -> np.ndarray:
-    """An array of floats, ``InputError`` if these are none (text, complex numbers, objects)."""
-    try:
-        array = np.asarray(given)
-        if array.dtype.kind not in "fiubO":
-            raise TypeError(f"they are of dtype {array.dtype}")
-        return array.astype(np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{name} must be numbers; got {given!r:.60}: {error}") from error
