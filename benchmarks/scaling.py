@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.scaling`` may run for hours, and is no part of ``make bench``, which leaves its section
 of RESULTS.md as it is. Each study is a process of its own in ``runs/scaling``, with the memory of its whole
-tree looked at all the while. One that was killed is begun anew, since what it measured is gone.
+tree looked at all the while. One that was killed is begun anew, since what it measured is gone; with
+``--resume`` those that ended are not measured again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import itertools
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -43,6 +45,7 @@ class Measured:
         n, workers: examples; workers of the engine ray, 0 for the engine local.
         threads: of each process that computes, at most.
         seconds: of the whole command, and by what was done, as the study itself counts.
+        processor: seconds of processor time of all its processes (Ray's own daemons are not among them).
         memory: most bytes that its processes held together; pages they share are counted for each.
         disk: bytes of the run folder.
     """
@@ -51,26 +54,43 @@ class Measured:
     workers: int
     threads: int
     seconds: float
+    processor: float
     parts: dict[str, float]
     memory: int
     disk: int
 
 
 def measure(
-    n: int, workers: int, threads: int, folder: Path, more: tuple[str, ...] = ()
+    n: int,
+    workers: int,
+    threads: int,
+    folder: Path,
+    more: tuple[str, ...] = (),
+    *,
+    resume: bool = False,
 ) -> Measured:
     """Run a study of so many examples, and look at it.
+
+    Args:
+        n, workers, threads: as in `Measured`.
+        folder: of all runs; what was measured is kept there, in a JSON file beside the run.
+        more: further options of ``mechvrp study``.
+        resume: take what the folder has of this very study.
 
     Raises:
         RuntimeError: it failed; its words are in the message.
     """
     out = folder / f"{n}-{workers}"
+    kept = folder / f"{n}-{workers}-{threads}.json"
+    if resume and kept.is_file():
+        return Measured(**json.loads(kept.read_text()))
+    kept.unlink(missing_ok=True)
     shutil.rmtree(out, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     engine = ("--engine", "ray", "--workers", str(workers)) if workers else ()
     command = [sys.executable, "-c", _STUDY, "study", *OPTIONS, "--n", str(n), *engine, *more]
     log = folder / f"{n}-{workers}.log"
-    start = time.perf_counter()
+    before, start = _processor(), time.perf_counter()
     with log.open("w") as words:
         process = subprocess.Popen(
             [*command, "--out", str(out), "--quiet"],
@@ -82,12 +102,20 @@ def measure(
         while process.poll() is None:
             memory = max(memory, _held(process.pid))
             time.sleep(0.25)
-    seconds = time.perf_counter() - start
+    seconds, processor = time.perf_counter() - start, _processor() - before
     if process.returncode:
         raise RuntimeError(f"the study of {n} examples failed: {log.read_text()[-2000:]}")
     (section,) = json.loads((out / "summary.json").read_text())["sections"]
     disk = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    return Measured(n, workers, threads, seconds, section["timings_s"], memory, disk)
+    found = Measured(n, workers, threads, seconds, processor, section["timings_s"], memory, disk)
+    kept.write_text(json.dumps(asdict(found)))
+    return found
+
+
+def _processor() -> float:
+    """Seconds of processor time of all processes that this one has waited for, and of those they had."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _held(pid: int) -> int:
@@ -116,7 +144,8 @@ def rows(sizes: list[Measured], alone: Measured, pair: Measured) -> list[Row]:
                 f"a study of {one.n:,} examples",
                 one.seconds,
                 "s",
-                detail=f"one process, {one.threads} threads; {parts}; the rest is start, data and report",
+                detail=f"one process, threads: {one.threads}; {one.processor:.0f} s of processor time; "
+                f"{parts}; the rest is start, data and report",
             )
         )
         found.append(
@@ -193,6 +222,10 @@ def main(
     pair: Annotated[int, typer.Option(help="Examples of two workers against one.")] = 2000,
     threads: Annotated[int, typer.Option(help="Of one process.")] = os.cpu_count() or 1,
     folder: Annotated[Path, typer.Option(help="Where the runs are.")] = Path("runs/scaling"),
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Do not measure again what the folder has measurements of."),
+    ] = False,
     quick: Annotated[bool, typer.Option(help="Small sizes and no files: does it run?")] = False,
 ) -> None:
     """Measure, print, and write a section of RESULTS.md and the figure."""
@@ -203,10 +236,13 @@ def main(
     more = ("--k", "0", "--k", "2", "--resamples", "100") if quick else ()
     sizes = []
     for size in (48, 96) if quick else (n or (1_000, 10_000, 100_000)):
-        sizes.append(measure(size, 0, threads, folder, more))
+        sizes.append(measure(size, 0, threads, folder, more, resume=resume))
         print(asdict(sizes[-1]), flush=True)
     # A thread each: two workers then have twice the processors of one, as with a GPU each.
-    both = [measure(96 if quick else pair, workers, 1, folder, more) for workers in (1, 2)]
+    both = [
+        measure(96 if quick else pair, workers, 1, folder, more, resume=resume)
+        for workers in (1, 2)
+    ]
     found = rows(sizes, *both)
     for row in found:
         print(f"{row.what}: {row.value:.3g} {row.unit} {row.detail}", flush=True)

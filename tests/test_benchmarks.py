@@ -100,7 +100,7 @@ def test_scaling_s_rows_and_figure_say_what_was_measured():
     def study(n, workers=0, threads=2, seconds=1.0):
         parts = {"observations": 0.01 * n * seconds, "ablations": 2.0}
         return scaling.Measured(
-            n, workers, threads, 9.0 + parts["observations"], parts, 2**30, 2**20
+            n, workers, threads, 9.0 + parts["observations"], 8.0, parts, 2**30, 2**20
         )
 
     sizes = [study(n) for n in (100, 1000, 10000)]

@@ -235,7 +235,7 @@ def _page_across(
 
 
 def across_figures(found: list[Found], checkpoints: dict[str, Any]) -> dict[str, Any]:
-    """Figures with all checkpoints, siblings beside each other."""
+    """Figures with all checkpoints, siblings beside each other; of curves, no more than a family's in one."""
     ordered = {
         one.name: checkpoints[one.name] for family in MODELS for one in found if one.family == family
     }  # fmt: skip
@@ -251,9 +251,16 @@ def across_figures(found: list[Found], checkpoints: dict[str, Any]) -> dict[str,
             ordered, words, "share of the answer's lead that is kept"
         )
     for kind in ("MLP neurons", "residual dimensions"):
-        curves = {one.name: one.curves[kind] for one in found if kind in one.curves}
-        if curves:
-            figures[f"{kind} zeroed, by probe weight"] = ablations_by_model(curves)
+        having = [one for one in found if kind in one.curves]
+        sets = {"the embedded checkpoints": [one for one in having if one.name in MODELS]}
+        sets |= {
+            f"{name}'s seeds": [one for one in having if one.family == name] for name in MODELS
+        }
+        for words, ones in sets.items():
+            if len(ones) > 1:
+                figures[f"{kind} zeroed, by probe weight: {words}"] = ablations_by_model(
+                    {one.name: one.curves[kind] for one in ones}
+                )
     flows = {one.name: one.flow for one in found if one.flow is not None and one.flow.shares}
     if len(flows) > 1:
         figures["how much of the change that another image makes the text positions carry"] = (
