@@ -250,22 +250,19 @@ def across_figures(found: list[Found], checkpoints: dict[str, Any]) -> dict[str,
         figures[f"circuits of {name} answers"] = dots(
             ordered, words, "share of the answer's lead that is kept"
         )
+    sets = {"the embedded checkpoints": [one for one in found if one.name in MODELS]}
+    sets |= {f"{name}'s seeds": [one for one in found if one.family == name] for name in MODELS}
     for kind in ("MLP neurons", "residual dimensions"):
-        having = [one for one in found if kind in one.curves]
-        sets = {"the embedded checkpoints": [one for one in having if one.name in MODELS]}
-        sets |= {
-            f"{name}'s seeds": [one for one in having if one.family == name] for name in MODELS
-        }
         for words, ones in sets.items():
-            if len(ones) > 1:
-                figures[f"{kind} zeroed, by probe weight: {words}"] = ablations_by_model(
-                    {one.name: one.curves[kind] for one in ones}
-                )
-    flows = {one.name: one.flow for one in found if one.flow is not None and one.flow.shares}
-    if len(flows) > 1:
-        figures["how much of the change that another image makes the text positions carry"] = (
-            image_flows_by_model(compare_image_flows(flows))
-        )
+            curves = {one.name: one.curves[kind] for one in ones if kind in one.curves}
+            if len(curves) > 1:
+                figures[f"{kind} zeroed, by probe weight: {words}"] = ablations_by_model(curves)
+    for words, ones in sets.items():
+        flows = {one.name: one.flow for one in ones if one.flow is not None and one.flow.shares}
+        if len(flows) > 1:
+            figures[
+                f"how much of the change that another image makes the text positions carry: {words}"
+            ] = image_flows_by_model(compare_image_flows(flows))
     return figures
 
 
