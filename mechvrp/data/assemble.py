@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mechvrp.data.fields import given_text
+from mechvrp.data.images import Look
 from mechvrp.data.records import Problems
 from mechvrp.data.sample import Dataset, Sample
 from mechvrp.errors import DataError
@@ -59,7 +60,7 @@ def assemble(
     if verify_images is not None and not isinstance(verify_images, bool):
         raise DataError(f"verify_images must be True, False or None, got {verify_images!r:.60}")
     verify = problems.skip if verify_images is None else verify_images
-    seen: dict[Hashable, str | None] = {}
+    seen: dict[Hashable, Look] = {}
     chosen: dict[int, Sample] = {}
     for index in order:
         if limit is not None and len(chosen) == limit:
@@ -70,7 +71,8 @@ def assemble(
         except DataError as error:
             problems.report(draft.where, str(error))
             continue
-        reason = sample.image_problem(seen) if verify else None
+        found = sample.look(seen) if verify else None
+        reason = found if isinstance(found, str) else None
         if reason is None:
             chosen[index] = sample
         else:

@@ -20,20 +20,26 @@ __all__ = [
     "MAX_PIXELS",
     "ImageFolder",
     "ImageSource",
+    "Look",
     "as_rgb",
     "decode_image",
-    "image_problem",
+    "look_at_image",
     "look_at_images",
 ]
 
 MAX_PIXELS = 178_956_970
 """Pixels beyond which Pillow itself calls a file a decompression bomb (2 x 89,478,485)."""
 
+Look = str | tuple[int, int]
+"""What looking at an image found: its width and height, or why there is none."""
+
 # Pillow would otherwise try every plugin it has; the EPS one runs an external program on the file.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
 
 # Threads that look at images, and images that wait for them: each may hold one of MAX_PIXELS.
 _THREADS, _WAITING = 8, 1024
+
+_ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its turns by a quarter
 
 # Preview scale: a JPEG decoded at an eighth still has every byte of its data read.
 _PREVIEW = 8
@@ -71,13 +77,12 @@ class ImageSource:
             return hashlib.blake2b(self.data, digest_size=16).digest()
         return self.file or self.fetch
 
-    def problem(self) -> str | None:
-        """Why the image cannot be used, or ``None``; decodes all of it, at a reduced scale."""
+    def look(self) -> Look:
+        """The image's size, or why it cannot be used; decodes all of it, at a reduced scale."""
         try:
-            decode_image(self._stored(), self.max_pixels, preview=True)
+            return _decoded(self._stored(), self.max_pixels, preview=True)[1]
         except DataError as error:
             return str(error)
-        return None
 
     def _stored(self) -> str | bytes:
         if self.fetch is not None:
@@ -146,9 +151,7 @@ class ImageFolder:
         )
 
 
-def decode_image(
-    source: str | bytes, max_pixels: int = MAX_PIXELS, *, preview: bool = False
-) -> Image:
+def decode_image(source: str | bytes, max_pixels: int = MAX_PIXELS) -> Image:
     """Decode an image file or its bytes: EXIF orientation applied, first frame, RGB.
 
     A grey image of 16 bits is scaled to 8 (Pillow's own conversion would clip it to white).
@@ -156,11 +159,17 @@ def decode_image(
     Args:
         source: a path, or the encoded bytes.
         max_pixels: width x height beyond which nothing is decoded.
-        preview: decode a JPEG at an eighth of its size, to check it quickly.
 
     Raises:
         DataError: missing, too many pixels, not an image of a supported format, or damaged.
     """
+    return _decoded(source, max_pixels)[0]
+
+
+def _decoded(
+    source: str | bytes, max_pixels: int, *, preview: bool = False
+) -> tuple[Image, tuple[int, int]]:
+    """As `decode_image`, and the image's width and height; as a preview a JPEG is an eighth as large."""
     from PIL import Image as PILImage
     from PIL import ImageOps
 
@@ -179,7 +188,9 @@ def decode_image(
                 )
             if preview:
                 im.draft("RGB", (max(1, width // _PREVIEW), max(1, height // _PREVIEW)))
-            return as_rgb(ImageOps.exif_transpose(im), label)
+            if im.getexif().get(_ORIENTATION) in _ON_ITS_SIDE:
+                width, height = height, width
+            return as_rgb(ImageOps.exif_transpose(im), label), (width, height)
     except DataError:
         raise
     except FileNotFoundError as error:
@@ -226,12 +237,12 @@ def as_rgb(image: Any, label: str = "") -> Image:
 
 
 def look_at_images(
-    images: Iterable[Image | Callable[[], Image]], seen: dict[Hashable, str | None]
+    images: Iterable[Image | Callable[[], Image]], seen: dict[Hashable, Look]
 ) -> None:
-    """Fill ``seen`` as `image_problem` does, for the images among these that records name or hold.
+    """Fill ``seen`` as `look_at_image` does, for the images among these that records name or hold.
 
     On several threads: Pillow's decoders let go of the interpreter's lock, and files that are far away come
-    side by side. What a user's function opens is left to `image_problem`.
+    side by side. What a user's function opens is left to `look_at_image`.
     """
     from PIL import Image as PILImage
 
@@ -245,13 +256,11 @@ def look_at_images(
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
         for start in range(0, len(keys), _WAITING):
             some = keys[start : start + _WAITING]
-            seen.update(zip(some, pool.map(lambda key: new[key].problem(), some), strict=True))
+            seen.update(zip(some, pool.map(lambda key: new[key].look(), some), strict=True))
 
 
-def image_problem(
-    source: Image | Callable[[], Image], seen: dict[Hashable, str | None]
-) -> str | None:
-    """Why ``source`` gives no image, or ``None``.
+def look_at_image(source: Image | Callable[[], Image], seen: dict[Hashable, Look]) -> Look:
+    """The size of the image that ``source`` gives, or why it gives none.
 
     Args:
         source: what a sample holds: an image, or a function that opens one.
@@ -260,10 +269,9 @@ def image_problem(
     """
     if isinstance(source, ImageSource):
         if source.key not in seen:
-            seen[source.key] = source.problem()
+            seen[source.key] = source.look()
         return seen[source.key]
     try:
-        as_rgb(source() if callable(source) else source)
+        return as_rgb(source() if callable(source) else source).size
     except DataError as error:
         return str(error)
-    return None

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, overload
 
-from mechvrp.data.images import ImageSource, as_rgb, image_problem, look_at_images
+from mechvrp.data.images import ImageSource, Look, as_rgb, look_at_image, look_at_images
 from mechvrp.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Dataset", "Sample", "Skipped", "check_sample"]
+__all__ = ["Dataset", "Looked", "Sample", "Skipped", "check_sample"]
 
 
 class Sample:
@@ -75,13 +75,13 @@ class Sample:
         """Where the sample stands in its files (``"metadata.csv line 7"``); empty if generated."""
         return self._image.record if isinstance(self._image, ImageSource) else ""
 
-    def image_problem(self, seen: dict[Hashable, str | None] | None = None) -> str | None:
-        """Why the image cannot be opened, or ``None``.
+    def look(self, seen: dict[Hashable, Look] | None = None) -> Look:
+        """Width and height of the image, or why it cannot be opened.
 
         Args:
             seen: pass one dict for many samples, and an image they share is decoded once.
         """
-        return image_problem(self._image, {} if seen is None else seen)
+        return look_at_image(self._image, {} if seen is None else seen)
 
     def question_problem(self) -> str | None:
         """Why the question cannot be asked (it is empty, or is no text that UTF-8 can hold), or ``None``."""
@@ -116,6 +116,19 @@ class Skipped:
 
     record: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What looking at every sample found.
+
+    Attributes:
+        problems: by the samples' numbers, what would stop a run; a sample can have several.
+        sizes: of each sample's image, width and height; ``None`` where there is none, or none was looked at.
+    """
+
+    problems: tuple[tuple[int, str], ...]
+    sizes: tuple[tuple[int, int] | None, ...]
 
 
 class Dataset(Sequence[Sample]):
@@ -203,22 +216,26 @@ class Dataset(Sequence[Sample]):
         Args:
             images: decode the images, which takes longest (eight at a time).
         """
-        return tuple(Skipped(self.place(i), why) for i, why in self.problems(images=images))
+        return tuple(Skipped(self.place(i), why) for i, why in self.look(images=images).problems)
 
     def place(self, index: int) -> str:
         """What a sample is called in messages: its record, or its number."""
         return self._samples[index].record or f"{self.name}[{index}]"
 
-    def problems(self, *, images: bool = True) -> Iterator[tuple[int, str]]:
-        """As `check`, by the samples' numbers: records of two files may have one name."""
+    def look(self, *, images: bool = True) -> Looked:
+        """As `check`, by the samples' numbers (records of two files may have one name), with images' sizes."""
         from mechvrp.data.scoring import answer_problem
 
-        seen: dict[Hashable, str | None] = {}
+        seen: dict[Hashable, Look] = {}
         if images:
             look_at_images((sample._image for sample in self._samples), seen)
         places: dict[tuple[str, str], int] = {}
+        problems: list[tuple[int, str]] = []
+        sizes: list[tuple[int, int] | None] = []
         for index, sample in enumerate(self._samples):
-            reasons = [sample.image_problem(seen) if images else None]
+            found = sample.look(seen) if images else None
+            sizes.append(found if isinstance(found, tuple) else None)
+            reasons = [found if isinstance(found, str) else None]
             reasons.append(sample.question_problem())
             reasons.append(answer_problem(sample))
             identity = sample.meta.get("question_id", sample.meta.get("id"))
@@ -226,7 +243,8 @@ class Dataset(Sequence[Sample]):
                 first = places.setdefault((sample.split, str(identity)), index)
                 if first != index:
                     reasons.append(f"has the identity {identity!r} of {self.place(first)}")
-            yield from ((index, reason) for reason in reasons if reason is not None)
+            problems += ((index, reason) for reason in reasons if reason is not None)
+        return Looked(tuple(problems), tuple(sizes))
 
     def __repr__(self) -> str:
         images = len(set(self.image_ids))

@@ -265,7 +265,7 @@ class VLM:
         if (problem := sample.question_problem()) is not None:
             raise InputError(f"{sample!r} cannot be asked: {problem}; remove or replace it")
         self._check_text(sample.question, f"{sample!r:.200}")
-        most = self._context()
+        most = self.n_ctx
         if most is not None and len(sample.question) > _LONGEST_TOKEN * most:
             raise InputError(
                 f"{sample!r:.100}... has a question of {len(sample.question):,} characters; this model takes "
@@ -285,7 +285,8 @@ class VLM:
                 f"{what} spells the image placeholder {token!r}, which stands for an image"
             )
 
-    def _context(self) -> int | None:
+    @property
+    def n_ctx(self) -> int | None:
         """How many positions the decoder was made for; ``None`` where its config does not say."""
         found = getattr(
             self.model.config.get_text_config(decoder=True), "max_position_embeddings", None
@@ -293,7 +294,7 @@ class VLM:
         return found if isinstance(found, int) and found > 0 else None
 
     def _check_length(self, length: int, samples: Sequence[Sample]) -> None:
-        most = self._context()
+        most = self.n_ctx
         if most is not None and length > most:
             longest = max(samples, key=lambda sample: len(sample.question))
             raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from rich.console import Console
@@ -10,13 +11,15 @@ from rich.markup import escape
 
 from mechvrp.data import Dataset
 from mechvrp.data.sample import Skipped
-from mechvrp.errors import DataError, RunFolderError
+from mechvrp.errors import DataError, InputError, RunFolderError
 from mechvrp.models import VLM, fingerprint
+from mechvrp.models.refusals import Asked, refusals
 from mechvrp.store import RunFolder
 from mechvrp.study.coding import decode
+from mechvrp.study.config import StudyConfig
 from mechvrp.study.engines.base import Engine
 
-__all__ = ["check_weights", "dataset_digest", "usable_dataset"]
+__all__ = ["check_weights", "check_width", "dataset_digest", "usable_dataset"]
 
 
 @dataclass(frozen=True)
@@ -46,18 +49,22 @@ def dataset_digest(dataset: Dataset) -> str:
     return found.hexdigest()[:16]
 
 
-def usable_dataset(run: RunFolder, dataset: Dataset, engine: Engine, say: Console) -> Dataset:
-    """The dataset without the records that cannot be used: by ``Dataset.check``, or by the model.
+def usable_dataset(
+    run: RunFolder, dataset: Dataset, engines: Sequence[Engine], config: StudyConfig, say: Console
+) -> Dataset:
+    """The dataset without the records that cannot be used: by ``Dataset.check``, or by one of the models.
 
     What is left out is listed in the run folder (``stages/check/data.json``), with what the dataset's reader
     left out before. A run goes on with the same records only, and looks at their images no second time.
 
     Args:
-        run, dataset: of the study.
-        engine: of its first model, whose image placeholder no question may spell.
+        run, dataset, config: of the study.
+        engines: of its models; each is asked which questions it refuses (`refusals`). Of several models none
+            is kept, since they may not fit into memory beside each other.
         say: where to report to.
 
     Raises:
+        InputError: a model has fewer dimensions than are to be ablated.
         DataError: no record can be used.
         RunFolderError: the records are others than when the run began.
     """
@@ -65,9 +72,8 @@ def usable_dataset(run: RunFolder, dataset: Dataset, engine: Engine, say: Consol
     value = run.read_stage("check", "data")
     kept = None if value is None else decode(_Checked, value, "stages/check/data.json")
     if kept is None:
-        placeholder = engine.ask(_placeholder)
         say.print(f"  looking at {len(dataset):,} records and their images")
-        kept = _Checked(len(dataset), digest, _left_out(dataset, placeholder))
+        kept = _Checked(len(dataset), digest, _left_out(dataset, engines, config))
         _check_some(dataset, kept)  # first: once the files are mended the run can begin
         run.write_stage("check", "data", asdict(kept))
     if (kept.records, kept.digest) != (len(dataset), digest):
@@ -127,20 +133,43 @@ def _weights(model: VLM) -> tuple[str, str]:
     return model.name, fingerprint(model)
 
 
-def _placeholder(model: VLM) -> str:
-    return str(getattr(model.processor, "image_token", "") or "")
-
-
-def _left_out(dataset: Dataset, placeholder: str) -> tuple[_LeftOut, ...]:
+def _left_out(
+    dataset: Dataset, engines: Sequence[Engine], config: StudyConfig
+) -> tuple[_LeftOut, ...]:
+    looked = dataset.look()
     bad: dict[int, list[str]] = {}
-    for i, reason in dataset.problems():
+    for i, reason in looked.problems:
         bad.setdefault(i, []).append(reason)
-    for i, sample in enumerate(dataset):
-        if placeholder and placeholder in sample.question:
-            reason = f"the question spells {placeholder!r}, which stands for an image"
-            bad.setdefault(i, []).append(reason)
+    asked = {
+        i: (sample.question, sample.task, size)
+        for i, (sample, size) in enumerate(zip(dataset, looked.sizes, strict=True))
+        if size is not None and i not in bad
+    }
+    for engine in engines:
+        name, refused = engine.ask(_refusals, config, list(asked.values()))
+        places = list(asked)
+        for place, reason in refused.items():
+            words = reason if name in reason else f"{name} refuses it: {reason}"
+            bad.setdefault(places[place], []).append(words)
+        if len(engines) > 1:
+            engine.close()
     by_reader = [_LeftOut(None, s.record, s.reason) for s in dataset.skipped]
     return (
         *by_reader,
         *(_LeftOut(i, dataset.place(i), "; ".join(bad[i])) for i in sorted(bad)),
     )
+
+
+def check_width(model: VLM, config: StudyConfig) -> None:
+    """Raise ``InputError`` where more units are to be ablated than there are."""
+    if config.ks is not None and config.ks[-1] > model.d_model:
+        raise InputError(
+            f"k = {config.ks[-1]} is more than the {model.d_model} dimensions of {model.name}"
+        )
+
+
+def _refusals(
+    model: VLM, config: StudyConfig, asked: Sequence[Asked]
+) -> tuple[str, dict[int, str]]:
+    check_width(model, config)
+    return model.name, refusals(model, asked)

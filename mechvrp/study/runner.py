@@ -22,7 +22,7 @@ from mechvrp.models import VLM, fingerprint
 from mechvrp.plots.directions import isolated
 from mechvrp.store import RunFolder
 from mechvrp.store.places import place, unreachable
-from mechvrp.study.checking import dataset_digest, usable_dataset
+from mechvrp.study.checking import check_width, dataset_digest, usable_dataset
 from mechvrp.study.config import StudyConfig
 from mechvrp.study.engines import check_engine, open_engines
 from mechvrp.study.pictures import write_pictures
@@ -30,7 +30,7 @@ from mechvrp.study.report import write_report
 from mechvrp.study.schema import Summary
 from mechvrp.study.settings import resolve_settings
 from mechvrp.study.stage_results import STAGES, Intervened, Observed, kept
-from mechvrp.study.stages import ModelStudy, check_width
+from mechvrp.study.stages import ModelStudy
 
 __all__ = ["StudyResult", "load_data", "prepare_study", "run_study", "split_images"]
 
@@ -131,7 +131,7 @@ def run_study(
         stack.enter_context(run.lock())
         for at in engines:
             stack.callback(at.close)  # workers end before the folder is let go of
-        dataset = usable_dataset(run, dataset, engines[0], say)
+        dataset = usable_dataset(run, dataset, engines, settings, say)
         train, heldout = split_images(dataset, settings)
         parts = []
         for index, at in enumerate(engines):

@@ -10,7 +10,7 @@ import pandas as pd
 from rich.console import Console
 
 from mechvrp.data import Dataset
-from mechvrp.errors import InputError, NumericalError, RunFolderError, UnavailableError
+from mechvrp.errors import NumericalError, RunFolderError, UnavailableError
 from mechvrp.models import VLM, fingerprint
 from mechvrp.models.regions import crops_images
 from mechvrp.store import Chunks, RunFolder
@@ -245,11 +245,3 @@ def _model_info(model: VLM) -> ModelInfo:
         fingerprint=fingerprint(model),
         crops=crops_images(model),
     )
-
-
-def check_width(model: VLM, config: StudyConfig) -> None:
-    """Raise ``InputError`` where more units are to be ablated than there are."""
-    if config.ks is not None and config.ks[-1] > model.d_model:
-        raise InputError(
-            f"k = {config.ks[-1]} is more than the {model.d_model} dimensions of {model.name}"
-        )

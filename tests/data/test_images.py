@@ -91,9 +91,19 @@ def test_a_check_finds_what_opening_finds(cut, kind):
     try:
         source()
     except DataError:
-        assert source.problem() is not None
+        assert isinstance(source.look(), str)
     else:
-        assert source.problem() is None
+        assert source.look() == source().size
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_size_is_that_of_the_image_upright(orientation):
+    found = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (40, 24)).save(found, "JPEG", exif=exif)
+    source = ImageSource("row 1", data=found.getvalue())
+    assert source.look() == source().size == ((24, 40) if orientation > 4 else (40, 24))
 
 
 def test_names_are_looked_up_in_order_and_once(tmp_path):

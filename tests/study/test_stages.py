@@ -199,7 +199,7 @@ def test_bad_records_are_left_out_and_listed(model, tmp_path, capsys, monkeypatc
     # decodes none of their images again to find them.
     write_folder(root, 40, bad=[])
     (result.run.path / "summary.json").unlink()
-    monkeypatch.setattr(ImageSource, "problem", lambda self: pytest.fail("decoded again"))
+    monkeypatch.setattr(ImageSource, "look", lambda self: pytest.fail("decoded again"))
     again = mechvrp.run_study(
         model, "folder", root=str(root), n=40, out=tmp_path / "run", **OPTIONS
     )
@@ -315,3 +315,31 @@ def test_a_plan_says_what_workers_change():
     on_gpus = replace(on_cpu, models=(replace(part, device_memory=10),), workers=8)
     # 900 s, of which 800 are shared by eight.
     assert "with 8 workers, each with such a device of its own: 3 min at best" in str(on_gpus)
+
+
+def test_what_one_of_the_models_refuses_is_left_out_for_all(tmp_path):
+    """A banner of 400 x 1 pixels is nothing to LLaVA, and too long for Qwen2-VL."""
+    scenes = mechvrp.data.load("scenes", limit=60)
+    first = scenes[0]
+    banner = mechvrp.Sample(Image.new("RGB", (400, 1)), first.question, "yes", "b", "existence")
+    essay = mechvrp.Sample(first.image, "is there a three " * 2500, "yes", "e", "existence")
+    data = mechvrp.Dataset("odd", [banner, *scenes, essay])
+    names = ["tiny-llava", "tiny-qwen2-vl"]
+    result = mechvrp.run_study(names, data, out=tmp_path / "run", stages=["observe"], **OPTIONS)
+    one, other = result.run.read_stage("check", "data")["left_out"]
+    assert (one["index"], other["index"]) == (0, 61)
+    assert "the processor of tiny-qwen2-vl refuses" in one["reason"]
+    assert "aspect ratio" in one["reason"]
+    assert "tiny-llava" not in one["reason"]
+    for name in names:
+        assert f"{name} takes 512" in other["reason"]
+    for pieces in result.run.written_chunks("observe").values():
+        assert len(pieces.table(["correct"])["correct"]) == 60
+
+
+def test_a_width_that_a_later_model_lacks_is_refused_before_compute(model, tmp_path, monkeypatch):
+    narrow = mechvrp.load("tiny-qwen2-vl")
+    monkeypatch.setattr(narrow, "d_model", 40)
+    with pytest.raises(InputError, match="k = 48 is more than the 40 dimensions of tiny-qwen2-vl"):
+        mechvrp.run_study([model, narrow], n=60, out=tmp_path / "run", **OPTIONS)
+    assert not list(tmp_path.glob("run/stages/observe*"))

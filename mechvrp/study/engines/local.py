@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mechvrp.models import VLM, load
@@ -17,18 +17,26 @@ if TYPE_CHECKING:
 __all__ = ["LocalEngine", "loader"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class LocalEngine:
     """The model in this process.
 
     Attributes:
-        load: gives the model; called when it is needed, several times.
+        load: gives the model; called when it is needed, and again after the engine was closed.
     """
 
     load: Callable[[], VLM]
+    _held: VLM | None = field(default=None, init=False)
+
+    @property
+    def model(self) -> VLM:
+        """The model; loaded at the first use."""
+        if self._held is None:
+            self._held = self.load()
+        return self._held
 
     def ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
-        return question(self.load(), *arguments)
+        return question(self.model, *arguments)
 
     def run(self, work: Work, chunks: Chunks, advance: Advance) -> None:
         chunks.restore()
@@ -37,20 +45,17 @@ class LocalEngine:
             if index not in missing:
                 advance(work.steps(index))
                 continue
-            piece = work.compute(self.load(), work.inputs(index), advance)
+            piece = work.compute(self.model, work.inputs(index), advance)
             chunks.write(index, piece.table, piece.arrays, piece.dims, piece.notes)
 
     def close(self) -> None:
-        pass  # a later study in this process has the model at hand
+        if self._held is not None:
+            self._held = None
+            gc.collect()  # a model refers to itself; the next one may need its memory
 
 
 def loader(entry: str | VLM, config: StudyConfig) -> Callable[[], VLM]:
-    """Gives the model, loading it once, at the first call."""
+    """Gives the model: loaded at each call, or the one that was given."""
     if isinstance(entry, VLM):
         return lambda: entry
-
-    @cache
-    def get() -> VLM:
-        return load(entry, device=config.device, dtype=config.dtype)
-
-    return get
+    return lambda: load(entry, device=config.device, dtype=config.dtype)
