@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechvrp.errors import NumericalError, UnavailableError
-from mechvrp.models.placing import weight_of
+from mechvrp.models.linears import weight_of
 
 if TYPE_CHECKING:
     from mechvrp.models import VLM

@@ -90,6 +90,12 @@ def load(
         raise InputError(f"probe holds encoded inputs by name; got {probe!r:.60}")
     if isinstance(name_or_path_or_hf_model, nn.Module):
         model: Any = name_or_path_or_hf_model
+        if hasattr(model, "get_base_model"):
+            raise UnsupportedModelError(
+                f"{type(model).__name__} is a wrapper of PEFT around a model: give model.get_base_model(), in "
+                "whose layers LoRA adapters are and stay, or model.merge_and_unload(); learnt prompts and "
+                "prefixes, which are in neither, are not supported"
+            )
         if not dispatch or any(x is not None for x in (device_map, distributed_config, revision)):
             raise InputError(
                 "device_map, distributed_config, dispatch and revision are for loading by name; this model is "
@@ -132,6 +138,12 @@ def load(
         raise InputError(
             f"no model named {name!r}: it is neither embedded ({', '.join(embedded) or 'none'}), nor "
             "a local folder, nor a hub id of the form owner/name"
+        )
+
+    if (Path(source) / "adapter_config.json").is_file():
+        raise InputError(
+            f"{name!r} holds adapters of PEFT: load their model with transformers, and give "
+            "PeftModel.from_pretrained(model, folder).get_base_model() and a processor"
         )
 
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor

@@ -13,7 +13,7 @@ from nnsight import NNsight
 from nnsight.intervention.interleaver import Interleaver
 from nnsight.modeling.tp import TPFragments, device_mesh, gather, shard
 
-from mechvrp.errors import UnavailableError, UnsupportedModelError
+from mechvrp.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +27,6 @@ __all__ = [
     "heads_taken_apart",
     "is_sharded",
     "root_of",
-    "weight_of",
 ]
 
 
@@ -112,18 +111,3 @@ def heads_taken_apart(model: VLM, value: Tensor, axis: int) -> Tensor:
     """The heads that belong to this process."""
     found: Tensor = shard(model.envoy, value, dim=axis)
     return found
-
-
-def weight_of(model: VLM, module: Any) -> Tensor:
-    """A module's whole weight, without its graph.
-
-    Raises:
-        UnavailableError: it is not in memory (on disk, or the model was loaded without weights).
-    """
-    weight: Any = module.weight.detach()
-    if weight.is_meta:
-        raise UnavailableError(
-            f"{model.name}: a weight of {type(module).__name__} is not in memory (it is on disk, or was never "
-            "loaded), and this is worked out from it; load the model without offloading"
-        )
-    return weight.full_tensor() if hasattr(weight, "full_tensor") else weight

@@ -91,7 +91,7 @@ class VLM:
         self.d_mlp: int = self._width("neurons", "neurons")
         given = self._width("k", "k", written=True) // max(self.d_head, 1)
         self.n_kv_heads: int = shared or given or self.n_heads
-        self.d_vocab: int = self.model.get_output_embeddings().weight.shape[0]
+        self.d_vocab: int = self.model.get_output_embeddings().out_features
         check_divided(self)
 
     def __getstate__(self) -> dict[str, Any]:

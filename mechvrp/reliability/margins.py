@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mechvrp.errors import InputError, NumericalError, ShapeError, UnavailableError
 from mechvrp.models.checks import check_model
-from mechvrp.models.placing import weight_of
+from mechvrp.models.linears import weight_of
 from mechvrp.patching.answer_pairs import own_pair, right_pair
 from mechvrp.tracing.caching import cache, in_batches
 

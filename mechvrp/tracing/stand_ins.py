@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from mechvrp.errors import UnavailableError
-from mechvrp.models.placing import weight_of
+from mechvrp.models.linears import weight_of
 
 if TYPE_CHECKING:
     from mechvrp.models import VLM

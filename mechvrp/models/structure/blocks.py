@@ -10,6 +10,7 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
+from mechvrp.models.linears import outermost_linears
 from mechvrp.models.structure.recording import Block, Call, first_tensor
 from mechvrp.models.structure.skeleton import Skeleton, attends, most_common
 
@@ -105,11 +106,7 @@ def _attention(block: Block, bones: Skeleton, facts: BlockFacts) -> None:
         return
     attn = facts.paths["attn"] = min(found, key=lambda path: path.count("."))
     facts.handed = _is_handed(_at(block, attn))
-    linears = [
-        call
-        for call in block.calls
-        if call.path.startswith(f"{attn}.") and isinstance(call.module, nn.Linear)
-    ]
+    linears = [call for call in outermost_linears(block.calls) if call.path.startswith(f"{attn}.")]
     written = [call for call in linears if call.module.out_features == bones.d_model]
     mixed = 0
     if not bones.n_heads:
@@ -149,9 +146,8 @@ def _attention(block: Block, bones: Skeleton, facts: BlockFacts) -> None:
 def _neurons(block: Block, bones: Skeleton, facts: BlockFacts) -> None:
     outside = [
         call
-        for call in block.calls
-        if isinstance(call.module, nn.Linear)
-        and call.module.out_features == bones.d_model
+        for call in outermost_linears(block.calls)
+        if call.module.out_features == bones.d_model
         and not any(attends(part, _at(block, part)) for part in _ancestors(call.path))
     ]
     if not outside:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from mechvrp.errors import UnsupportedModelError
+from mechvrp.models.linears import is_linear
 
 __all__ = ["Skeleton", "attends", "heads_of", "lists_of_blocks", "skeleton_of"]
 
@@ -40,7 +41,7 @@ def attends(name: str, module: nn.Module) -> bool:
     words = f"{own} {kind}"
     if not ("attn" in words or "attention" in words) or "norm" in words:
         return False
-    return any(isinstance(part, nn.Linear) for part in module.modules())
+    return any(is_linear(part) for part in module.modules())
 
 
 def lists_of_blocks(root: nn.Module) -> dict[str, nn.ModuleList]:
