@@ -117,14 +117,14 @@ def test_a_check_without_images_decodes_none():
 
 
 def test_a_check_decodes_each_image_once_on_several_threads(tmp_path, monkeypatch):
-    opened, real = [], ImageSource.problem
+    opened, real = [], ImageSource.look
 
-    def problem(self):
+    def look(self):
         opened.append((self.file, threading.get_ident()))
         time.sleep(0.005)
         return real(self)
 
-    monkeypatch.setattr(ImageSource, "problem", problem)
+    monkeypatch.setattr(ImageSource, "look", look)
     monkeypatch.setattr("mechvrp.data.images.os.cpu_count", lambda: 4)
     samples = []
     for i in range(40):
