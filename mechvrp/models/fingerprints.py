@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mechvrp.errors import InputError, UnavailableError
+from mechvrp.models.linears import is_linear
 
 if TYPE_CHECKING:
     from mechvrp.models.vlm import VLM
@@ -30,7 +31,8 @@ def fingerprint(model: VLM) -> str:
     512 of these spread over it. So any one value that changes is seen, and so are most changes of
     order. Sums of whole numbers do not depend on threads or devices, as sums of floats do: the same
     checkpoint has the same fingerprint anywhere. It tells checkpoints apart, and is no defence
-    against weights made to collide. The processor and buffers have no part in it.
+    against weights made to collide. The processor has no part in it, nor have buffers but those of linear
+    maps, where quantisers keep weights.
 
     Weights are read once for each model, at the speed of memory, and again only after they were replaced
     or edited in place; an edit through ``.data`` is hidden from PyTorch's own count of edits, and from
@@ -43,7 +45,7 @@ def fingerprint(model: VLM) -> str:
     """
     if not hasattr(model, "model"):
         raise InputError(f"expected a model from mechvrp.load(...); got {model!r:.60}")
-    state = tuple(_state(p) for p in model.model.parameters())
+    state = tuple(_state(tensor) for _, tensor in _weights(model))
     if model.hub.get("dispatch") is False:
         named = [
             type(model.model).__name__,
@@ -64,7 +66,7 @@ def _state(parameter: Tensor) -> tuple[int, int]:
 
 def _digest(model: VLM) -> str:
     found = hashlib.sha256(type(model.model).__name__.encode())
-    for name, parameter in sorted(model.model.named_parameters()):
+    for name, parameter in sorted(_weights(model), key=lambda pair: pair[0]):
         shape = "x".join(map(str, parameter.shape))
         found.update(f"\0{name}\0{shape}\0{parameter.dtype}\0".encode())
         if parameter.is_meta:
@@ -87,6 +89,17 @@ def _digest(model: VLM) -> str:
         found.update(_bytes(words[:: max(1, len(words) // _SAMPLED)]))
         found.update(_bytes(numbers[whole:]))
     return found.hexdigest()[:32]
+
+
+def _weights(model: VLM) -> list[tuple[str, Tensor]]:
+    """Parameters, and buffers of linear maps."""
+    buffers = [
+        (f"{path}.{name}", buffer)
+        for path, module in model.model.named_modules()
+        if is_linear(module)
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    return [*model.model.named_parameters(), *buffers]
 
 
 def _bytes(numbers: Tensor) -> bytes:

@@ -13,6 +13,7 @@ from mechvrp.data import Dataset
 from mechvrp.data.sample import Skipped
 from mechvrp.errors import DataError, InputError, RunFolderError
 from mechvrp.models import VLM, fingerprint
+from mechvrp.models.processor_settings import processor_settings
 from mechvrp.models.refusals import Asked, refusals
 from mechvrp.store import RunFolder
 from mechvrp.study.coding import decode
@@ -113,24 +114,36 @@ def _check_some(dataset: Dataset, kept: _Checked) -> None:
 
 
 def check_weights(run: RunFolder, part: str, engine: Engine) -> None:
-    """Note which weights a part of a run is made with, and refuse to go on with others.
+    """Note which weights and which processor a part of a run is made with, and refuse to go on with others.
 
     Raises:
-        RunFolderError: the model has changed since the run began.
+        RunFolderError: the model or its processor has changed since the run began.
     """
-    name, now = engine.ask(_weights)
+    name, now, processor = engine.ask(_weights)
     value = run.read_stage("check", part)
     if value is None:
-        run.write_stage("check", part, {"fingerprint": now})
-    elif value.get("fingerprint") != now:
+        run.write_stage("check", part, {"fingerprint": now, "processor": processor})
+        return
+    if value.get("fingerprint") != now:
         raise RunFolderError(
             f"{run.path} was begun with another {name}: its weights have the fingerprint "
             f"{value.get('fingerprint')}, these {now}. Restore them, or choose another folder"
         )
+    before = value.get("processor", {})  # what only one version of transformers has is not compared
+    other = [
+        f"{key} ({before[key]}, now {processor[key]})"
+        for key in processor
+        if before.get(key, processor[key]) != processor[key]
+    ]
+    if other:
+        raise RunFolderError(
+            f"{run.path} was begun with another processor of {name}, of which these differ: "
+            f"{', '.join(other)}. Restore it, or choose another folder"
+        )
 
 
-def _weights(model: VLM) -> tuple[str, str]:
-    return model.name, fingerprint(model)
+def _weights(model: VLM) -> tuple[str, str, dict[str, str]]:
+    return model.name, fingerprint(model), processor_settings(model.processor)
 
 
 def _left_out(

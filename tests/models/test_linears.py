@@ -143,6 +143,16 @@ def test_heads_and_lenses_read_the_whole_weight(kind):
     torch.testing.assert_close(margins[0], margins[1], atol=1e-3, rtol=0)
 
 
+def test_packed_weights_are_in_the_fingerprint():
+    base = mechvrp.load("tiny-llava")
+    hf, _ = replaced(base.model, Packed, ("o_proj",))
+    model = mechvrp.load(hf, processor=base.processor)
+    before = mechvrp.models.fingerprint(model)
+    packed = next(module for module in hf.modules() if isinstance(module, Packed)).packed
+    packed[0, 0] += 1
+    assert mechvrp.models.fingerprint(model) != before
+
+
 def test_only_the_outermost_of_nested_maps_counts():
     calls = [
         type("Called", (), {"path": path, "module": module})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -245,6 +246,13 @@ def test_a_run_goes_on_with_the_same_weights_and_records_only(model, tmp_path):
     was = noted.read_text()
     noted.write_text('{"fingerprint": "another"}')
     with pytest.raises(RunFolderError, match="begun with another tiny-llava"):
+        mechvrp.run_study("tiny-llava", "folder", stages=["correlate", "intervene"], **options)
+    other = json.loads(was)
+    other["processor"] |= {"image_processor.resample": "2", "of another version": "true"}
+    noted.write_text(json.dumps(other))
+    with pytest.raises(
+        RunFolderError, match=r"another processor .* differ: \S+resample \(2, now 3\)\. Restore"
+    ):
         mechvrp.run_study("tiny-llava", "folder", stages=["correlate", "intervene"], **options)
     noted.write_text(was)
 
