@@ -141,11 +141,11 @@ def rows(sizes: list[Measured], alone: Measured, pair: Measured) -> list[Row]:
         parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in one.parts.items())
         found.append(
             Row(
-                f"a study of {one.n:,} examples",
-                one.seconds,
+                f"processor time of a study of {one.n:,} examples",
+                one.processor,
                 "s",
-                detail=f"one process, threads: {one.threads}; {one.processor:.0f} s of processor time; "
-                f"{parts}; the rest is start, data and report",
+                detail=f"one process, threads: {one.threads}; by the clock {one.seconds:.0f} s: {parts}; the "
+                "rest is start, data and report",
             )
         )
         found.append(
@@ -159,12 +159,10 @@ def rows(sizes: list[Measured], alone: Measured, pair: Measured) -> list[Row]:
     for less, greater in itertools.pairwise(sizes):
         found.append(
             Row(
-                f"observations: seconds a further example, {less.n:,} to {greater.n:,}",
-                1000
-                * (greater.parts["observations"] - less.parts["observations"])
-                / (greater.n - less.n),
+                f"processor time of a further example, {less.n:,} to {greater.n:,}",
+                1000 * (greater.processor - less.processor) / (greater.n - less.n),
                 "ms",
-                detail="as many at every size is what linear means",
+                detail="as much at every size is what linear means",
             )
         )
     found.append(
@@ -183,34 +181,30 @@ def rows(sizes: list[Measured], alone: Measured, pair: Measured) -> list[Row]:
 
 
 def figure(sizes: list[Measured]) -> Any:
-    """Seconds and memory against n, both on logarithmic axes, with a line of slope one."""
-    import plotly.graph_objects as go
+    """Time and memory against n, with lines that are proportional to it."""
     from plotly.subplots import make_subplots
 
     n = [one.n for one in sizes]
-    made = make_subplots(1, 2, subplot_titles=("Seconds", "Memory at most, MiB"))
-    names = list(dict.fromkeys(name for one in sizes for name in one.parts))
-    lines = {"whole command": [one.seconds for one in sizes]}
-    lines |= {name: [one.parts.get(name) for one in sizes] for name in names}
-    for name, values in lines.items():
-        made.add_scatter(x=n, y=values, name=name, mode="lines+markers", row=1, col=1)
-    through = sizes[-1].parts["observations"] / sizes[-1].n
-    made.add_scatter(
-        x=n,
-        y=[through * x for x in n],
-        name="proportional to n",
-        mode="lines",
-        line={"dash": "dot", "color": "grey"},
-        row=1,
-        col=1,
+    made = make_subplots(
+        1, 2, subplot_titles=("Processor time, seconds", "MiB"), horizontal_spacing=0.1
     )
-    memory = [one.memory / 2**20 for one in sizes]
-    made.add_trace(go.Scatter(x=n, y=memory, mode="lines+markers", showlegend=False), row=1, col=2)
+    grey = {"dash": "dot", "color": "grey"}
+    drawn = [
+        (1, "processor time of the whole study", [one.processor for one in sizes]),
+        (2, "memory at most", [one.memory / 2**20 for one in sizes]),
+        (2, "run folder", [one.disk / 2**20 for one in sizes]),
+    ]
+    for col, name, values in drawn:
+        made.add_scatter(x=n, y=values, name=name, mode="lines+markers", row=1, col=col)
+    for col, last in ((1, drawn[0][2][-1]), (2, drawn[2][2][-1])):
+        made.add_scatter(
+            x=n, y=[last * x / n[-1] for x in n], name="proportional to n", mode="lines", line=grey,
+            showlegend=col == 1, row=1, col=col,
+        )  # fmt: skip
     made.update_xaxes(type="log", title="examples")
-    made.update_yaxes(type="log", row=1, col=1)
-    made.update_yaxes(rangemode="tozero", row=1, col=2)
+    made.update_yaxes(type="log")
     made.update_layout(
-        template="plotly_white", width=1000, height=420, legend={"x": 0.02, "y": 0.98}
+        template="plotly_white", width=1000, height=440, legend={"orientation": "h", "y": -0.2}
     )
     return made
 

@@ -99,21 +99,19 @@ def test_scaling_s_rows_and_figure_say_what_was_measured():
 
     def study(n, workers=0, threads=2, seconds=1.0):
         parts = {"observations": 0.01 * n * seconds, "ablations": 2.0}
-        return scaling.Measured(
-            n, workers, threads, 9.0 + parts["observations"], 8.0, parts, 2**30, 2**20
-        )
+        whole = 9.0 + parts["observations"]
+        return scaling.Measured(n, workers, threads, 3 * whole, whole, parts, 2**30, 2**20)
 
     sizes = [study(n) for n in (100, 1000, 10000)]
     rows = scaling.rows(sizes, study(500, 1, 1), study(500, 2, 1, seconds=0.5))
     slopes = [row.value for row in rows if row.unit == "ms"]
     assert slopes == pytest.approx([10.0, 10.0])
+    assert [row.value for row in rows if row.unit == "s"] == pytest.approx([10, 19, 109])
     assert [row.value for row in rows if row.unit == "MiB"] == [1024] * 3
     assert rows[-1].value == pytest.approx(2.0)
     assert "two workers against one" in rows[-1].what
-    drawn = scaling.figure(sizes)
-    assert [trace.name for trace in drawn.data[:3]] == [
-        "whole command",
-        "observations",
-        "ablations",
-    ]
-    assert list(drawn.data[1].y) == pytest.approx([1, 10, 100])
+    time, memory, disk, *proportional = scaling.figure(sizes).data
+    assert list(time.y) == pytest.approx([10, 19, 109])
+    assert list(memory.y) == [1024] * 3
+    assert list(disk.y) == [1] * 3
+    assert list(proportional[0].y) == pytest.approx([1.09, 10.9, 109])
