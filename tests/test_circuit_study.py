@@ -25,7 +25,7 @@ from mechvrp.errors import UnavailableError
 from mechvrp.statistics import Estimate
 
 ROOT = Path(__file__).parent.parent
-NAMES = ("study", "one_model", "across", "telling", "keeping")
+NAMES = ("study", "one_model", "across", "chance", "margins", "telling", "keeping")
 
 
 @pytest.fixture(scope="module")
