@@ -207,8 +207,8 @@ def _told(table: pd.DataFrame, by_chance: dict[str, Any] | None) -> list[str]:
         every, distinct = by_chance["all"], by_chance["distinct"]
         expected = (
             f"{every['mean']:.1f} would be expected to, the mean over all {by_chance['ways']} ways to share "
-            f"the checkpoints out, and as many or more do in {every['share']:.0%} of them (without figures that "
-            f"repeat others or are the same everywhere {distinct['apart']} of {distinct['comparisons']}, "
+            f"the checkpoints out, and as many or more do in {every['share']:.0%} of them (without figures "
+            f"that repeat others or are the same everywhere {distinct['apart']} of {distinct['comparisons']}, "
             f"{distinct['mean']:.1f} and {distinct['share']:.0%})"
         )
     texts = [

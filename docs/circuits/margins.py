@@ -100,10 +100,14 @@ def summary(table: pd.DataFrame) -> list[str]:
         if tested.empty:
             continue
         apart = tested[tested[f"q_{control}"] <= 0.05]
-        above = apart[apart[f"excess_{control}"] > 0]
+        above = apart[f"excess_{control}"] > 0
+        counts = [
+            f"{len(part)} (in {part['checkpoint'].nunique()} checkpoints)" if len(part) else "none"
+            for part in (apart[above], apart[~above])
+        ]
         texts.append(
-            f"Of {len(tested)} sets of top units by probe weight, in {tested['checkpoint'].nunique()} "
-            f"checkpoints, {len(above)} (in {above['checkpoint'].nunique()} checkpoints) leave a higher margin than "
-            f"{words} do, and {len(apart) - len(above)} a lower one (q of at most 0.05)."
+            f"Of {len(tested)} sets of top units by probe weight in {tested['checkpoint'].nunique()} "
+            f"checkpoints {counts[0]} leave a higher margin than {words} do, and {counts[1]} a lower one (q of "
+            "at most 0.05)."
         )
     return texts
