@@ -25,7 +25,7 @@ from mechvrp.errors import UnavailableError
 from mechvrp.statistics import Estimate
 
 ROOT = Path(__file__).parent.parent
-NAMES = ("study", "one_model", "across", "telling", "keeping")
+NAMES = ("study", "one_model", "across", "chance", "margins", "telling", "keeping")
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +93,9 @@ def test_three_seeds_against_three_can_not_be_told_below_a_tenth(docs):
     assert (row["second_low"], row["second_high"], row["second_n"]) == (0.5, 0.9, 3)
     assert "a 3, b 3" in texts[0]
     assert "in 1 all seeds" in texts[1]
-    assert "0.1 would be expected" in texts[1]
-    assert "no p could be below 0.1" in texts[1]
+    assert "0.1 would be expected to, the mean over all 10 ways" in texts[1]
+    assert "as many or more do in 10% of them" in texts[1]
+    assert "No p could be below 0.1" in texts[1]
     assert texts[2].startswith("depth: a 0.20 (0.10 to 0.30, 3 seeds)")
     mixed = [*seeds_of(docs, "a", (0.1, 0.2, 0.7)), *seeds_of(docs, "b", (0.5, 0.6, 0.9))]
     (row,) = docs.across.families(mixed)[0].to_dict("records")
@@ -135,6 +136,130 @@ def test_exact_p_is_that_of_all_ways_to_share_out(docs, values):
     own = np.mean(one) - np.mean(other)
     lower, upper = (np.mean([sign * (g - own) <= 1e-9 for g in gaps]) for sign in (1, -1))
     assert docs.across.exact_p(one, other) == pytest.approx(min(1, 2 * min(lower, upper)))
+
+
+@pytest.mark.parametrize("sizes", [(3, 3), (3, 3, 3), (3, 4)])
+def test_families_are_shared_out_in_every_way(docs, sizes):
+    rng = np.random.default_rng(len(sizes))
+    families = {
+        f"family {f}": [
+            made(docs, f"{f}-{i}", f"family {f}", f"{f} {i}", one=v, same=1.0, again=v, other=rng.random())
+            for i, v in enumerate(rng.random(n))
+        ]
+        for f, n in enumerate(sizes)
+    }  # fmt: skip
+    found = docs.chance.shared_out(families, 3)
+    every = [one for ones in families.values() for one in ones]
+    counts, groups = [], set()
+    for order in itertools.permutations(range(len(every)) if len(every) < 8 else (), len(every)):
+        ends = np.cumsum((0, *sizes))
+        parts = [frozenset(order[a:b]) for a, b in itertools.pairwise(ends)]
+        groups.add(frozenset(parts))
+        n = 0
+        for figure in ("one", "same", "again", "other"):
+            values = [one.get(figure)["value"] for one in every]
+            for a, b in itertools.combinations(parts, 2):
+                low, high = [values[i] for i in a], [values[i] for i in b]
+                n += max(low) < min(high) or max(high) < min(low)
+        counts.append(n)
+    pairs = len(sizes) * (len(sizes) - 1) // 2
+    assert found["all"]["comparisons"] == 4 * pairs
+    assert (
+        found["distinct"]["comparisons"] == 2 * pairs
+    )  # neither the same everywhere nor a repetition
+    if counts:
+        assert found["ways"] == len(groups)
+        assert found["all"]["apart"] == counts[0]
+        assert found["all"]["mean"] == pytest.approx(np.mean(counts))
+        assert found["all"]["share"] == pytest.approx(np.mean(np.array(counts) >= counts[0]))
+    else:
+        assert found["ways"] == 280
+        # No two values are the same: a tenth of the ways to halve six have all of one on one side.
+        assert found["distinct"]["mean"] == pytest.approx(0.6)
+    assert docs.chance.shared_out({str(i): every[:6] for i in range(4)}, 3) is None
+
+
+def test_heads_that_come_first_are_counted_against_chance(docs):
+    found = [made(docs, str(i), weights=str(i)) for i in range(4)]
+    for one, p in zip(found, (0.25, 0.25, 0.5, 0.25), strict=True):
+        one.tables["knockouts"] = pd.DataFrame({"k": [1, 2], "p": [p, None], "sets": [3, 0]})
+    told = docs.chance.first_heads([*found, replace(found[2], name="a copy")])
+    assert list(told) == ["1"]
+    one = told["1"]
+    assert (one["checkpoints"], one["first"], one["first_by_chance"]) == (4, 3, 1.0)
+    assert one["first_p"] == pytest.approx(4 * 0.25**3 * 0.75 + 0.25**4)
+    # Of 4^4 ranks, one sums to 4 and four to 5.
+    assert (one["mean_p"], one["p"]) == pytest.approx((1.25 / 4, 5 / 256))
+    assert one["least_by_chance"] == pytest.approx(1 - 0.75**4)
+    found[0].tables["knockouts"]["sets"] = 7
+    assert "first" not in docs.chance.first_heads(found)["1"]
+
+
+# --- margins ----------------------------------------------------------------------------------------------
+
+
+def a_curve(top, random, matched, draws=199):
+    """A curve of one k whose margins are 1 in the clean run, and changed by these everywhere."""
+    images = np.repeat(np.arange(10), 2)
+    rng = np.random.default_rng(0)
+    noise = {"random": rng.uniform(-0.1, 0.1, draws), "matched": rng.uniform(-0.1, 0.1, draws)}
+    rows = [
+        {"part": "all", "measure": "margin", "set": name, "k": 4, "change": change, "change_low": change - 0.1,
+         "change_high": change + 0.1, "lowest": change - 0.1, "highest": change + 0.1}
+        for name, change in (("top", top), ("random", random), ("matched", matched))
+    ]  # fmt: skip
+    for name, change in (("random", random), ("matched", matched)):
+        ends = {"": 0, "_low": -0.1, "_high": 0.1}
+        rows[0] |= {f"excess_{name}{end}": top - change + by for end, by in ends.items()}
+    values = {"top": np.full((1, 2, 20), 1 + top)}
+    values |= {
+        name: np.broadcast_to((1 + change + noise[name])[:, None, None], (draws, 2, 20))
+        for name, change in (("random", random), ("matched", matched))
+    }
+    outcomes = SimpleNamespace(
+        ks=(0, 4), clean={"margin": np.ones(20)}, values={"margin": values}, images=images
+    )
+    return SimpleNamespace(
+        outcomes=outcomes, units=16, site="blocks.3.mlp.hook_post", draws=draws,
+        clean_accuracy=SimpleNamespace(n=20, n_groups=10), sets_to_frame=lambda: pd.DataFrame(rows),
+    )  # fmt: skip
+
+
+def test_margins_are_ranked_on_both_sides_of_random_sets(docs):
+    found = [made(docs, name) for name in ("up", "down", "like")]
+    for one, top in zip(found, (0.9, -0.9, 0.0), strict=True):
+        one.curves["MLP neurons"] = a_curve(top, 0.0, 0.9)
+    table = docs.margins.margins(found).set_index("checkpoint")
+    assert len(table) == 3
+    assert table["top"].tolist() == [0.9, -0.9, 0.0]
+    assert table["p_random"][["up", "down"]].tolist() == [0.01, 0.01]  # the least of 199 draws
+    assert table["p_random"]["like"] > 0.5
+    assert table["p_matched"].tolist() == pytest.approx([table["p_matched"]["up"], 0.01, 0.01])
+    assert table["q_random"]["up"] == pytest.approx(0.015)
+    assert table["excess_random"].tolist() == pytest.approx([0.9, -0.9, 0])
+    texts = docs.margins.summary(table.reset_index())
+    assert (
+        "Of 3 sets of top units by probe weight in 3 checkpoints 1 (in 1 checkpoints) leave a higher"
+        in texts[0]
+    )
+    assert "and 1 (in 1 checkpoints) a lower one" in texts[0]
+    assert "none leave a higher margin than random ones of the same norm" in texts[1]
+    lines = docs.margins.markdown(table.reset_index(), ["up", "absent"]).splitlines()
+    assert lines[0] == "| | up | absent |"
+    assert lines[2].startswith(
+        "| 4 of 16 MLP neurons | +0.90 [+0.80, +1.00]; random 0.00, p = 0.010; "
+    )
+    assert lines[2].endswith("| gap |")
+
+
+def test_margins_have_no_p_of_few_draws(docs):
+    one = made(docs)
+    assert docs.margins.margins([one]).empty
+    one.curves["MLP neurons"] = a_curve(0.9, 0.0, 0.9, draws=19)
+    table = docs.margins.margins([one])
+    assert table[["p_random", "q_random", "p_matched", "q_matched"]].isna().all(axis=None)
+    assert docs.margins.summary(table) == []
+    assert docs.margins.told(table.iloc[0]).endswith("random 0.00; of its norm +0.90")
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ def test_the_hallucination_is_traced_to_a_digit(tmp_path, capsys):
 def circuit_docs(monkeypatch):
     """The scripts of docs/circuits, importable by name."""
     monkeypatch.syspath_prepend(str(ROOT / "docs/circuits"))
-    names = ("study", "one_model", "across", "telling", "keeping")
+    names = ("study", "one_model", "across", "chance", "margins", "telling", "keeping")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     yield importlib.import_module
@@ -125,12 +125,20 @@ def test_the_figures_that_the_case_study_of_circuits_quotes_are_those_of_its_run
     seeds = (folder / "seeds.md").read_text()
     for name, table in telling.pages(results).items():
         assert table in (text if name == "embedded" else seeds), name
+    margins, changes = pd.read_csv(folder / "margins.csv"), circuit_docs("margins")
+    embedded = [name for name, one in results["checkpoints"].items() if name == one["family"]]
+    assert changes.markdown(margins, embedded) in text
     # Every number with an interval in the text is one of the run's figures or differences.
     rows = [row for one in results["checkpoints"].values() for row in one["figures"]]
     known = {telling.told(row) for row in rows}
     known |= {telling.told(row, sign=True) for row in differences.to_dict("records")}
+    known |= {changes.told(row).split(";")[0] for row in margins.to_dict("records")}
+    over_draws = set()
     for path in folder.glob("*/*.csv"):
         table = pd.read_csv(path)
+        if {"control", "control_low", "control_high"} <= set(table):  # of permuted labels a range
+            ends = table[["control", "control_low", "control_high"]].to_numpy(float).tolist()
+            over_draws |= {"{:.2f} ({:.2f} to {:.2f})".format(*row) for row in ends}
         if {"value", "low", "high"} <= set(table) and "figure" in table:
             known |= {telling.told(row) for row in table.to_dict("records")}
         elif {"value", "value_low", "value_high"} <= set(table):
@@ -141,6 +149,9 @@ def test_the_figures_that_the_case_study_of_circuits_quotes_are_those_of_its_run
     # ..., and so is every p and q.
     tests = [row["p"] for row in rows if row["p"] is not None]
     tests += differences["p"].tolist() + differences["q"].tolist()
+    tests += [
+        p for name in ("p", "q") for p in margins.filter(regex=f"^{name}_").to_numpy().ravel()
+    ]
     quoted = re.findall(r"[-+]?[\d.]+(?: %| pp)? \[[^\]]*\d\]", text)
     assert len(quoted) > 20
     assert set(quoted) <= known, sorted(set(quoted) - known)
@@ -155,7 +166,12 @@ def test_the_figures_that_the_case_study_of_circuits_quotes_are_those_of_its_run
     }
     quoted = re.findall(r"-?\d\.\d\d \(-?\d\.\d\d to -?\d\.\d\d\)", text)
     assert len(quoted) > 5
-    assert set(quoted) <= over_seeds, sorted(set(quoted) - over_seeds)
+    assert set(quoted) <= over_seeds | over_draws, sorted(set(quoted) - over_seeds - over_draws)
+    # What chance gives is in results.json.
+    chance = results["by_chance"]["families"]
+    for digits, figure in (("{:.1f}", "mean"), ("{:.0%}", "share"), ("{}", "comparisons")):
+        for part in ("all", "distinct"):
+            assert digits.format(chance[part][figure]).replace("%", " %") in text, (part, figure)
     for name, value in re.findall(
         r"\b(seed|find|prove|scenes|draws|asked|ablated|ranked|flow) (\d+)", text
     ):

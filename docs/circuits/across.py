@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from chance import shared_out
 from keeping import Found, Shares
 from scipy.stats import permutation_test
 
@@ -26,8 +27,8 @@ SEEDS = 3
 def differences(found: list[Found], *, seed: int, resamples: int) -> tuple[pd.DataFrame, list[str]]:
     """Every figure of every two checkpoints, first minus second; and why some are missing.
 
-    Columns: figure, first, second, difference, low, high, p, q (over all rows that have a p), told: whether
-    the interval leaves out 0 and q, where there is one, is at most 0.05.
+    Columns: figure, first, second, difference, low, high, p, q (over all rows), told: whether the interval
+    leaves out 0 and q is at most 0.05.
     """
     rows: list[dict[str, Any]] = []
     gaps: list[str] = []
@@ -59,26 +60,22 @@ def differences(found: list[Found], *, seed: int, resamples: int) -> tuple[pd.Da
                 gaps.append(f"{name}, {d['first']} and {d['second']}: {d['gap']}")
             else:
                 ends = (d["difference"], d["low"], d["high"])
-                rows.append(_row(name, d["first"], d["second"], *ends))
+                rows.append(_row(name, d["first"], d["second"], *ends, d["p"]))
     frame = pd.DataFrame(
         rows, columns=["figure", "first", "second", "difference", "low", "high", "p"]
     )
-    tested = frame["p"].notna()
-    frame["q"] = np.nan
-    if tested.any():
-        frame.loc[tested, "q"] = benjamini_hochberg(frame.loc[tested, "p"].to_numpy(float))
+    frame["q"] = benjamini_hochberg(frame["p"].to_numpy(float))
     apart = (frame["low"] > 0) | (frame["high"] < 0)
-    frame["told"] = apart & (frame["q"].isna() | (frame["q"] <= 0.05))
+    frame["told"] = apart & (frame["q"] <= 0.05)
     return frame.sort_values("figure", kind="stable").reset_index(drop=True), gaps
 
 
 def _row(
-    figure: str, first: str, second: str, value: float, low: float, high: float,
-    p: float | None = None,
+    figure: str, first: str, second: str, value: float, low: float, high: float, p: float
 ) -> dict[str, Any]:  # fmt: skip
     return {
         "figure": figure, "first": first, "second": second, "difference": value, "low": low,
-        "high": high, "p": np.nan if p is None else p,
+        "high": high, "p": p,
     }  # fmt: skip
 
 
@@ -133,6 +130,20 @@ def share(part: Shares, which: str, weights: np.ndarray) -> np.ndarray:
 # --- families ---------------------------------------------------------------------------------------------
 
 
+def by_family(found: list[Found]) -> dict[str, list[Found]]:
+    """Checkpoints whose weights differ, by family."""
+    seeds: dict[str, dict[str, Found]] = defaultdict(dict)
+    for one in found:
+        seeds[one.family].setdefault(one.fingerprint, one)
+    return {name: list(ones.values()) for name, ones in seeds.items()}
+
+
+def families_by_chance(found: list[Found]) -> dict[str, Any] | None:
+    """`shared_out` of the families with enough seeds; None with fewer than two of them."""
+    enough = {name: ones for name, ones in by_family(found).items() if len(ones) >= SEEDS}
+    return shared_out(enough, SEEDS) if len(enough) > 1 else None
+
+
 def families(found: list[Found]) -> tuple[pd.DataFrame, list[str]]:
     """What holds for families: means over training seeds, their range, and which families lie apart.
 
@@ -141,10 +152,7 @@ def families(found: list[Found]) -> tuple[pd.DataFrame, list[str]]:
     (range over seeds), the same of second, apart (all seeds of one on one side of all of the other), p (exact
     two-sided permutation of checkpoints, of the difference of means), missing.
     """
-    seeds: dict[str, dict[str, Found]] = defaultdict(dict)
-    for one in found:
-        seeds[one.family].setdefault(one.fingerprint, one)
-    known = {name: list(ones.values()) for name, ones in seeds.items()}
+    known = by_family(found)
     counted = ", ".join(f"{name} {len(ones)}" for name, ones in known.items())
     enough = {name: ones for name, ones in known.items() if len(ones) >= SEEDS}
     texts = [f"Checkpoints of different weights: {counted}."]
@@ -176,7 +184,7 @@ def families(found: list[Found]) -> tuple[pd.DataFrame, list[str]]:
     for column in ("apart", "p"):
         if column not in table:
             table[column] = None
-    return table, texts + _told(table)
+    return table, texts + _told(table, families_by_chance(found))
 
 
 def exact_p(one: list[float], other: list[float]) -> float:
@@ -187,18 +195,27 @@ def exact_p(one: list[float], other: list[float]) -> float:
     return float(found.pvalue)
 
 
-def _told(table: pd.DataFrame) -> list[str]:
+def _told(table: pd.DataFrame, by_chance: dict[str, Any] | None) -> list[str]:
     tested = table[table["p"].notna()]
     if tested.empty:
         return [f"No figure is known of {SEEDS} checkpoints of each of two families."]
     numbers = tested[["first_n", "second_n"]].to_numpy(int)
     least = [2 / math.comb(a + b, a) for a, b in numbers]
     apart = tested[tested["apart"].astype(bool)]
+    expected = "how many would is not known: there are too many ways to share the checkpoints out"
+    if by_chance is not None:
+        every, distinct = by_chance["all"], by_chance["distinct"]
+        expected = (
+            f"{every['mean']:.1f} would be expected to, the mean over all {by_chance['ways']} ways to share "
+            f"the checkpoints out, and as many or more do in {every['share']:.0%} of them (without figures "
+            f"that repeat others or are the same everywhere {distinct['apart']} of {distinct['comparisons']}, "
+            f"{distinct['mean']:.1f} and {distinct['share']:.0%})"
+        )
     texts = [
         f"Of {len(tested)} comparisons of two families, in {len(apart)} all seeds of one lie on one side of "
-        f"all of the other. If seeds were all that differs, {sum(least):.1f} would be expected to, and no p "
-        f"could be below {min(least):.2g} in any (two-sided, exact permutation of checkpoints): so few seeds "
-        "can show where a family may differ, not prove it."
+        f"all of the other. If seeds were all that differs, {expected}. No p could be below {min(least):.2g} "
+        "in any (two-sided, exact permutation of checkpoints): so few seeds can show where a family may "
+        "differ, not prove it."
     ]
     for row in apart.to_dict("records"):
         parts = [

@@ -25,8 +25,11 @@ import keeping
 import pandas as pd
 import torch
 import typer
-from across import differences, families
+from across import differences, families, families_by_chance
+from chance import first_heads
 from keeping import Found
+from margins import margins, summary
+from margins import markdown as margins_markdown
 from one_model import QUICK, Sizes, study_model
 from telling import Page, apart, dots, pages, words_of
 
@@ -163,7 +166,8 @@ def write(found: list[Found], sizes: Sizes, out: Path, seed: int) -> dict[str, A
         else (pd.DataFrame(), [])
     )
     over_seeds, texts = families(found)
-    for name, frame in (("differences", table), ("families", over_seeds)):
+    changes = margins(found)
+    for name, frame in (("differences", table), ("families", over_seeds), ("margins", changes)):
         (out / f"{name}.csv").unlink(missing_ok=True)
         if len(frame):
             frame.to_csv(out / f"{name}.csv", index=False)
@@ -181,11 +185,17 @@ def write(found: list[Found], sizes: Sizes, out: Path, seed: int) -> dict[str, A
     results = {
         "seed": seed, "sizes": asdict(sizes), "checkpoints": checkpoints, "notes": notes,
         "families": texts,
+        "by_chance": {"families": families_by_chance(found), "first_heads": first_heads(found)},
     }  # fmt: skip
     (out / "results.json").write_text(
         json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )
     tables = [f"## {name}\n\n{table}\n" for name, table in pages(results).items()]
+    if len(changes):
+        own_names = [one.name for one in own] or [one.name for one in found]
+        tables.append(
+            f"## change of the margin, logits\n\n{margins_markdown(changes, own_names)}\n"
+        )
     (out / "figures.md").write_text("\n".join(tables), encoding="utf-8")
     page = Page("Circuits of existence answers in small checkpoints")
     page.text(
@@ -195,6 +205,14 @@ def write(found: list[Found], sizes: Sizes, out: Path, seed: int) -> dict[str, A
         + "."
     )
     _page_across(page, found, checkpoints, table, notes)
+    if len(changes):
+        page.heading("What the probe's units do to the margin")
+        page.text(
+            "The logit of the model's own answer minus the best other token's: change in logits when units are "
+            "zeroed, which can be where no answer turns. p: two-sided, among random sets. "
+            + " ".join(summary(changes))
+        )
+        page.table(changes.drop(columns=["site", "n", "n_groups", "draws"]))
     page.heading("What holds for the families")
     page.items(texts)
     for one in found:
@@ -221,8 +239,8 @@ def _page_across(
         yes, no = apart(table)
         page.heading("What distinguishes the embedded checkpoints")
         page.text(
-            "Intervals that leave out 0, and where there is a p, q of at most 0.05 (Benjamini and Hochberg "
-            f"over the {int(table['p'].notna().sum())} comparisons that have one)."
+            "Intervals that leave out 0, and q of at most 0.05 (Benjamini and Hochberg over these "
+            f"{len(table)} comparisons)."
         )
         page.items(yes)
         page.heading("What doesn't, as far as can be told")

@@ -26,8 +26,9 @@ class FlowComparison:
         integration: one row per model, as `IntegrationLayer`: model, layer, depth, low, high (layers),
             depth_low, depth_high, crossing with ``_low`` and ``_high``, missing, n, n_groups, gap.
         differences: one row per pair of models: first, second, difference of crossings (first minus second,
-            as shares of the layers: above 0 where the first's lies deeper), low, high, paired (whether they
-            share images), n_groups, gap.
+            as shares of the layers: above 0 where the first's lies deeper), low, high, p (two-sided: twice the
+            smaller share of resamples on one side of 0, with one more counted; missing where there is a gap),
+            paired (whether they share images), n_groups, gap.
         threshold: of the integration layer.
     """
 
@@ -132,7 +133,7 @@ def _difference(
     seed: int,
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"first": first, "second": second, "difference": np.nan}
-    row |= {"low": np.nan, "high": np.nan, "paired": False, "n_groups": 0, "gap": ""}
+    row |= {"low": np.nan, "high": np.nan, "p": np.nan, "paired": False, "n_groups": 0, "gap": ""}
     one, other = (flows[name].shares for name in (first, second))
     if one is None or other is None:
         return row | {"gap": "one of the two has no shares of the answer's change"}
@@ -167,4 +168,6 @@ def _difference(
         )
         return row | {"gap": missing}
     low, high = np.quantile(change[finite], [0.025, 0.975])
-    return row | {"low": float(low), "high": float(high)}
+    tail = min(int((change[finite] <= 0).sum()), int((change[finite] >= 0).sum()))
+    p = min(1.0, 2 * (1 + tail) / (1 + int(finite.sum())))
+    return row | {"low": float(low), "high": float(high), "p": p}

@@ -6,6 +6,7 @@ import plotly.graph_objects as go
 
 from mechvrp.circuits import HeadKnockout, HeadReading
 from mechvrp.errors import InputError
+from mechvrp.plots.labels import label_points
 from mechvrp.plots.theme import (
     COLOURS,
     bars,
@@ -20,6 +21,7 @@ from mechvrp.plots.theme import (
 
 __all__ = ["head_knockout_curve", "head_scores"]
 
+_ENDS = ("low", "high")
 _SIGNS = {"for": " that speak for the answer,", "against": " that speak against it,", "any": ""}
 
 
@@ -31,8 +33,8 @@ def head_scores(reading: HeadReading) -> go.Figure:
             for the answer, the lower right against it.
 
     Returns:
-        A marker per head with the intervals of both; of the four that move most (product of the two) the
-        layer and the number are written beside it. Hovering tells all three with their intervals.
+        A marker per head with the intervals of both; layer and number are written beside the four that move
+        most (product of the two). Hovering tells all three with their intervals.
 
     Raises:
         InputError: another result.
@@ -60,12 +62,7 @@ def head_scores(reading: HeadReading) -> go.Figure:
             y=rows["attribution"],
             error_y=interval_bars(rows, "attribution", "attribution_low", "attribution_high"),
             error_x=interval_bars(rows, mass, f"{mass}_low", f"{mass}_high"),
-            mode="markers+text",
-            text=[
-                f"{layer}.{head}" if rank < 4 else ""
-                for head, rank in zip(rows["head"], rows["rank"], strict=True)
-            ],
-            textposition="top right",
+            mode="markers",
             name=f"layer {layer}",
             marker={"color": COLOURS[colour], "symbol": symbol, "size": 9},
             customdata=rows[["head", *told]].to_numpy().tolist(),
@@ -74,6 +71,11 @@ def head_scores(reading: HeadReading) -> go.Figure:
             "<br>attribution %{y:.3f} [%{customdata[3]:.3f}, %{customdata[4]:.3f}]"
             "<br>product %{customdata[5]:.3f} [%{customdata[6]:.3f}, %{customdata[7]:.3f}]<extra></extra>",
         )
+    columns = {mass: "x", "attribution": "y"}
+    columns |= {f"{old}_{end}": f"{new}_{end}" for old, new in columns.items() for end in _ENDS}
+    named = frame["layer"].astype(str) + "." + frame["head"].astype(str)
+    words = named.where(frame["rank"] < 4, "")
+    label_points(figure, frame.rename(columns=columns).assign(text=words).sort_values("rank"))
     return figure
 
 

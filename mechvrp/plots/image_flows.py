@@ -13,12 +13,14 @@ from mechvrp.plots.checks import checked_rows
 from mechvrp.plots.theme import (
     COLOURS,
     TEMPLATE,
+    apart,
     bars,
     base_figure,
     interval_bars,
     label,
     look,
     measured,
+    moved,
     plain_count,
     reference,
     ribbon,
@@ -91,7 +93,8 @@ def image_flow_layers(flow: ImageFlow | pd.DataFrame) -> go.Figure:
         names = []
         for i, ((what, window), rows) in enumerate(found):
             wide = "" if pd.isna(window) or int(window) == 1 else f" ({window} layers)"
-            _curve(figure, rows.sort_values("layer"), f"{what}{wide}", i, row)
+            at = apart(i, len(found), 0.07)
+            _curve(figure, rows.sort_values("layer"), f"{what}{wide}", i, row, at)
             names.append(
                 f"<span style='color:{COLOURS[look(i)[0]]}'>{'●■◆▲✕'[i % 5]}</span> {label(what)}{wide}"
             )
@@ -108,7 +111,8 @@ def image_flow_layers(flow: ImageFlow | pd.DataFrame) -> go.Figure:
     figure.update_xaxes(
         title_text=f"layer<br>{plain_count(frame[frame['value'].notna()])}"
         f"{bars(frame[['value_low', 'value_high']])}"
-        + ("<br>dashed, with a band: control" if dashed else ""),
+        + ("<br>dashed, with a band: control" if dashed else "")
+        + moved(most),
         row=len(panels),
         col=1,
     )
@@ -119,9 +123,11 @@ def _title(method: str, measure: str) -> str:
     return _TITLES[method].format(measure=measured(measure).replace(", ", ",<br>"))
 
 
-def _curve(figure: go.Figure, found: pd.DataFrame, what: str, i: int, row: int) -> None:
+def _curve(
+    figure: go.Figure, found: pd.DataFrame, what: str, i: int, row: int, aside: float
+) -> None:
     colour, symbol = look(i)
-    at = found["layer"].astype(float) + 0.07 * i  # bars that coincide stay legible
+    at = found["layer"].astype(float) + aside
     common = {"row": row, "col": 1}
     if found["control"].notna().any():
         ends = found[["control_low", "control_high"]]
@@ -136,9 +142,9 @@ def _curve(figure: go.Figure, found: pd.DataFrame, what: str, i: int, row: int) 
             mode="lines",
             name=f"{label(what)}, control",
             line={"color": COLOURS[colour], "width": 1.5, "dash": "dash"},
-            customdata=ends.to_numpy(dtype=float, na_value=np.nan).tolist(),
-            hovertemplate=f"control of {label(what)}, layer %{{x:.0f}}: %{{y:.3f}} "
-            "[%{customdata[0]:.3f}, %{customdata[1]:.3f}]<extra></extra>",
+            customdata=found[["layer", *ends]].to_numpy(dtype=float, na_value=np.nan).tolist(),
+            hovertemplate=f"control of {label(what)}, layer %{{customdata[0]:.0f}}: %{{y:.3f}} "
+            "[%{customdata[1]:.3f}, %{customdata[2]:.3f}]<extra></extra>",
             **common,
         )
     figure.add_scatter(
@@ -149,9 +155,9 @@ def _curve(figure: go.Figure, found: pd.DataFrame, what: str, i: int, row: int) 
         name=label(what),
         line={"color": COLOURS[colour], "width": 2},
         marker={"symbol": symbol, "size": 9},
-        customdata=found[["value_low", "value_high"]].to_numpy().tolist(),
-        hovertemplate=f"{label(what)}, layer %{{x:.0f}}: %{{y:.3f}} "
-        "[%{customdata[0]:.3f}, %{customdata[1]:.3f}]<extra></extra>",
+        customdata=found[["layer", "value_low", "value_high"]].to_numpy().tolist(),
+        hovertemplate=f"{label(what)}, layer %{{customdata[0]:.0f}}: %{{y:.3f}} "
+        "[%{customdata[1]:.3f}, %{customdata[2]:.3f}]<extra></extra>",
         **common,
     )
 
@@ -188,7 +194,7 @@ def image_flows_by_model(
         raise InputError(f"no model has a value of {method}, {what}: there is nothing to draw")
     shown = str(next(iter(curves.values()))["measure"].iloc[0])
     figure = base_figure(
-        "depth, % of the model's layers",
+        f"depth, % of the model's layers{moved(len(curves))}",
         f"{_title(method, shown)}<br>({label(what)})"
         f"{bars(pd.concat(curves.values())[['value_low', 'value_high']])}",
         height=460,
@@ -204,7 +210,7 @@ def image_flows_by_model(
         for window, rows in found.groupby("window", sort=False, dropna=False):
             wide = "" if pd.isna(width) else f", {window} layer{'' if window == 1 else 's'} cut"
             figure.add_scatter(
-                x=100 * rows["depth"] + 1.2 * i,  # bars that coincide stay legible
+                x=100 * rows["depth"] + apart(i, len(curves), 1.2),
                 y=rows["value"],
                 error_y=interval_bars(rows, "value", "value_low", "value_high"),
                 mode="lines+markers",

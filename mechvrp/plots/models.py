@@ -15,11 +15,13 @@ from mechvrp.plots.checks import checked_rows
 from mechvrp.plots.dots import dots
 from mechvrp.plots.theme import (
     COLOURS,
+    apart,
     bars,
     base_figure,
     interval_bars,
     label,
     look,
+    moved,
     percent_level,
     plain_count,
     reference,
@@ -91,10 +93,12 @@ def layers_by_model(sweeps: Mapping[str, ProbeSweep | pd.DataFrame]) -> go.Figur
     Raises:
         InputError: no models, or a table that is none of a sweep.
     """
-    figure = base_figure("depth, % of the model's layers", "", height=440)
+    sweeps = _given(sweeps, "probe sweeps")
+    title = f"depth, % of the model's layers{moved(len(sweeps))}"
+    figure = base_figure(title, "", height=440)
     reference(figure, y=0.5)
     lowest, level, ends = 0.45, 0.95, []
-    for i, (name, given) in enumerate(_given(sweeps, "probe sweeps").items()):
+    for i, (name, given) in enumerate(sweeps.items()):
         rows = given.to_frame() if isinstance(given, ProbeSweep) else given
         frame = checked_rows(rows, _SWEEP, "layers", value="auroc").sort_values("layer")
         colour, symbol = look(i)
@@ -102,7 +106,7 @@ def layers_by_model(sweeps: Mapping[str, ProbeSweep | pd.DataFrame]) -> go.Figur
         level = float(frame["level"].iloc[0])
         marks = [symbol if chosen else f"{symbol}-open" for chosen in frame["chosen"].astype(bool)]
         figure.add_scatter(
-            x=100 * (frame["layer"] + 1) / n_layers + 1.2 * i,  # bars that coincide stay legible
+            x=100 * (frame["layer"] + 1) / n_layers + apart(i, len(sweeps), 1.2),
             y=frame["auroc"],
             error_y=interval_bars(frame, "auroc", "low", "high"),
             mode="lines+markers",
@@ -140,14 +144,16 @@ def ablations_by_model(
     """
     if isinstance(curves, CurveComparison):
         curves = curves.curves
-    figure = base_figure("units zeroed, % of the layer's width", "", height=480)
+    curves = _given(curves, "ablation curves")
+    title = f"units zeroed, % of the layer's width{moved(len(curves))}"
+    figure = base_figure(title, "", height=480)
     reference(figure, y=0)
     level, drawn = 0.95, []
-    for i, (name, curve) in enumerate(_given(curves, "ablation curves").items()):
+    for i, (name, curve) in enumerate(curves.items()):
         rows, units = _curve(name, curve)
         colour, symbol = look(i)
         level = float(rows["level"].iloc[0])
-        x = 100 * rows["k"] / units + 0.6 * i  # bars that coincide stay legible
+        x = 100 * rows["k"] / units + apart(i, len(curves), 0.6)
         band = ("random_change_low", "random_change_high")
         drawn.append(rows[["change_low", "change_high"]])
         ribbon(

@@ -12,12 +12,14 @@ from mechvrp.errors import InputError
 from mechvrp.plots.checks import checked_rows
 from mechvrp.plots.theme import (
     COLOURS,
+    apart,
     base_figure,
     count,
     interval_bars,
     label,
     look,
     measured,
+    moved,
     reference,
 )
 
@@ -53,11 +55,13 @@ def knockouts_by_layer(found: xarray.Dataset) -> go.Figure:
     caption = count(found.sizes["example"], found.attrs.get("n_groups"))
     figure = base_figure(
         f"{where} without these edges<br>{caption}"
-        + ("<br>bars: 95 % interval" if bounded else ""),
+        + ("<br>bars: 95 % interval" if bounded else "")
+        + moved(found.sizes["edge"]),
         f"change of<br>{measured(found.attrs['measure'])}",
         height=440,
     )
     reference(figure, y=0)
+    layers = found["layer"].values
     for i, edge in enumerate(found["edge"].values):
         one = found.sel(edge=edge)
         frame = pd.DataFrame(
@@ -66,16 +70,18 @@ def knockouts_by_layer(found: xarray.Dataset) -> go.Figure:
         bars = frame.notna().all(axis=None)
         colour, symbol = look(i)
         figure.add_scatter(
-            x=found["layer"].values + 0.06 * i,  # bars that coincide stay legible
+            x=layers + apart(i, found.sizes["edge"], 0.06),
             y=frame["change"],
             error_y=interval_bars(frame, "change", "change_low", "change_high") if bars else None,
             mode="lines+markers",
             name=label(edge),
             line={"color": COLOURS[colour], "width": 2},
             marker={"symbol": symbol, "size": 9},
-            customdata=frame[["change_low", "change_high"]].to_numpy().tolist(),
-            hovertemplate=f"{label(edge)}, layer %{{x:.0f}}: %{{y:.3g}}"
-            + (" [%{customdata[0]:.3g}, %{customdata[1]:.3g}]" if bars else "")
+            customdata=frame.assign(layer=layers)[["layer", "change_low", "change_high"]]
+            .to_numpy()
+            .tolist(),
+            hovertemplate=f"{label(edge)}, layer %{{customdata[0]:.0f}}: %{{y:.3g}}"
+            + (" [%{customdata[1]:.3g}, %{customdata[2]:.3g}]" if bars else "")
             + "<extra></extra>",
         )
     if len(found["layer"]) <= 36:

@@ -9,11 +9,13 @@ from mechvrp.plots.checks import checked_rows
 from mechvrp.plots.dots import dots
 from mechvrp.plots.theme import (
     COLOURS,
+    apart,
     bars,
     base_figure,
     interval_bars,
     label,
     look,
+    moved,
     plain_count,
     reference,
     wrapped,
@@ -84,8 +86,9 @@ def readout_layers(rows: pd.DataFrame) -> go.Figure:
     """
     rows = checked_rows(rows, (*_COLUMNS, "chosen"), "readouts", value="auroc")
     known = rows[rows["auroc"].notna()]
+    curves = known["name"].nunique()
     figure = base_figure(
-        "layer (residual stream after the block)",
+        f"layer (residual stream after the block){moved(curves)}",
         f"AUROC, held-out images<br>{plain_count(known)}{bars(known[['low', 'high']])}",
         height=460,
     )
@@ -94,7 +97,7 @@ def readout_layers(rows: pd.DataFrame) -> go.Figure:
         colour, symbol = look(i)
         marks = [symbol if chosen else f"{symbol}-open" for chosen in found["chosen"].astype(bool)]
         figure.add_scatter(
-            x=found["layer"] + 0.06 * i,  # bars that coincide stay legible
+            x=found["layer"] + apart(i, curves, 0.06),
             y=found["auroc"],
             error_y=interval_bars(found, "auroc", "low", "high"),
             mode="lines+markers",

@@ -15,6 +15,7 @@ from mechvrp.plots.directions import isolated
 __all__ = [
     "COLOURS",
     "TEMPLATE",
+    "apart",
     "bars",
     "base_figure",
     "count",
@@ -23,6 +24,7 @@ __all__ = [
     "label",
     "look",
     "measured",
+    "moved",
     "percent_level",
     "plain_count",
     "reference",
@@ -105,6 +107,20 @@ def interval_bars(frame: pd.DataFrame, value: str, low: str, high: str) -> dict[
 def bars(ends: pd.DataFrame, level: str = "95 %", what: str = "bars") -> str:
     """What an axis says of intervals that are drawn; nothing where none of them has an end."""
     return f"<br>{what}: {level} interval" if ends.notna().any(axis=None) else ""
+
+
+def apart(place: int, curves: int, step: float) -> float:
+    """How far the curve at that place, of so many, is moved sideways, so that bars that coincide stay legible.
+
+    Half of the curves move to the left. An axis of numbers has to say it (`moved`), and hovering to tell the
+    value itself.
+    """
+    return step * (place - (curves - 1) / 2)
+
+
+def moved(curves: int) -> str:
+    """What an axis says of curves that `apart` moved; nothing of one, which stays where it is."""
+    return "<br>points are moved apart sideways" if curves > 1 else ""
 
 
 def label(text: object) -> str:

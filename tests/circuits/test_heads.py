@@ -375,7 +375,10 @@ def test_a_head_that_writes_nothing_has_no_part(name):
     with pytest.raises(InputError, match="ranking is of"):
         knock_out_heads(model, samples, whole.ranking(), force=True)
     figure = cut.plot()
-    assert sum(len(trace.x) for trace in figure.data if trace.mode == "markers+text") == 12
+    assert sum(len(trace.x) for trace in figure.data if trace.mode == "markers") == 12
+    most = cut.to_frame().nsmallest(4, "rank")
+    named = [f"{layer}.{head}" for layer, head in zip(most["layer"], most["head"], strict=True)]
+    assert [one.text for one in figure.layout.annotations] == named
 
 
 def test_refusals(samples):

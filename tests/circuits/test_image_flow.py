@@ -539,6 +539,7 @@ def test_models_beside_each_other(polls):
     assert row["difference"] < 0
     assert row["low"] <= row["difference"] <= row["high"]
     assert row["paired"]
+    assert row["p"] == pytest.approx(2 / 301)  # no resample of 300 lies on the other side of 0
     crossings = found.integration["crossing"]
     assert row["difference"] == pytest.approx(crossings[0] - crossings[1])
     (turned,) = compare_image_flows(flows[::-1], what="last", n_resamples=300).differences.to_dict(
@@ -549,9 +550,10 @@ def test_models_beside_each_other(polls):
     assert len(found.to_frame()) == sum(len(flow.points) for flow in flows)
     twin = compare_image_flows({"a": flows[0], "b": flows[0]}, n_resamples=100)
     (row,) = twin.differences.to_dict("records")
-    assert (row["difference"], row["low"], row["high"]) == (0, 0, 0)
+    assert (row["difference"], row["low"], row["high"], row["p"]) == (0, 0, 0, 1)
     question = compare_image_flows(flows, what="question", n_resamples=100)
     assert question.differences["gap"].str.contains("does not reach").all()
+    assert question.differences["p"].isna().all()
     with pytest.raises(InputError, match="at least two flows"):
         compare_image_flows(flows[:1])
     with pytest.raises(InputError, match="one name"):

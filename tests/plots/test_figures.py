@@ -163,8 +163,14 @@ def test_models_share_axes(sweep):
 
     deep = pd.concat([sweep, sweep.assign(layer=[3, 4, 5], chosen=False)])
     figure = layers_by_model({"shallow": sweep, "deep": deep})
-    assert figure.data[0].x == pytest.approx((100 / 3, 200 / 3, 100))
-    assert figure.data[1].x[-1] == pytest.approx(100, abs=1.5)
+    # Moved apart so that bars do not coincide: the axis says so, and hovering tells the layer.
+    assert figure.data[0].x == pytest.approx((100 / 3 - 0.6, 200 / 3 - 0.6, 99.4))
+    assert figure.data[1].x[-1] == pytest.approx(100.6)
+    assert "moved apart" in figure.layout.xaxis.title.text
+    assert [row[0] for row in figure.data[0].customdata] == [0, 1, 2]
+    alone = layers_by_model({"shallow": sweep})
+    assert alone.data[0].x == pytest.approx((100 / 3, 200 / 3, 100))
+    assert "moved" not in alone.layout.xaxis.title.text
     assert list(figure.data[0].marker.symbol) == ["circle-open", "circle", "circle-open"]
     assert figure.data[0].error_y.array == pytest.approx((0.08, 0.07, 0.06))
     with pytest.raises(InputError, match="no models"):
@@ -175,8 +181,9 @@ def test_ablations_of_models_share_the_width(curve):
     figure = ablations_by_model({"narrow": (curve, 10), "wide": (curve, 40)})
     top = {trace.name: trace for trace in figure.data if "top" in (trace.name or "")}
     ks = curve[curve["task"] == "all"]["k"]
-    assert top["narrow, top k, n = 90"].x == pytest.approx(tuple(10.0 * ks))
-    assert top["wide, top k, n = 90"].x == pytest.approx(tuple(2.5 * ks + 0.6))
+    assert top["narrow, top k, n = 90"].x == pytest.approx(tuple(10.0 * ks - 0.3))
+    assert top["wide, top k, n = 90"].x == pytest.approx(tuple(2.5 * ks + 0.3))
+    assert "moved apart" in figure.layout.xaxis.title.text
     assert all(trace.error_y.array is not None for trace in top.values())
     bands = [trace for trace in figure.data if trace.fill == "tonexty"]
     assert [list(band.y) for band in bands] == [[1.0, 0.75, -4.0]] * 2

@@ -83,8 +83,10 @@ def test_knockouts_show_every_edge_with_its_interval():
     assert list(lines[0].y) == [0.0, -1.0, 0.5]
     assert list(lines[0].error_y.arrayminus) == [2.0, 1.0, 2.5]
     assert list(lines[0].error_y.array) == [1.0, 2.0, 0.5]
-    text = str(figure.layout)
+    text = figure.layout.xaxis.title.text
     assert "n = 4 examples<br>bars: 95 % interval" in text
+    assert text.endswith("points are moved apart sideways")
+    assert [row[0] for row in lines[1].customdata] == [0, 1, 2]
     assert "middle of 3 layers" in text
     bare = knockouts_by_layer(knocked(np.nan))
     assert bare.data[0].error_y.array is None
