@@ -260,8 +260,8 @@ def test_curves_that_never_differ_may_yet_differ() -> None:
     few, broken = right[:, :3], right[:, :3].copy()
     broken[1:] = False
     random = np.repeat(few[None], 5, axis=0)
-    pair = {name: curve_of(made(top, random), n_resamples=50) for name, top in (("a", broken), ("b", few))}  # fmt: skip
-    (one,) = compare_curves(pair).differences
+    a, b = (curve_of(made(top, random), n_resamples=50) for top in (broken, few))
+    (one,) = compare_curves({"a": a, "b": b}).differences
     assert one.difference.low < 0 < one.difference.value == 1
     assert one.p > 0.05
 
