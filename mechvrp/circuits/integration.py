@@ -263,7 +263,7 @@ def _pairs(
     pairs = [(s, o) for s, o in zip(samples, others, strict=True) if o is not None]
     if not pairs:
         raise InputError("others holds no sample: give some, or methods without 'patching'")
-    check_questions(*zip(*pairs, strict=True), "give one with the same question")
+    check_questions(pairs, "give one with the same question")
     for sample, other in pairs:
         if sample.image_id == other.image_id:
             raise InputError(f"{sample!r} is paired with its own image; give one of another image")

@@ -245,7 +245,7 @@ def _chunks(
     if len(others) != len(clean):
         raise InputError(f"{len(clean)} clean samples and {len(others)} counterfactuals: no pairs")
     if same_question:
-        check_questions(clean, others)
+        check_questions(zip(clean, others, strict=True))
     return [
         (model.encode(clean[i : i + batch_size]), model.encode(others[i : i + batch_size]))
         for i in range(0, len(clean), batch_size)
@@ -254,9 +254,9 @@ def _chunks(
 
 def _check_prompts(clean: Batch, counterfactual: Batch) -> None:
     """``check_questions`` of batches; where they don't know their samples, of the tokens of their prompts."""
-    if clean.samples is not None and counterfactual.samples is not None:
-        return check_questions(clean.samples, counterfactual.samples)
     check_aligned(clean, counterfactual)
+    if clean.samples is not None and counterfactual.samples is not None:
+        return check_questions(zip(clean.samples, counterfactual.samples, strict=True))
     mine, other = (batch.inputs["input_ids"] for batch in (clean, counterfactual))
     if (differ := (mine != other).any(-1).nonzero()).numel():
         raise InputError(

@@ -69,11 +69,9 @@ def of_two_images(samples: object) -> list[Sample]:
 ONE_QUESTION = "give pairs that differ in the picture alone, or same_question=False"
 
 
-def check_questions(
-    samples: Sequence[Sample], others: Sequence[Sample], remedy: str = ONE_QUESTION
-) -> None:
-    """Raise ``InputError`` unless each sample's counterpart asks its question."""
-    for sample, other in zip(samples, others, strict=True):
+def check_questions(pairs: Iterable[tuple[Sample, Sample]], remedy: str = ONE_QUESTION) -> None:
+    """Raise ``InputError`` unless the two sides of each pair ask the same question."""
+    for sample, other in pairs:
         if sample.question != other.question:
             raise InputError(
                 f"{sample!r} is paired with another question, {other.question!r}: their text positions do "

@@ -27,7 +27,7 @@ def train_test_split(
     seed: int = 0,
     stratify: Sequence[object] | None = None,
 ) -> tuple[Dataset, Dataset]:
-    """Split a dataset at random by image: no ``image_id`` is on both sides.
+    """Split a dataset at random by image: no image is on both sides, nor one made from it (``source_id``).
 
     The splits of a benchmark that share images (POPE's do) are kept apart together.
 
@@ -92,8 +92,8 @@ def group_folds(
         n_folds: number of folds, at least 2 and at most the number of images.
         seed: of the shuffle.
         stratify: a class for each sample, balanced over the folds as well as whole images allow.
-        groups: for each sample what keeps it together with others, where that is more than its ``image_id``
-            (images made from one another, for example).
+        groups: for each sample what keeps it together with others, where that is more than its image (or
+            the one that this was made from).
 
     Returns:
         A pair (train indices, test indices) for each fold, each sorted; every sample is in exactly
@@ -132,7 +132,7 @@ def _groups(dataset: Sequence[Sample], least: int, given: Sequence[str] | None =
         raise DataError(f"expected a dataset (mechvrp.data.load); got {dataset!r:.60}")
     for sample in dataset:
         check_sample(sample)
-    groups = [sample.image_id for sample in dataset]
+    groups = [sample.source_id for sample in dataset]
     for index, group in enumerate(groups):
         if not group:
             raise DataError(
@@ -145,13 +145,12 @@ def _groups(dataset: Sequence[Sample], least: int, given: Sequence[str] | None =
                 f"groups has a group for each of {len(groups)} samples; got {given!r:.60}"
             )
         groups = list(given)
-        if len(set(groups)) < least:
-            raise DataError(
-                f"expected at least {least} groups of images, got {len(set(groups))} of {len(groups)} samples: "
-                "images that are linked with one another stay together"
-            )
-    if len(set(groups)) < least:
-        raise DataError(f"expected at least {least} distinct images, got {len(set(groups))}")
+    if (found := len(set(groups))) < least:
+        linked = found < len({sample.source_id for sample in dataset})
+        raise DataError(
+            f"expected at least {least} distinct images, got {found}"
+            + ", where those that groups link with one another count as one" * linked
+        )
     return groups
 
 

@@ -334,6 +334,8 @@ def test_what_does_not_fit_is_refused_before_any_forward(model, scenes, monkeypa
         curve(answer_tokens=[1, 1])
     with pytest.raises(InputError, match="2 samples of 1 images; .* at least two"):
         curve(samples=scenes[:2])
+    with pytest.raises(InputError, match="2 samples of 1 images; .* at least two"):
+        curve(samples=[scenes[0], counterfactual_pair(scenes[0])])
     nameless = [mechvrp.Sample(s.image, s.question, s.answer, task=s.task) for s in scenes[:2]]
     with pytest.raises(InputError, match="2 of 2 samples have no image_id"):
         curve(samples=nameless)

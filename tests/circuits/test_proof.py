@@ -219,6 +219,7 @@ def test_pairs_the_other_way_round_are_of_the_same_images(small, monkeypatch):
     quick = {"draws": 2, "minimality": False, "n_resamples": 50}
     for one, pairs, seen in (
         (circuit, back, 4),
+        (circuit.complement(model), there, 4),
         (old, back, 4),
         (twins, there, 2),
         (twins, every, 2),
@@ -264,9 +265,15 @@ def test_pairs_of_different_questions_are_refused_unless_asked_for(small, monkey
         counterfactual_pairs(model, first, other)
     with pytest.raises(InputError, match="another question, 'It is"):
         counterfactual_pairs(model, *batches)
+    with pytest.raises(InputError, match="the batches hold 4 samples"):
+        counterfactual_pairs(model, batches[0], model.encode(other[:3]))
     with pytest.raises(InputError, match="pair 0 has other words .*same_question=False"):
         counterfactual_pairs(model, *nameless, groups=["a", "b", "c", "d"])
-    for sides, groups in ((batches, None), (nameless, ["a", "b", "c", "d"]), ((first, other), None)):
+    for sides, groups in (
+        (batches, None),
+        (nameless, ["a", "b", "c", "d"]),
+        ((first, other), None),
+    ):
         assert len(counterfactual_pairs(model, *sides, groups=groups, same_question=False)) == 4
 
 

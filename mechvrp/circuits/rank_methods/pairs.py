@@ -85,7 +85,7 @@ class PairAttribution(RankingMethod):
     def check(self, task: RankingTask) -> None:
         answer_of(task.samples, self.target)
         if self.same_question:
-            check_questions(task.samples, self.corrupted)
+            check_questions(zip(task.samples, self.corrupted, strict=True))
         for clean, corrupted in self._batches(task):
             check_aligned(clean, corrupted)
 
