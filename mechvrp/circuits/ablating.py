@@ -62,7 +62,7 @@ def ablation_curve(
     split: Labels | None = None,
     probe: FittedProbe | None = None,
     probe_site: str | None = None,
-    probe_images: Iterable[str] = (),
+    probe_images: Iterable[str] | None = None,
     chance: float | Mapping[str, float] | None = None,
     answer_tokens: Sequence[int] | None = None,
     reading: Literal["official", "strict"] = "strict",
@@ -101,7 +101,9 @@ def ablation_curve(
         probe: whose log-odds at the last prompt position are measured along. At the ranking's own site they
             are worked out; at a later one every set is a whole forward, which takes many times as long.
         probe_site: hook name of what it reads; by default the ranking's.
-        probe_images: ids of the images it was fitted on.
+        probe_images: ids of the images it was fitted on, beside those that the probe knows of itself
+            (`FittedProbe.images`); where it knows none they must be given, and are ``()`` of a probe that was
+            not fitted on images.
         chance: accuracy of chance for the bottleneck index, of all tasks or by the samples' task; by default
             the commonest right answer's share, of yes/no questions at least 0.5 (`chance_levels`).
         answer_tokens: tokens of each clean answer, where they are known; else a second token is generated.
@@ -110,16 +112,17 @@ def ablation_curve(
         seed: of draws, donors and resampling.
         n_resamples: bootstrap resamples, at least 20.
         batch_size: examples a sweep.
-        force: evaluate even on images that the ranking or the probe was made from.
+        force: evaluate even on images that the ranking or the probe was made from, and with a probe of
+            which nobody knows what it was fitted on.
         progress: show a bar.
         remote: where the model runs: here, or as ``mechvrp.trace``; of each batch a sweep is one job, and the
             length of its answers another, unless ``answer_tokens`` is given.
 
     Raises:
-        InputError: a ranking of other weights or of the evaluation's images, samples without answers or
-            image ids, ``ks``, ``draws``, ``sets``, ``mode``, ``over``, ``positions``, ``reading``, numbers,
-            labels (``"all"`` and ``"split: ..."`` are taken) or ``chance`` that do not fit; all before the
-            model runs.
+        InputError: a ranking of other weights or of the evaluation's images, a probe fitted on these or on
+            unknown ones, samples without answers or image ids, ``ks``, ``draws``, ``sets``, ``mode``,
+            ``over``, ``positions``, ``reading``, numbers, labels (``"all"`` and ``"split: ..."`` are taken) or
+            ``chance`` that do not fit; all before the model runs.
         ShapeError, SiteError: a ranking or probe of another width, or of a layer the model does not have.
         UnavailableError: no clean answer is one token long.
         NumericalError: an ablation gave NaN or infinite logits.
@@ -157,8 +160,9 @@ def ablation_curve(
     read = None
     if probe is not None:
         read = probe_reading(model, ranking, probe, probe_site, probe_images, samples, force=force)
-    elif probe_site is not None:
-        raise InputError("probe_site was given without a probe")
+    elif probe_site is not None or probe_images is not None:
+        name = "probe_images" if probe_site is None else "probe_site"
+        raise InputError(f"{name} was given without a probe")
     standing = stand_in(
         model, ranking, mode, over, positions, seed=seed, batch_size=batch_size, remote=remote
     )
@@ -185,7 +189,7 @@ def ablation_curve(
         units=len(ranking.scores),
         clean=ran.clean,
         values=ran.values,
-        images=np.array([samples[i].image_id for i in kept]),
+        images=np.array([samples[i].source_id for i in kept]),
         tasks=by_task[kept],
         chance=levels[kept] if chance is not None else chance_levels([samples[i] for i in kept]),
         splits=None if by_split is None else by_split[kept],

@@ -12,7 +12,14 @@ from mechvrp.errors import InputError
 from mechvrp.statistics import Estimate
 from mechvrp.statistics.drawn import not_narrower
 
-__all__ = ["area_between", "below_chance", "bottleneck_index", "index_resamples", "index_value"]
+__all__ = [
+    "area_between",
+    "below_chance",
+    "bottleneck_index",
+    "difference_floor",
+    "index_resamples",
+    "index_value",
+]
 
 
 def bottleneck_index(
@@ -69,8 +76,31 @@ def bottleneck_index(
 
 def index_value(outcomes: CurveOutcomes, inside: np.ndarray, control: str) -> float:
     """The index of some examples, without an interval."""
-    room = (outcomes.clean["accuracy"][inside] - outcomes.chance[inside]).mean()
-    return float(_gaps(outcomes, inside, control).mean() / room)
+    return float(_gaps(outcomes, inside, control).mean() / _room(outcomes, inside))
+
+
+def difference_floor(a: CurveOutcomes, b: CurveOutcomes, control: str) -> tuple[float, float]:
+    """Mean and standard deviation of a normal that the difference of two indices is no better known than.
+
+    Bonett and Price's, as of each index alone: each side has one more example that the top breaks and
+    random sets do not, and one more the other way round. Images that both were asked about are paired by
+    what was seen of them; the added examples are each side's own, since that two curves have not differed
+    yet does not say that they never will. Without shared images the variances add up. An image's examples
+    vary together.
+    """
+    images = np.union1d(a.images, b.images)
+    seen = np.zeros(len(images))
+    centre = added = 0.0
+    for sign, one in ((1, a), (-1, b)):
+        inside = one.part("all")
+        gaps, room = _gaps(one, inside, control), _room(one, inside)
+        n = len(gaps) + 2
+        mean = gaps.sum() / n
+        centre += sign * mean / room
+        place = np.searchsorted(images, one.images[inside])
+        seen += sign * np.bincount(place, gaps - mean, len(images)) / (n * room)
+        added += ((1 - mean) ** 2 + (1 + mean) ** 2) / (n * room) ** 2
+    return float(centre), float(np.sqrt(seen @ seen + added))
 
 
 def below_chance(outcomes: CurveOutcomes, control: str = "random") -> list[tuple[str, int, float]]:
@@ -142,6 +172,11 @@ def _above(outcomes: CurveOutcomes) -> np.ndarray:
             f"ks={outcomes.ks}: no units are taken away, so there is nothing to compare"
         )
     return outcomes.above
+
+
+def _room(outcomes: CurveOutcomes, inside: np.ndarray) -> float:
+    """Clean accuracy above chance."""
+    return float((outcomes.clean["accuracy"][inside] - outcomes.chance[inside]).mean())
 
 
 def _gaps(outcomes: CurveOutcomes, inside: np.ndarray, control: str) -> np.ndarray:

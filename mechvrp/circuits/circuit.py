@@ -194,7 +194,9 @@ class Circuit:
                 ]
             else:
                 rest.append(node)
-        return Circuit.of(model, rest, about="the complement of a circuit")
+        # What a circuit is not was chosen on the same images.
+        known = {name: self.settings[name] for name in ("images",) if name in self.settings}
+        return Circuit.of(model, rest, about="the complement of a circuit", **known)
 
     def compare(self, other: Circuit) -> CircuitComparison:
         """What two circuits of one family share, by the names of nodes.

@@ -56,8 +56,8 @@ class CircuitRuns:
         check_pairs(model, pairs)
         if pairs.n_groups < 2:
             raise InputError(
-                "circuits are judged by resampling images, and these pairs are of one: give pairs of at "
-                "least two images"
+                "circuits are judged by resampling images, and these pairs are of one (or of several that "
+                "are linked: the sides of a pair, pairs that share an image): give pairs of at least two images"
             )
         self.name, chosen = one_measure(measure, "a circuit", of_logits=True)
         self.measure = {self.name: chosen}

@@ -53,7 +53,7 @@ class CurveOutcomes:
         units: units that the ranking has.
         clean: by measure, ``[example]`` without ablation.
         values: by measure and set, ``[draw, k, example]``; accuracy is boolean, the others float32.
-        images, tasks: ``[example]``, image ids and names of tasks.
+        images, tasks: ``[example]``, image ids (of an image made from another, that one's) and names of tasks.
         splits: ``[example]``, names of splits; None where none were given.
         chance: ``[example]``, the accuracy of chance on the example's task.
         norm_ratio: ``[draw, k]`` of the matched sets, their norm divided by the top's; None without them.

@@ -193,7 +193,7 @@ def discover_circuit(
         mode=mode,
         pooled=pooled,
         pairs=len(pairs),
-        images=sorted(set(pairs.groups)),
+        images=sorted(frozenset().union(*pairs.images)),
         faithfulness=share,
     )
     return Discovery(circuit, share, scores, order, curve, pruned, refined)

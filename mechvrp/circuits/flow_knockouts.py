@@ -125,7 +125,7 @@ def knockout_points(
         for name, rows in parts.items()
     }
     clean = {name: np.concatenate(rows) for name, rows in base.items()}
-    groups = np.array([sample.image_id for sample in samples])
+    groups = np.array([sample.source_id for sample in samples])
     settings = {"seed": seed, "n_resamples": n_resamples}
     points: list[FlowPoint] = []
     for name, title in (("measure", measure), ("correct", "accuracy")):

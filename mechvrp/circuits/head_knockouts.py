@@ -112,7 +112,7 @@ def knock_out_heads(
             "key='all' leaves the last position nothing to look at; give fewer positions"
         )
     check_positions(model, given, key)
-    groups = np.array([sample.image_id for sample in given])
+    groups = np.array([sample.source_id for sample in given])
     tops = {k: _named(ranking, order[:k]) for k in sizes}
     beside = {k: _beside(model, tops[k], draws, checked["seed"]) for k in sizes}
     wanted = list(dict.fromkeys(frozenset(tops[k]) for k in sizes))

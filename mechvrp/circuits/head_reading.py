@@ -107,7 +107,7 @@ def read_heads(
         carried_image=np.concatenate([part.carried[0] for part in parts]),
         carried_region=np.concatenate([part.carried[1] for part in parts]),
         direct=DirectLogits.join([part.direct for part in parts]),
-        images=tuple(sample.image_id for sample in given),
+        images=tuple(sample.source_id for sample in given),
         token=np.concatenate([part.tokens[0] for part in parts]),
         foil=np.concatenate([part.tokens[1] for part in parts]),
         seed=checked["seed"],
@@ -244,7 +244,7 @@ def _check_region(model: VLM, samples: Sequence[Sample], region: RegionOf, batch
     for chunk in in_batches(samples, batch_size):
         _, has = _regions(model.encode(chunk), chunk, region)
         known += int(has.sum())
-        images |= {sample.image_id for sample, one in zip(chunk, has.tolist(), strict=True) if one}
+        images |= {sample.source_id for sample, one in zip(chunk, has.tolist(), strict=True) if one}
         if len(images) > 1:
             return
     raise InputError(

@@ -126,7 +126,7 @@ def _too_few(
 ) -> str:
     """Why a property cannot be probed; empty where either class has images enough."""
     for wanted in (True, False):
-        images = len({samples[int(i)].image_id for i in known[labels == wanted]})
+        images = len({samples[int(i)].source_id for i in known[labels == wanted]})
         if images < 2 * folds:
             return (
                 f"content {name!r} is {wanted} of {images} images (and known of {len(known)} of "
@@ -187,7 +187,7 @@ def probe_points(
     for name, (known, truth) in probed.items():
         chosen = [samples[i] for i in known]
         train, heldout = group_folds(chosen, 2, seed=seed, stratify=truth.tolist())[0]
-        groups = np.array([sample.image_id for sample in chosen])
+        groups = np.array([sample.source_id for sample in chosen])
         questions = np.array([sample.question for sample in chosen])
         alone = _question_alone(questions, truth, groups, train, heldout, folds, c_grid, seed)
         for where, words in _POSITIONS.items():

@@ -21,7 +21,7 @@ from mechvrp.circuits.flow_knockouts import flow_edges, knockout_points
 from mechvrp.circuits.image_probe import Content, content_labels, probe_points
 from mechvrp.circuits.integration_results import FlowMethod, FlowPoint, ImageFlow
 from mechvrp.circuits.patched_shares import PATCHED, PatchedShares, patched_shares
-from mechvrp.circuits.sample_checks import of_two_images
+from mechvrp.circuits.sample_checks import check_questions, of_two_images
 from mechvrp.circuits.setting_checks import check_model, check_reading, check_settings, whole
 from mechvrp.data import Sample
 from mechvrp.data.scene_counterfactual import counterfactual_pair
@@ -263,12 +263,8 @@ def _pairs(
     pairs = [(s, o) for s, o in zip(samples, others, strict=True) if o is not None]
     if not pairs:
         raise InputError("others holds no sample: give some, or methods without 'patching'")
+    check_questions(pairs, "give one with the same question")
     for sample, other in pairs:
-        if sample.question != other.question:
-            raise InputError(
-                f"{sample!r} is paired with another question, {other.question!r}: their text positions do "
-                "not correspond"
-            )
         if sample.image_id == other.image_id:
             raise InputError(f"{sample!r} is paired with its own image; give one of another image")
     return pairs

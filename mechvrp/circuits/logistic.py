@@ -19,6 +19,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from mechvrp.circuits.sample_checks import image_ids
 from mechvrp.errors import InputError, ShapeError
 
 __all__ = [
@@ -56,6 +57,10 @@ class FittedProbe:
             comparable across features of different scales.
         intercept: log-odds at the training mean.
         c: inverse L2 strength, scikit-learn's ``C``.
+        images: ids of the images it was fitted on, which it is not to be judged on; None: unknown.
+
+    Raises:
+        InputError: ``images`` that are not several texts.
     """
 
     mean: np.ndarray
@@ -63,6 +68,33 @@ class FittedProbe:
     coef: np.ndarray
     intercept: float
     c: float
+    images: frozenset[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.images is not None:
+            object.__setattr__(self, "images", image_ids("images", self.images))
+
+    def known_images(
+        self, name: str, given: object = None, *, force: bool = False
+    ) -> frozenset[str]:
+        """Images that it must not be judged on: those it was fitted on, and those that are given.
+
+        Args:
+            name: what the latter are given as.
+            given: image ids; of a probe that was fitted on no images, none: ``()``. None: not given.
+            force: go on where they are unknown.
+
+        Raises:
+            InputError: it does not know, and none are given.
+        """
+        if given is None and self.images is None and not force:
+            raise InputError(
+                "the probe does not know which images it was fitted on, so it could be judged on those: "
+                f"give {name}=, their ids (of a probe that was not fitted on images: {name}=()). Probes of "
+                "mechvrp.circuits.probe_sweep know them"
+            )
+        more = frozenset() if given is None else image_ids(name, given)
+        return more | (self.images or frozenset())
 
     @property
     def raw_coef(self) -> np.ndarray:
@@ -102,15 +134,29 @@ class CrossValidation:
         return float(np.mean(self.fold_auroc))
 
 
-def fit_probe(features: np.ndarray, labels: np.ndarray, c: float) -> FittedProbe:
+def fit_probe(
+    features: np.ndarray,
+    labels: np.ndarray,
+    c: float,
+    groups: Sequence[str] | np.ndarray | None = None,
+) -> FittedProbe:
     """Fit on features ``[n, d]`` and boolean labels ``[n]``, both classes present.
 
-    Equivalent to ``make_pipeline(StandardScaler(), LogisticRegression(C=c))``.
+    Equivalent to ``make_pipeline(StandardScaler(), LogisticRegression(C=c))``. The probe remembers
+    ``groups``, ``[n]``, the image ids.
+
+    Raises:
+        ShapeError: groups that are not one for each row.
     """
+    if groups is not None and len(groups) != len(labels):
+        raise ShapeError(f"{len(groups)} groups for {len(labels)} rows; expected an image id each")
     scaler = StandardScaler().fit(np.asarray(features, dtype=np.float64))
     model = LogisticRegression(C=c, max_iter=_MAX_ITERATIONS)
     model.fit(scaler.transform(features), labels)
-    return FittedProbe(scaler.mean_, scaler.scale_, model.coef_[0], float(model.intercept_[0]), c)
+    images = None if groups is None else frozenset(map(str, groups))
+    return FittedProbe(
+        scaler.mean_, scaler.scale_, model.coef_[0], float(model.intercept_[0]), c, images
+    )
 
 
 def grouped_folds(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from mechvrp.circuits.sample_checks import check_samples
+from mechvrp.circuits.image_groups import connected, images_of
+from mechvrp.circuits.sample_checks import ONE_QUESTION, check_questions, check_samples
 from mechvrp.circuits.setting_checks import check_model, check_settings
 from mechvrp.data import Sample
 from mechvrp.data.scene_counterfactual import counterfactual_pair
@@ -19,7 +20,7 @@ from mechvrp.patching.grids import values_of
 from mechvrp.patching.measures import first_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 __all__ = ["PairBatch", "Pairs", "counterfactual_pairs"]
 
@@ -51,7 +52,9 @@ class Pairs:
 
     Attributes:
         parts: encoded, in batches.
-        groups: the clean image's id of each pair; intervals resample these.
+        groups: of each pair; intervals resample these. Pairs that share an image, on whichever side, or that
+            are linked by others that do, are one group, named by the clean image of its first pair (of one
+            made from another, that one).
         model: name of the model that encoded and answered them.
         left_out: why pairs were left out, one text each.
         fingerprint: of that model's weights; "" if unknown, and then its name alone is compared.
@@ -83,6 +86,24 @@ class Pairs:
     def n_groups(self) -> int:
         return len(set(self.groups))
 
+    @property
+    def images(self) -> tuple[frozenset[str], ...]:
+        """Ids of each pair's images: its group, both sides, and what these were made from.
+
+        A circuit found on any of them was found on this pair. Sides that were encoded without samples
+        have no ids of their own.
+        """
+        sides = ([_samples(b) for b in (part.clean, part.counterfactual)] for part in self.parts)
+        both = [pair for clean, other in sides for pair in zip(clean, other, strict=True)]
+        return tuple(
+            images_of(pair) | {group} for pair, group in zip(both, self.groups, strict=True)
+        )
+
+    def seen(self, images: Iterable[str]) -> int:
+        """How many groups hold one of these images, or what was made from one or it from that."""
+        known = frozenset(images)
+        return len({g for g, own in zip(self.groups, self.images, strict=True) if own & known})
+
     def __repr__(self) -> str:
         left = f", {len(self.left_out)} left out" if self.left_out else ""
         return f"Pairs({len(self)} pairs of {self.n_groups} images{left})"
@@ -96,6 +117,7 @@ def counterfactual_pairs(
     target: _Answer = "own",
     foil: _Answer = "own",
     same: Literal["raise", "skip"] = "raise",
+    same_question: bool = True,
     groups: Sequence[str] | None = None,
     seed: int = 0,
     batch_size: int = 16,
@@ -115,14 +137,19 @@ def counterfactual_pairs(
         foil: the same of the counterfactual sample.
         same: what to do with pairs whose target is their foil, which no measure tells apart:
             ``"raise"``, or ``"skip"`` (they are named in ``left_out``; not of pairs given as batches).
-        groups: the image id of each pair; by default the clean samples' own. Batches encoded without
-            samples have none of their own.
+        same_question: refuse pairs whose sides ask different questions, which position by position
+            compare other words and not other pictures; False allows them, of equal length.
+        groups: of each pair, those of one group being no independent evidence (`Pairs`); by default found
+            out from both sides' image ids. Batches encoded without samples have none. What is given is
+            believed: pairs that each take the next one's picture as their other side are all linked, and
+            can be resampled only by groups of your own. That a circuit was found on an image is known by both
+            sides' ids all the same.
         seed: of the counterfactuals made here.
         batch_size: pairs a batch.
 
     Raises:
-        InputError: pairs that do not align, or none that can be told apart; a batch without samples
-            and no ``groups``.
+        InputError: pairs that do not align, that ask different questions, or none that can be told apart; a
+            batch without samples and no ``groups``.
         DataError: a sample that has no counterfactual of its own.
         UnavailableError: ``"right"`` for a sample without an answer.
     """
@@ -134,8 +161,8 @@ def counterfactual_pairs(
     check_model(model)
     checked = check_settings(seed=seed, batch_size=batch_size)
     seed, batch_size = checked["seed"], checked["batch_size"]
-    chunks = _chunks(model, clean, counterfactual, seed, batch_size)
-    names = _image_ids([first for first, _ in chunks], groups)
+    chunks = _chunks(model, clean, counterfactual, seed, batch_size, same_question)
+    names = _names([first for first, _ in chunks], groups)
     parts: list[PairBatch] = []
     kept: list[str] = []
     left_out: list[str] = []
@@ -172,11 +199,12 @@ def counterfactual_pairs(
         raise InputError(
             f"none of {len(left_out)} pairs has answers that differ: {left_out[0]}; give other pairs"
         )
-    return Pairs(tuple(parts), tuple(kept), model.name, tuple(left_out), fingerprint(model))
+    made = Pairs(tuple(parts), tuple(kept), model.name, tuple(left_out), fingerprint(model))
+    return made if groups is not None else replace(made, groups=connected(kept, made.images))
 
 
-def _image_ids(batches: Sequence[Batch], groups: Sequence[str] | None) -> list[str]:
-    """The image id of each pair."""
+def _names(batches: Sequence[Batch], groups: Sequence[str] | None) -> list[str]:
+    """Each pair's group as given, or else the source of its clean image."""
     n = sum(map(len, batches))
     if groups is not None:
         if isinstance(groups, str) or not all(isinstance(group, str) for group in groups):
@@ -191,16 +219,22 @@ def _image_ids(batches: Sequence[Batch], groups: Sequence[str] | None) -> list[s
                 "a batch encoded without samples does not say which pairs share an image, by which a "
                 "circuit is proven on images it was not found on: give groups=, an image id for each pair"
             )
-        found += [sample.image_id for sample in batch.samples]
+        found += [sample.source_id for sample in batch.samples]
     return found
 
 
+def _samples(batch: Batch) -> Sequence[Sample | None]:
+    return [None] * len(batch) if batch.samples is None else batch.samples
+
+
 def _chunks(
-    model: VLM, clean: Any, counterfactual: Any, seed: int, batch_size: int
+    model: VLM, clean: Any, counterfactual: Any, seed: int, batch_size: int, same_question: bool
 ) -> list[tuple[Batch, Batch]]:
     if isinstance(clean, Batch) or isinstance(counterfactual, Batch):
         if not (isinstance(clean, Batch) and isinstance(counterfactual, Batch)):
             raise InputError("give both sides of the pairs as batches, or both as samples")
+        if same_question:
+            _check_prompts(clean, counterfactual)
         return [(clean, counterfactual)]
     clean = check_samples(clean)
     others = (
@@ -210,10 +244,24 @@ def _chunks(
     )
     if len(others) != len(clean):
         raise InputError(f"{len(clean)} clean samples and {len(others)} counterfactuals: no pairs")
+    if same_question:
+        check_questions(zip(clean, others, strict=True))
     return [
         (model.encode(clean[i : i + batch_size]), model.encode(others[i : i + batch_size]))
         for i in range(0, len(clean), batch_size)
     ]
+
+
+def _check_prompts(clean: Batch, counterfactual: Batch) -> None:
+    """``check_questions`` of batches; where they don't know their samples, of the tokens of their prompts."""
+    check_aligned(clean, counterfactual)
+    if clean.samples is not None and counterfactual.samples is not None:
+        return check_questions(zip(clean.samples, counterfactual.samples, strict=True))
+    mine, other = (batch.inputs["input_ids"] for batch in (clean, counterfactual))
+    if (differ := (mine != other).any(-1).nonzero()).numel():
+        raise InputError(
+            f"pair {int(differ[0])} has other words in the prompts of its two sides: {ONE_QUESTION}"
+        )
 
 
 def _answers(model: VLM, batch: Batch, which: _Answer) -> list[int]:

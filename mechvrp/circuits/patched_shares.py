@@ -82,7 +82,7 @@ class PatchedShares:
         moved: by positions, ``[layer, pair]``: the measure with states patched minus without.
         control: by positions, ``[draw, layer, pair]``: the same for as many random image positions.
         span: ``[pair]``, the measure in the other run minus in the unpatched one.
-        images: ``[pair]``, ids of the images patched into.
+        images: ``[pair]``, ids of the images patched into; of one made from another, of that one.
         unchanged: pairs left out since the model gives the same answer to both images.
     """
 
@@ -319,7 +319,7 @@ def patched_shares(
         moved={what: np.concatenate(parts, axis=-1) for what, parts in moved.items()},
         control={what: np.concatenate(parts, axis=-1) for what, parts in control.items() if draws},
         span=np.concatenate(spans),
-        images=np.array([pair[0].image_id for pair in kept]),
+        images=np.array([pair[0].source_id for pair in kept]),
         unchanged=len(pairs) - len(kept),
     )
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from mechvrp.circuits.image_groups import images_of
 from mechvrp.circuits.plant_weights import (
     Place,
     as_array,
@@ -163,7 +164,7 @@ def plant_circuit(
         tokens=(answers[0], answers[1]),
         noise=float(noise),
         agreement=float(((greedy == answers[0]) == (wanted > 0)).mean()),
-        images=frozenset(sample.image_id for sample in samples),
+        images=images_of(samples),
         seed=seed,
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mechvrp.circuits.image_groups import images_of
 from mechvrp.circuits.logistic import FittedProbe
 from mechvrp.circuits.ranking import Ranking
 from mechvrp.circuits.units import kind_of, units_at
@@ -94,7 +95,7 @@ def probe_reading(
     ranking: Ranking,
     probe: FittedProbe,
     site: str | None,
-    images: Iterable[str],
+    images: Iterable[str] | None,
     samples: Sequence[Sample],
     *,
     force: bool = False,
@@ -106,16 +107,20 @@ def probe_reading(
         ranking: whose units are.
         probe: fitted at the last prompt position.
         site: where; None: the ranking's own.
-        images: ids of the images it was fitted on.
+        images: ids of the images it was fitted on, beside those that it knows of itself.
         samples: of the evaluation.
-        force: read it even on images it was fitted on.
+        force: read it even on images it was fitted on, and where those are unknown.
 
     Raises:
         SiteError: a site that is no residual stream and no MLP's neurons, or lies before the ablated ones,
             where nothing can change.
         ShapeError: the probe is of another width.
-        InputError: the probe was fitted on images of the evaluation.
+        InputError: the probe was fitted on images of the evaluation, or nobody says on which.
     """
+    if not isinstance(probe, FittedProbe):
+        raise InputError(
+            f"probe is a mechvrp.circuits.FittedProbe; got {probe!r:.60} ({type(probe).__name__})"
+        )
     at = Site.parse(ranking.site if site is None else site).check(model)
     if at.kind.where != "block" or kind_of(at) not in ("residual dimension", "MLP neuron"):
         raise SiteError(
@@ -131,7 +136,8 @@ def probe_reading(
         raise ShapeError(
             f"the probe is of {len(probe.coef)} dimensions, and {at} has {units_at(model, at)}"
         )
-    shared = set(images) & {sample.image_id for sample in samples}
+    known = probe.known_images("probe_images", images, force=force)
+    shared = known & images_of(samples)
     if shared and not force:
         raise InputError(
             f"the probe was fitted on {len(shared)} of these images ({', '.join(sorted(shared)[:3])}): its "

@@ -75,7 +75,7 @@ def probe_sweep(
     with one_thread_if_small(features):
         chosen, validations = choose_layer(features[:, train], labels[train], parts, c_grid)
         fitted = [
-            fit_probe(layer[train], labels[train], validation.c)
+            fit_probe(layer[train], labels[train], validation.c, groups[train])
             for layer, validation in zip(features, validations, strict=True)
         ]
     results, scores = [], []

@@ -83,7 +83,8 @@ def prove_circuit(
     Args:
         circuit: of the model's family, with its layers and heads; see ``same_weights``.
         model: from ``mechvrp.load``.
-        pairs: of this model, of two images or more; of other images than those the circuit was found on.
+        pairs: of this model, of two images or more; of other images, on either side, than those the circuit
+            was found on, what was made from these included.
         measure: as ``mechvrp.sweep``.
         mode, reference, pooled: of the ablation, as `Circuit.edits`; with ``"counterfactual"`` the
             pairs' other side is the reference.
@@ -178,8 +179,8 @@ def _seen(circuit: Circuit, order: Any, pairs: Pairs) -> int:
     """How many images of the pairs the circuit or the order was found on."""
     found_on = set(circuit.settings.get("images", ()))
     if isinstance(order, Discovery):
-        found_on |= set(order.scores.groups)
-    return len(found_on & set(pairs.groups))
+        found_on |= {*order.scores.groups, *order.circuit.settings.get("images", ())}
+    return pairs.seen(found_on)
 
 
 def _ranked(model: VLM, order: Sequence[CircuitNode | str]) -> tuple[CircuitNode, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from mechvrp.circuits.image_groups import images_of
 from mechvrp.circuits.setting_checks import check_weights
 from mechvrp.circuits.units import UnitKind, edit_units, kind_of, units_at
 from mechvrp.errors import InputError, NumericalError, ShapeError
@@ -48,7 +49,8 @@ class Ranking:
             the method has none.
         model: name of the model; "" if unknown.
         fingerprint: of its weights; "" if unknown. A ranking of other weights is refused.
-        images: ids of the images it was made from; evaluating on them is refused.
+        images: ids of the images it was made from, and of those that these were made from; evaluating on
+            them, or on what was made from them, is refused.
         settings: what the method was asked for and chose.
         columns: ``[row]`` by name, what else the method knows of each unit (p-values, for example).
         ties: ``[row]``: of rows of equal importance the one of the higher value comes first. None: the
@@ -255,7 +257,7 @@ class Ranking:
             f"the ranking is of {self.model or 'another model'}",
             "make it from this model's activations",
         )
-        shared = self.images & {sample.image_id for sample in samples}
+        shared = self.images & images_of(samples)
         if shared and not force:
             raise InputError(
                 f"the ranking was made from {len(shared)} of these images ({', '.join(sorted(shared)[:3])}"

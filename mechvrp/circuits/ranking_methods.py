@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mechvrp.circuits.first_token import AnswerReader, sweep_answers
+from mechvrp.circuits.image_groups import images_of
 from mechvrp.circuits.logistic import Fold, grouped_folds
 from mechvrp.circuits.rank_methods import (
     AblationEffect,
@@ -140,7 +141,7 @@ def rank_units(
         model,
         given,
         where,
-        np.array([sample.image_id for sample in given]),
+        np.array(chosen.groups(given)),
         n_folds=folds or 0,
         seed=seed,
         batch_size=batch_size,
@@ -153,7 +154,7 @@ def rank_units(
         task = replace(task, truth=truth)
         chosen.check(task)  # of the labels, this time
     if chosen.reads:
-        task = replace(task, folds=_folds(given, task.truth, folds, seed))
+        task = replace(task, folds=_folds(task, folds))
     found = chosen.score(task)
     if found.scores.shape != (task.rows,):
         raise ShapeError(
@@ -182,7 +183,7 @@ def rank_units(
         high,
         model.name,
         fingerprint(model),
-        found.images | (frozenset(task.groups.tolist()) if chosen.reads else frozenset()),
+        found.images | (images_of(given) if chosen.reads else frozenset()),
         plain(settings, "settings"),
         found.columns,
         found.ties,
@@ -258,10 +259,9 @@ def _truth(labels: Any, n: int) -> np.ndarray:
     return truth
 
 
-def _folds(
-    samples: tuple[Sample, ...], truth: np.ndarray | None, folds: int | None, seed: int
-) -> tuple[Fold, ...]:
-    """Folds that keep every image on one side; stratified where there are labels."""
+def _folds(task: RankingTask, folds: int | None) -> tuple[Fold, ...]:
+    """Folds that keep every group of images on one side; stratified where there are labels."""
+    truth = task.truth
     if truth is not None and (truth.all() or not truth.any()):
         raise InputError(
             f"all {len(truth)} answers are {'right' if truth[0] else 'wrong'}: what tells right from "
@@ -271,5 +271,5 @@ def _folds(
     if folds is None:
         return ()
     if truth is not None:
-        return grouped_folds(truth, np.array([s.image_id for s in samples]), folds, seed)
-    return tuple(group_folds(samples, folds, seed=seed))
+        return grouped_folds(truth, task.groups, folds, task.seed)
+    return tuple(group_folds(task.samples, folds, seed=task.seed, groups=task.groups.tolist()))

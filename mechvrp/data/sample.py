@@ -71,6 +71,15 @@ class Sample:
         return as_rgb(self._image() if callable(self._image) else self._image)
 
     @property
+    def source_id(self) -> str:
+        """``image_id``, or that of the image this one was made from (``meta["counterfactual_of"]``).
+
+        Images of one source are no independent evidence.
+        """
+        source = self.meta.get("counterfactual_of")
+        return source if isinstance(source, str) and source else self.image_id
+
+    @property
     def record(self) -> str:
         """Where the sample stands in its files (``"metadata.csv line 7"``); empty if generated."""
         return self._image.record if isinstance(self._image, ImageSource) else ""

@@ -27,7 +27,7 @@ def train_test_split(
     seed: int = 0,
     stratify: Sequence[object] | None = None,
 ) -> tuple[Dataset, Dataset]:
-    """Split a dataset at random by image: no ``image_id`` is on both sides.
+    """Split a dataset at random by image: no image is on both sides, nor one made from it (``source_id``).
 
     The splits of a benchmark that share images (POPE's do) are kept apart together.
 
@@ -83,6 +83,7 @@ def group_folds(
     *,
     seed: int = 0,
     stratify: Sequence[object] | None = None,
+    groups: Sequence[str] | None = None,
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Cross-validation folds by image, for arrays in the dataset's order.
 
@@ -91,6 +92,8 @@ def group_folds(
         n_folds: number of folds, at least 2 and at most the number of images.
         seed: of the shuffle.
         stratify: a class for each sample, balanced over the folds as well as whole images allow.
+        groups: for each sample what keeps it together with others, where that is more than its image (or
+            the one that this was made from).
 
     Returns:
         A pair (train indices, test indices) for each fold, each sorted; every sample is in exactly
@@ -106,11 +109,11 @@ def group_folds(
     if isinstance(n_folds, bool) or not isinstance(n_folds, int) or n_folds < 2:
         raise DataError(f"n_folds must be a whole number of at least 2, got {n_folds!r}")
     check_seed(seed)
-    groups = _groups(dataset, n_folds)
+    together = _groups(dataset, n_folds, groups)
     classes = _classes(dataset, stratify)
     if classes is None:
         # Over the images themselves: GroupKFold shuffles only from scikit-learn 1.6 on.
-        images, codes = np.unique(groups, return_inverse=True)
+        images, codes = np.unique(together, return_inverse=True)
         shuffled = KFold(n_folds, shuffle=True, random_state=seed).split(images)
         tests = [np.flatnonzero(np.isin(codes, chosen)) for _, chosen in shuffled]
     else:
@@ -119,25 +122,35 @@ def group_folds(
             raise DataError(f"every class has fewer than {n_folds} samples; use fewer folds")
         balanced = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
         rows = np.zeros(len(dataset))
-        tests = [np.sort(test) for _, test in balanced.split(rows, y=classes, groups=groups)]
+        tests = [np.sort(test) for _, test in balanced.split(rows, y=classes, groups=together)]
     every = np.arange(len(dataset))
     return [(np.setdiff1d(every, test, assume_unique=True), test) for test in tests]
 
 
-def _groups(dataset: Sequence[Sample], least: int) -> list[str]:
+def _groups(dataset: Sequence[Sample], least: int, given: Sequence[str] | None = None) -> list[str]:
     if isinstance(dataset, str | bytes) or not isinstance(dataset, Sequence):
         raise DataError(f"expected a dataset (mechvrp.data.load); got {dataset!r:.60}")
     for sample in dataset:
         check_sample(sample)
-    groups = [sample.image_id for sample in dataset]
+    groups = [sample.source_id for sample in dataset]
     for index, group in enumerate(groups):
         if not group:
             raise DataError(
                 f"sample {index} ({dataset[index]!r}) has no image_id; without one the split "
                 "cannot keep its image on one side"
             )
-    if len(set(groups)) < least:
-        raise DataError(f"expected at least {least} distinct images, got {len(set(groups))}")
+    if given is not None:
+        if isinstance(given, str) or len(given) != len(groups):
+            raise DataError(
+                f"groups has a group for each of {len(groups)} samples; got {given!r:.60}"
+            )
+        groups = list(given)
+    if (found := len(set(groups))) < least:
+        linked = found < len({sample.source_id for sample in dataset})
+        raise DataError(
+            f"expected at least {least} distinct images, got {found}"
+            + ", where those that groups link with one another count as one" * linked
+        )
     return groups
 
 

@@ -65,14 +65,14 @@ def corrupted_batch(
             raise InputError("how='swap' takes whole pictures; leave masks out")
         partners = _partners(batch.samples, np.random.default_rng(seed))
         samples = [
-            _pictured(own, other.image, other.image_id)
+            _pictured(own, other.image, other)
             for own, other in zip(batch.samples, partners, strict=True)
         ]
     elif how == "blur":
         if not real("radius", radius) > 0:
             raise InputError(f"radius must be above 0; got {radius}")
         samples = [
-            _pictured(sample, _blurred(sample.image, mask, radius), sample.image_id)
+            _pictured(sample, _blurred(sample.image, mask, radius), sample)
             for sample, mask in zip(batch.samples, _masks(batch, masks), strict=True)
         ]
     else:
@@ -89,12 +89,15 @@ def corrupted_batch(
     return changed(batch, inputs=inputs, samples=tuple(samples))
 
 
-def _pictured(sample: Sample, image: Image, image_id: str) -> Sample:
-    """The same question about another picture."""
+def _pictured(sample: Sample, image: Image, of: Sample) -> Sample:
+    """The same question about another picture, which is that of another sample or was made from it."""
     from mechvrp.data import Sample
 
-    rest = (sample.task, sample.split, sample.meta)
-    return Sample(image, sample.question, sample.answer, image_id, *rest)
+    meta = {name: value for name, value in sample.meta.items() if name != "counterfactual_of"}
+    if of.source_id != of.image_id:
+        meta["counterfactual_of"] = of.source_id
+    rest = (sample.task, sample.split, meta)
+    return Sample(image, sample.question, sample.answer, of.image_id, *rest)
 
 
 def _partners(samples: Sequence[Sample], rng: np.random.Generator) -> list[Sample]:

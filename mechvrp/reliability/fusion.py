@@ -178,7 +178,7 @@ def fuse(
     parts = grouped_folds(labels[train], images[train], folds, seed)
     with one_thread_if_small(features):
         validation = cross_validate(features[train], labels[train], parts, c_grid)
-        model = fit_probe(features[train], labels[train], validation.c)
+        model = fit_probe(features[train], labels[train], validation.c, images[train])
     truth, places = labels[heldout], images[heldout]
     settings = {"seed": seed, "n_resamples": n_resamples}
     singles = []

@@ -208,7 +208,8 @@ def _monitor(record: dict[str, Any], weights: dict[str, np.ndarray]) -> Monitor:
     probes = {}
     for name, size in (("head", len(signals)), ("probe", model.d_model)):
         if name == "head" or "probe" in signals:
-            probes[name] = _probe(name, size, record["c"][name], weights)
+            images = record["parts"]["fit"]["images"]
+            probes[name] = _probe(name, size, record["c"][name], weights, images)
     left = sorted(weights)
     if left:
         raise DataError(f"unknown weights {left}")
@@ -245,8 +246,10 @@ def _monitor(record: dict[str, Any], weights: dict[str, np.ndarray]) -> Monitor:
     )
 
 
-def _probe(name: str, size: int, c: Any, weights: dict[str, np.ndarray]) -> FittedProbe:
-    """Takes its weights out of those that are there."""
+def _probe(
+    name: str, size: int, c: Any, weights: dict[str, np.ndarray], images: list[str]
+) -> FittedProbe:
+    """Takes its weights out of those that are there; ``images`` are those that the monitor was fitted on."""
     found = {part: weights.pop(f"{name}.{part}") for part in ("mean", "scale", "coef", "intercept")}
     for part, values in found.items():
         shape = (1,) if part == "intercept" else (size,)
@@ -259,5 +262,6 @@ def _probe(name: str, size: int, c: Any, weights: dict[str, np.ndarray]) -> Fitt
     if c is None:
         raise DataError(f"the strength of {name} is missing")
     return FittedProbe(
-        found["mean"], found["scale"], found["coef"], float(found["intercept"][0]), float(c)
-    )
+        found["mean"], found["scale"], found["coef"], float(found["intercept"][0]), float(c),
+        frozenset(images),
+    )  # fmt: skip

@@ -105,7 +105,9 @@ class Target:
         table = np.zeros((len(self.folds), len(DEFAULT_C_GRID)))
         for row, (train, test) in enumerate(self.folds):
             for column, c in enumerate(DEFAULT_C_GRID):
-                scores = _fit_soft(features[train], self.values[train], c).scores(features[test])
+                scores = _fit_soft(
+                    features[train], self.values[train], c, self.groups[train]
+                ).scores(features[test])
                 table[row, column] = _rank_correlation(scores, self.values[test])
         means = table.mean(axis=0).round(12)
         return DEFAULT_C_GRID[int(np.argmax(means))], float(means.max())
@@ -114,8 +116,8 @@ class Target:
         """A logistic regression on all rows."""
         features = np.asarray(features, np.float64)
         if self.soft:
-            return _fit_soft(features, self.values, c)
-        return fit_probe(features, self.values, c)
+            return _fit_soft(features, self.values, c, self.groups)
+        return fit_probe(features, self.values, c, self.groups)
 
     def left_out(self, features: np.ndarray, c: float) -> tuple[np.ndarray, np.ndarray]:
         """Scores of the rows by fits on the other folds' images, and which rows have one.
@@ -172,7 +174,9 @@ def fit_head(
     return part.fit(features[rows], c)
 
 
-def _fit_soft(features: np.ndarray, shares: np.ndarray, c: float) -> FittedProbe:
+def _fit_soft(
+    features: np.ndarray, shares: np.ndarray, c: float, groups: np.ndarray
+) -> FittedProbe:
     """A logistic regression whose targets are shares: least cross-entropy, L2 strength 1 / C.
 
     A share t is a row of weight t that is right and one of weight 1 - t that is wrong.
@@ -183,7 +187,10 @@ def _fit_soft(features: np.ndarray, shares: np.ndarray, c: float) -> FittedProbe
     weights = np.concatenate([shares, 1 - shares])
     model = LogisticRegression(C=c, max_iter=_MAX_ITERATIONS)
     model.fit(np.tile(rows, (2, 1)), labels, sample_weight=weights)
-    return FittedProbe(scaler.mean_, scaler.scale_, model.coef_[0], float(model.intercept_[0]), c)
+    return FittedProbe(
+        scaler.mean_, scaler.scale_, model.coef_[0], float(model.intercept_[0]), c,
+        frozenset(map(str, groups)),
+    )  # fmt: skip
 
 
 def _rank_correlation(scores: np.ndarray, values: np.ndarray) -> float:

@@ -318,7 +318,7 @@ def rank_mlp_neurons(
         raise InputError(f"no neuron of {site} changes from one training example to another")
     with one_thread_if_small(neurons):
         c = cross_validate(neurons, right, parts, DEFAULT_C_GRID).c
-        probe = fit_probe(neurons, right, c)
+        probe = fit_probe(neurons, right, c, groups)
     return rank_by_probe_weight(probe, site), neurons.mean(0)
 
 

@@ -115,7 +115,9 @@ def _spec(
     choice = correlated.choice
     question = partial(
         _spec_of,
-        ranking=rank_by_probe_weight(choice.probe, choice.site) if choice else None,
+        ranking=rank_by_probe_weight(choice.probe, choice.site, images=groups[train])
+        if choice
+        else None,
         ks=config.ks,
         draws=config.draws,
         mask_draws=config.mask_draws,

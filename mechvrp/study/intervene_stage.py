@@ -120,6 +120,7 @@ def intervene(
                 dataset,
                 seen,
                 correlated,
+                train,
                 held,
                 right,
                 outcomes,
@@ -141,6 +142,7 @@ def _ablation(
     dataset: Dataset,
     seen: pd.DataFrame,
     correlated: Correlated,
+    train: np.ndarray,
     held: np.ndarray,
     right: np.ndarray,
     outcomes: AblationOutcomes | None,
@@ -151,7 +153,8 @@ def _ablation(
     """The curve, of outcomes that are there or that are run now."""
     assert correlated.choice is not None
     site = correlated.choice.site
-    ranking = rank_by_probe_weight(correlated.choice.probe, site)
+    images = seen["image_id"].to_numpy(dtype=str)
+    ranking = rank_by_probe_weight(correlated.choice.probe, site, images=images[train])
     try:
         with teller.timed("ablations"):
             if outcomes is None:
@@ -171,7 +174,7 @@ def _ablation(
                 outcomes.clean[same],
                 outcomes.top[:, same],
                 outcomes.random[..., same],
-                seen["image_id"].to_numpy(dtype=str)[rows],
+                images[rows],
                 outcomes.ks,
                 seen["task"].to_numpy(dtype=str)[rows],
                 units=width,

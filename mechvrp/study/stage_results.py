@@ -48,11 +48,13 @@ class ProbeChoice:
     coef: tuple[float, ...]
     intercept: float
     c: float
+    images: tuple[str, ...] | None = None  # unknown to files of earlier versions
 
     @classmethod
     def of(cls, layer: int, probe: FittedProbe) -> ProbeChoice:
         mean, scale, coef = (tuple(a.tolist()) for a in (probe.mean, probe.scale, probe.coef))
-        return cls(layer, mean, scale, coef, float(probe.intercept), float(probe.c))
+        images = None if probe.images is None else tuple(sorted(probe.images))
+        return cls(layer, mean, scale, coef, float(probe.intercept), float(probe.c), images)
 
     @property
     def site(self) -> str:
@@ -61,7 +63,8 @@ class ProbeChoice:
     @property
     def probe(self) -> FittedProbe:
         mean, scale, coef = (np.array(a) for a in (self.mean, self.scale, self.coef))
-        return FittedProbe(mean, scale, coef, self.intercept, self.c)
+        images = None if self.images is None else frozenset(self.images)
+        return FittedProbe(mean, scale, coef, self.intercept, self.c, images)
 
 
 @dataclass(frozen=True)

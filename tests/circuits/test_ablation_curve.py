@@ -7,8 +7,16 @@ import pytest
 import torch
 
 import mechvrp
-from mechvrp.circuits import AblationCurve, FittedProbe, Ranking, matched_sets, unit_norms
-from mechvrp.data import is_correct
+from mechvrp.circuits import (
+    AblationCurve,
+    FittedProbe,
+    Ranking,
+    matched_sets,
+    rank_by_probe_weight,
+    unit_norms,
+)
+from mechvrp.circuits.logistic import fit_probe
+from mechvrp.data import counterfactual_pair, is_correct
 from mechvrp.errors import (
     InputError,
     NumericalError,
@@ -51,9 +59,10 @@ def ranked(vlm, site, **more):
     return Ranking((site,), np.random.default_rng(1).normal(size=width), **more)
 
 
-def probe_of(d, seed=3):
+def probe_of(d, seed=3, images=("another",)):
     rng = np.random.default_rng(seed)
-    return FittedProbe(rng.normal(size=d), rng.uniform(0.5, 2, d), rng.normal(size=d), 0.3, 1.0)
+    weights = rng.normal(size=d), rng.uniform(0.5, 2, d), rng.normal(size=d)
+    return FittedProbe(*weights, 0.3, 1.0, images)
 
 
 def by_hand(model, samples, site, units, positions, values, probe=None):
@@ -325,6 +334,8 @@ def test_what_does_not_fit_is_refused_before_any_forward(model, scenes, monkeypa
         curve(answer_tokens=[1, 1])
     with pytest.raises(InputError, match="2 samples of 1 images; .* at least two"):
         curve(samples=scenes[:2])
+    with pytest.raises(InputError, match="2 samples of 1 images; .* at least two"):
+        curve(samples=[scenes[0], counterfactual_pair(scenes[0])])
     nameless = [mechvrp.Sample(s.image, s.question, s.answer, task=s.task) for s in scenes[:2]]
     with pytest.raises(InputError, match="2 of 2 samples have no image_id"):
         curve(samples=nameless)
@@ -336,8 +347,15 @@ def test_what_does_not_fit_is_refused_before_any_forward(model, scenes, monkeypa
         curve(probe=probe_of(5))
     with pytest.raises(InputError, match="the probe was fitted on 1 of these images"):
         curve(probe=probe, probe_images=[scenes[0].image_id])
-    with pytest.raises(InputError, match="without a probe"):
-        curve(probe_site=site)
+    for given in ({"probe_site": site}, {"probe_images": ["a"]}):
+        with pytest.raises(InputError, match=f"{next(iter(given))} was given without a probe"):
+            curve(**given)
+    with pytest.raises(InputError, match="probe is a mechvrp.circuits.FittedProbe"):
+        curve(probe=good)
+    for given in ("abc", scenes[0].image_id, 5, [1]):
+        with pytest.raises(InputError, match="probe_images holds image ids, one text each"):
+            curve(probe=probe, probe_images=given)
+
     for name, value in (("draws", 2.5), ("seed", -1), ("seed", "a"), ("n_resamples", 5), ("n_resamples", 0),
                         ("batch_size", 0), ("draws", [1, 2])):  # fmt: skip
         with pytest.raises(InputError, match=name):
@@ -379,6 +397,50 @@ def test_what_does_not_fit_is_refused_before_any_forward(model, scenes, monkeypa
     acts.flat(site)[0, 0] = torch.nan
     with pytest.raises(NumericalError, match="1 values at"):
         curve(mode="mean", over=acts)
+
+
+def test_a_probe_of_the_evaluations_images_is_refused_whoever_knows_of_them(
+    model, yes_no, monkeypatch
+):
+    """By itself, by what is given beside it, by their source; and where nobody says, it is asked for."""
+    site = "blocks.2.hook_resid_post"
+    features = mechvrp.cache(model, yes_no, site, positions="last")[site].numpy()
+    labels = np.arange(len(yes_no)) % 2 == 0
+    ids = [s.image_id for s in yes_no]
+    fitted, nameless = fit_probe(features, labels, 1.0, ids), fit_probe(features, labels, 1.0)
+    assert (fitted.images, nameless.images) == (frozenset(ids), None)
+    with pytest.raises(ShapeError, match="1 groups for"):
+        fit_probe(features, labels, 1.0, ids[:1])
+    twins = [counterfactual_pair(s) for s in yes_no]
+
+    def curve(samples=yes_no, **more):
+        options = {"sets": (), "draws": 1, "n_resamples": 20, **more}
+        return mechvrp.ablation_curve(model, samples, ranked(model, site), (5,), **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(model), "encode", lambda *a, **k: pytest.fail("it ran"))
+        for samples in (yes_no, twins):
+            with pytest.raises(InputError, match="fitted on 3 of these images"):
+                curve(samples, probe=fitted)
+            with pytest.raises(InputError, match="fitted on 3 of these images"):
+                curve(samples, probe=fitted, probe_images=["another"])
+        with pytest.raises(InputError, match="fitted on 1 of these images"):
+            curve(probe=nameless, probe_images=ids[:1])
+        with pytest.raises(InputError, match=r"does not know .* give probe_images="):
+            curve(probe=nameless)
+        for known in (None, ["another"]):
+            found = rank_by_probe_weight(fitted, site, images=known)
+            assert found.images == frozenset(ids) | frozenset(known or ())
+            for samples in (yes_no, twins):
+                with pytest.raises(InputError, match="3 of these images"):
+                    found.check(model, samples)
+        with pytest.raises(InputError, match=r"does not know .* give images="):
+            rank_by_probe_weight(nameless, site)
+        with pytest.raises(InputError, match="images holds image ids"):
+            rank_by_probe_weight(nameless, site, images="abc")
+    assert "probe" in curve(probe=nameless, probe_images=["another"]).outcomes.values
+    assert curve(probe=nameless, force=True).settings["forced"]
+    assert rank_by_probe_weight(nameless, site, images=()).images == frozenset()
 
 
 def test_positions_out_of_range_are_refused_before_the_model_runs(model, yes_no, monkeypatch):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mechvrp
@@ -26,7 +26,7 @@ from mechvrp.circuits import (
     curve_of,
     matched_sets,
 )
-from mechvrp.circuits.bottleneck import index_resamples
+from mechvrp.circuits.bottleneck import difference_floor, index_resamples
 from mechvrp.circuits.crossed import Crossed
 from mechvrp.circuits.curves import rank_p
 from mechvrp.data import Sample
@@ -238,6 +238,63 @@ def test_two_curves_on_the_same_images_are_paired() -> None:
     assert "a - b: +" in repr(found)
     drawn = ablations_by_model({"a": a})
     assert list(drawn.data[0].x) == pytest.approx([0, 10, 50])
+
+
+def test_curves_that_never_differ_may_yet_differ() -> None:
+    """Resamples of nothing but zeros have no width; what is known of the difference has."""
+    n = 40
+    right = np.ones((3, n), bool)
+    out = made(right, np.repeat(right[None], 5, axis=0))
+    elsewhere = replace(out, images=np.arange(n, 2 * n).astype(str), _parts={})
+    curves = [curve_of(one, n_resamples=100) for one in (out, out, elsewhere)]
+    index = curves[0].bottleneck["random"]
+    for other, shared in ((1, n), (2, 0)):
+        (one,) = compare_curves({"a": curves[0], "b": curves[other]}).differences
+        # Of each side an answer more gained and one more lost, of room 0.5: the variances add up.
+        reach = 1.959964 * np.sqrt(2 * 2) / (n + 2) / 0.5
+        assert (one.difference.low, one.difference.high) == pytest.approx((-reach, reach))
+        assert one.difference.high == pytest.approx(np.sqrt(2) * index.high)
+        assert (one.difference.value, one.p, one.shared_images) == (0, 1, shared)
+        assert "at least Bonett-Price" in one.difference.method
+    # All of one model's answers broken by the top, of three images: no resample differs, and three is few.
+    few, broken = right[:, :3], right[:, :3].copy()
+    broken[1:] = False
+    random = np.repeat(few[None], 5, axis=0)
+    a, b = (curve_of(made(top, random), n_resamples=50) for top in (broken, few))
+    (one,) = compare_curves({"a": a, "b": b}).differences
+    assert one.difference.low < 0 < one.difference.value == 1
+    assert one.p > 0.05
+
+
+@given(st.integers(0, 10_000), st.integers(2, 30), st.floats(0, 1), st.booleans())
+@settings(max_examples=10, deadline=None)
+def test_a_difference_is_no_better_known_than_its_indices_allow(seed, n, rate, shared) -> None:
+    rng = np.random.default_rng(seed)
+    sides = []
+    for _ in range(2):
+        top, random = rng.random((3, n)) >= rate / 2, rng.random((4, 3, n)) >= rate / 4
+        top[0], random[:, 0] = True, True
+        images = rng.integers(0, max(2, n // 2), n) + (0 if shared or not sides else 100)
+        images[:2] = images[0], images[0] + 1  # two images at least
+        sides.append(made(top, random, images=images.astype(str), chance=0.2))
+    a, b = sides
+    centre, spread = difference_floor(a, b, "random")
+    back = difference_floor(b, a, "random")
+    assert back == pytest.approx((-centre, spread))
+    assert spread >= 1.999 / (n + 2) / 0.8  # two added answers of each side, room 0.8
+    curves = {name: curve_of(one, n_resamples=20) for name, one in zip("ab", sides, strict=True)}
+    (found,) = compare_curves(curves, n_resamples=40).differences
+    assert found.difference.low <= centre - 1.95 * spread
+    assert found.difference.high >= centre + 1.95 * spread
+    assert found.difference.low <= found.difference.value <= found.difference.high
+    if not shared:
+        alone = [difference_floor(one, one, "random")[1] for one in sides]
+        apart = [
+            difference_floor(one, replace(one, images=np.char.add(one.images, "x"), _parts={}), "random")[1]
+            for one in sides
+        ]  # fmt: skip
+        assert spread**2 == pytest.approx(sum(x**2 for x in apart) / 2)
+        assert alone[0] <= apart[0]  # paired with itself, only what was added is left
 
 
 def test_a_bottleneck_is_told_from_spread_information() -> None:

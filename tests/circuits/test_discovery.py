@@ -49,7 +49,9 @@ def test_the_parts_that_are_alive_are_found(sparse, found):
     assert neurons
     assert neurons <= set(circuits.NEURONS[1])
     assert found.faithfulness >= 0.999
-    assert found.circuit.settings["images"] == sorted(sparse[1].groups)
+    assert found.circuit.settings["images"] == sorted(
+        f"{side}-{i}" for side in (0, 100) for i in range(4)
+    )
     runs = CircuitRuns(*sparse)
     assert runs.shares([found.circuit.nodes])[0] == pytest.approx(found.faithfulness)
 

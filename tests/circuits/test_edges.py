@@ -215,6 +215,8 @@ def test_pairs_that_do_not_align_are_refused_before_the_model_runs(monkeypatch):
         "mechvrp.circuits.pairs.values_of", lambda *_: pytest.fail("the model was run")
     )
     with pytest.raises(InputError, match="equally long"):
+        counterfactual_pairs(model, first, longer, same_question=False)
+    with pytest.raises(InputError, match=r"another question, 'Is there a .*same_question=False"):
         counterfactual_pairs(model, first, longer)
     with pytest.raises(InputError, match="no pairs"):
         counterfactual_pairs(model, first, longer[:1])

@@ -19,6 +19,7 @@ from mechvrp.circuits import (
     image_flow,
 )
 from mechvrp.circuits.image_probe import content_labels, probe_points
+from mechvrp.circuits.patched_shares import patched_shares
 from mechvrp.data import Sample
 from mechvrp.data.scene_counterfactual import counterfactual_pair
 from mechvrp.errors import InputError, NumericalError, SiteError, UnavailableError
@@ -171,6 +172,15 @@ def shares(moved, images=None):
     n = moved.shape[1]
     names = np.array([f"i{i}" for i in range(n)] if images is None else images)
     return PatchedShares(tuple(range(len(moved))), {"text": moved}, {}, np.full(n, -2.0), names, 0)
+
+
+def test_pairs_both_ways_are_of_one_image(model, polls):
+    others = [counterfactual_pair(sample) for sample in polls]
+    found = patched_shares(model, polls + others, others + polls, layers=[0], draws=0)
+    images = found.images.tolist()
+    assert set(images) <= {sample.image_id for sample in polls}
+    assert images[: len(images) // 2] == images[len(images) // 2 :]
+    assert found.estimates("text", n_resamples=20)[0][0].n_groups == len(set(images))
 
 
 def test_a_change_that_is_not_told_from_nothing_has_no_share(polls, monkeypatch):

@@ -18,9 +18,10 @@ from mechvrp.circuits import (
     prove_circuit,
 )
 from mechvrp.circuits.circuit_runs import CircuitRuns
-from mechvrp.circuits.proof import _Shares
+from mechvrp.circuits.proof import _seen, _Shares
 from mechvrp.circuits.pruning import prune, shortest_prefix
 from mechvrp.circuits.refining import refine_neurons
+from mechvrp.data import Sample
 from mechvrp.errors import InputError, MechVRPError
 from mechvrp.models import fingerprint
 from tests.support import circuits
@@ -187,6 +188,93 @@ def test_batches_without_samples_say_which_pairs_share_an_image(small, monkeypat
     assert made.groups == tuple(ids)
     assert made.n_groups == 3
     assert made.fingerprint == fingerprint(model)
+
+
+def both_ways(model, monkeypatch, **options):
+    """Pairs of 4 scenes, found and turned round; told apart by made-up answers."""
+    monkeypatch.setattr(
+        "mechvrp.circuits.pairs._answers",
+        lambda _, batch, __: [sum(map(ord, s.image_id)) % 30 + 3 for s in batch.samples],
+    )
+    first, second = circuits.sides(4)
+    for one, other in zip(first, second, strict=True):
+        other.meta["counterfactual_of"] = one.image_id
+    there = counterfactual_pairs(model, first, second, **options)
+    back = counterfactual_pairs(model, second, first, **options)
+    every = counterfactual_pairs(model, first + second, second + first, **options)
+    return there, back, every
+
+
+def test_pairs_the_other_way_round_are_of_the_same_images(small, monkeypatch):
+    model = small[0]
+    there, back, every = both_ways(model, monkeypatch)
+    ids = tuple(f"0-{i}" for i in range(4))
+    assert there.groups == back.groups == ids
+    assert every.groups == ids * 2
+    assert repr(every) == "Pairs(8 pairs of 4 images)"
+    assert there.images == back.images == tuple({i, f"100-{i[2:]}"} for i in ids)
+    circuit = Circuit.of(model, NODES[::2], images=sorted(frozenset().union(*there.images)))
+    old = Circuit.of(model, NODES[::2], images=list(ids))  # as files of before have them
+    twins = Circuit.of(model, NODES[::2], images=["100-0", "100-1"])
+    quick = {"draws": 2, "minimality": False, "n_resamples": 50}
+    for one, pairs, seen in (
+        (circuit, back, 4),
+        (circuit.complement(model), there, 4),
+        (old, back, 4),
+        (twins, there, 2),
+        (twins, every, 2),
+    ):
+        with pytest.raises(InputError, match=f"{seen} of 4 images"):
+            prove_circuit(one, model, pairs, **quick)
+    assert _seen(circuit, (), every) == 4
+    assert _seen(Circuit(NODES[:1], settings={"images": ["elsewhere"]}), (), every) == 0
+
+
+def named(like, name, n):
+    return Sample(like.image, like.question, "yes", name, meta={"n": n})
+
+
+def test_linked_pairs_are_resampled_together_unless_told_otherwise(small, monkeypatch):
+    """Without a source: pairs that show the same picture, on either side, or are linked by others."""
+    model = small[0]
+    monkeypatch.setattr(
+        "mechvrp.circuits.pairs._answers",
+        lambda _, batch, __: [int(s.meta["n"]) for s in batch.samples],
+    )
+    a, b, c, d, e = (named(circuits.sides(1)[0][0], name, n) for n, name in enumerate("abcde"))
+    made = counterfactual_pairs(model, [a, b, c, d], [b, a, b, e], batch_size=2)
+    assert made.groups == ("a", "a", "a", "d")
+    assert (made.seen(["e"]), made.seen("c"), made.seen("abcde"), made.seen(["x"])) == (1, 1, 2, 0)
+    given = counterfactual_pairs(model, [a, b, c, d], [b, a, b, e], groups=["1", "2", "3", "1"])
+    assert given.groups == ("1", "2", "3", "1")
+    assert given.seen(["b"]) == 3  # what a circuit was found on is known all the same
+    alone = counterfactual_pairs(model, [a, b], [b, a])
+    with pytest.raises(InputError, match="several that are linked"):
+        CircuitRuns(model, alone)
+
+
+def test_pairs_of_different_questions_are_refused_unless_asked_for(small, monkeypatch):
+    model = small[0]
+    answers = [[1, 2, 3, 4], [5, 6, 7, 8]] * 3
+    monkeypatch.setattr("mechvrp.circuits.pairs._answers", lambda *_: answers.pop(0))
+    first = circuits.sides(4, ("Is it?",))[0]
+    other = circuits.sides(4, ("It is?",))[1]
+    batches = [model.encode(side) for side in (first, other)]
+    nameless = [dataclasses.replace(b, samples=None) for b in batches]
+    with pytest.raises(InputError, match="another question, 'It is"):
+        counterfactual_pairs(model, first, other)
+    with pytest.raises(InputError, match="another question, 'It is"):
+        counterfactual_pairs(model, *batches)
+    with pytest.raises(InputError, match="the batches hold 4 samples"):
+        counterfactual_pairs(model, batches[0], model.encode(other[:3]))
+    with pytest.raises(InputError, match="pair 0 has other words .*same_question=False"):
+        counterfactual_pairs(model, *nameless, groups=["a", "b", "c", "d"])
+    for sides, groups in (
+        (batches, None),
+        (nameless, ["a", "b", "c", "d"]),
+        ((first, other), None),
+    ):
+        assert len(counterfactual_pairs(model, *sides, groups=groups, same_question=False)) == 4
 
 
 def test_a_circuit_is_saved_in_one_step(tmp_path, monkeypatch):

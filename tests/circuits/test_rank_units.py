@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 import mechvrp
 from mechvrp.circuits import RANKING_METHODS, Ranking, RankingMethod, UnitScores, rank_units
+from mechvrp.circuits.rank_methods import PairAttribution
 from mechvrp.circuits.rank_methods.intervals import fold_interval
 from mechvrp.circuits.rank_methods.sparse import _entries
 from mechvrp.data import counterfactual_pair
@@ -372,8 +373,40 @@ def test_bad_input_is_refused_before_any_forward(model, scenes, labels, monkeypa
 def test_pairs_that_do_not_align_are_refused(model, polls, scenes):
     others = [s for s in scenes if s.task == "spatial"][: len(polls)]
     pairs = polls[: len(others)]
+    options = {"corrupted": others, "folds": 2}
+    with pytest.raises(InputError, match=r"paired with another question.*same_question=False"):
+        rank_units(model, pairs, NEURONS, "attribution of a pair", **options)
     with pytest.raises(InputError, match="equally long|do not correspond"):
-        rank_units(model, pairs, NEURONS, "attribution of a pair", corrupted=others, folds=2)
+        rank_units(model, pairs, NEURONS, "attribution of a pair", same_question=False, **options)
+
+
+def test_images_of_one_scene_are_in_one_fold(model, polls):
+    """Pairs both ways round, and scenes beside their counterfactuals, are no more scenes than there are."""
+    seen = []
+
+    class Fixed(RankingMethod):
+        name = "fixed"
+
+        def score(self, task):
+            seen.append(task)
+            return UnitScores(np.ones(task.rows), "ones", np.ones((len(task.folds), task.rows)))
+
+    twins = [counterfactual_pair(sample) for sample in polls]
+    ids = [sample.image_id for sample in polls]
+    found = rank_units(model, polls + twins, NEURONS, Fixed(), folds=2)
+    assert found.images == {s.image_id for s in polls + twins}
+    (task,) = seen
+    assert task.groups.tolist() == ids * 2
+    for train, test in task.folds:
+        assert not {(ids * 2)[i] for i in train} & {(ids * 2)[i] for i in test}
+    with pytest.raises(InputError, match="made from .* of these images"):
+        rank_units(model, twins, NEURONS, Fixed(), folds=2).check(model, polls)
+    nameless = [
+        mechvrp.Sample(s.image, s.question, s.answer, s.image_id, s.task) for s in polls + twins
+    ]
+    there, back = nameless[: len(polls)], nameless[len(polls) :]
+    both = PairAttribution(corrupted=back + there)
+    assert list(both.groups(there + back)) == ids * 2
 
 
 def test_nan_activations_are_refused(scenes, labels):

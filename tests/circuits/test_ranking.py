@@ -27,7 +27,8 @@ def scenes():
 def ranking(weights: list[float]) -> Ranking:
     coef = np.array(weights)
     scale = np.linspace(1, 100, len(coef))
-    return rank_by_probe_weight(FittedProbe(np.zeros_like(coef), scale, coef, 0.0, 1.0), SITE)
+    probe = FittedProbe(np.zeros_like(coef), scale, coef, 0.0, 1.0)
+    return rank_by_probe_weight(probe, SITE, images=())
 
 
 def test_order_is_by_absolute_standardised_weight() -> None:
@@ -78,7 +79,7 @@ def test_errors() -> None:
         ranking([1.0, np.nan])
     probe = FittedProbe(np.zeros(2), np.ones(2), np.ones(2), 0.0, 1.0)
     with pytest.raises(SiteError, match="no site .layer three"):
-        rank_by_probe_weight(probe, "layer three")
+        rank_by_probe_weight(probe, "layer three", images=())
 
 
 SITES = ("blocks.0.mlp.hook_post", "blocks.2.mlp.hook_post")

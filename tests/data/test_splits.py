@@ -39,6 +39,22 @@ def test_no_image_is_on_both_sides(groups, test_size, seed, stratified):
     assert abs(len(set(test.image_ids)) - test_size * len(set(groups))) <= 1
 
 
+def test_images_made_from_one_another_stay_together():
+    data = mechvrp.data.load("scenes", n_images=8, counterfactual=True)
+    source = {s.image_id: s.meta.get("counterfactual_of", s.image_id) for s in data}
+    assert len(set(source.values())) < len(source)
+    assert [s.source_id for s in data] == [source[s.image_id] for s in data]
+    train, test = train_test_split(data, seed=1)
+    assert not {source[i] for i in train.image_ids} & {source[i] for i in test.image_ids}
+    groups = ["a", "b"] * (len(data) // 2)
+    for one, other in group_folds(list(data), 2, groups=groups):
+        assert {groups[i] for i in one} == {"a", "b"} - {groups[i] for i in other}
+    with pytest.raises(DataError, match="groups has a group for each"):
+        group_folds(list(data), 2, groups=["a"])
+    with pytest.raises(DataError, match="3 distinct images, got 2, where those that groups link"):
+        group_folds(list(data), 3, groups=groups)
+
+
 @pytest.mark.filterwarnings("ignore:The least populated class")
 @given(grouped, st.integers(2, 5), st.integers(0, 2**31 - 1), st.booleans())
 def test_folds_partition_the_images(groups, n_folds, seed, stratified):

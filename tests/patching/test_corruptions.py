@@ -51,6 +51,16 @@ def test_swapped_pictures_are_others_of_the_batch(run):
     assert not torch.equal(other.inputs["pixel_values"], found.inputs["pixel_values"])
 
 
+def test_a_swapped_picture_brings_its_own_source():
+    model = mechvrp.load("tiny-llava")
+    polls = list(mechvrp.data.load("scenes", split="random", n_images=2, counterfactual=True))
+    batch = model.encode([polls[0], polls[-1]])
+    assert polls[-1].meta["counterfactual_of"] == polls[-2].image_id != polls[0].image_id
+    found = corrupted_batch(model, batch, "swap").samples
+    assert [s.image_id for s in found] == [polls[-1].image_id, polls[0].image_id]
+    assert [s.source_id for s in found] == [polls[-2].image_id, polls[0].image_id]
+
+
 def test_blur_reaches_the_masked_patches_only(run):
     model, batch = run
     shapes = [tokens.shapes[0] for tokens in batch.tokens.images]

@@ -201,6 +201,8 @@ def test_saved_and_loaded_it_is_the_same_bit_for_bit(kind, request, tmp_path, mo
         "weights.safetensors",
     ]
     assert str(again) == str(found)
+    for probe in filter(None, (found.scorer.probe, again.scorer.probe, again.scorer.head)):
+        assert probe.images == frozenset(found.parts.fit.images)
     assert again.answers(model, known[:6]) == found.answers(model, known[:6])
     for name in ("model", "tasks", "parts", "layers", "evaluation", "recalibration", "seed"):
         assert getattr(again, name) == getattr(found, name), name

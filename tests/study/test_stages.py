@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import replace
 
@@ -11,11 +12,14 @@ import pytest
 from PIL import Image
 
 import mechvrp
+from mechvrp.circuits import FittedProbe
 from mechvrp.data.images import ImageSource
 from mechvrp.errors import DataError, InputError, RunFolderError
 from mechvrp.store import Chunks
 from mechvrp.study import ModelPlan, StudyPlan, plan_study
+from mechvrp.study.coding import decode, plain
 from mechvrp.study.reading_pieces import bounded, check_rows
+from mechvrp.study.stage_results import ProbeChoice
 from tests.support.shuffles import few_shuffles
 
 OPTIONS = {
@@ -35,6 +39,14 @@ def few(monkeypatch):
 @pytest.fixture(scope="module")
 def model():
     return mechvrp.load("tiny-llava", device="cpu")
+
+
+def test_the_probe_that_is_kept_knows_its_images():
+    probe = FittedProbe(np.zeros(2), np.ones(2), np.ones(2), 0.0, 1.0, ["b", "a"])
+    held = plain(dataclasses.asdict(ProbeChoice.of(1, probe)))
+    assert decode(ProbeChoice, held, "here").probe.images == {"a", "b"}
+    del held["images"]  # as earlier versions wrote it
+    assert decode(ProbeChoice, held, "here").probe.images is None
 
 
 def test_stages_one_by_one_give_what_one_run_gives(model, tmp_path, monkeypatch):

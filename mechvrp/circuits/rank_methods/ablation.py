@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from mechvrp.circuits.image_groups import images_of
 from mechvrp.circuits.rank_methods.attribution import mean_by_fold
 from mechvrp.circuits.rank_methods.base import RankingMethod, RankingTask, UnitScores, means_of
 from mechvrp.circuits.rank_methods.gradients import Answer, answer_of, check_answer
@@ -89,5 +90,5 @@ class AblationEffect(RankingMethod):
                 "target": self.target,
                 "mean_over": "the examples" if own else f"{len(reference)} other samples",
             },
-            images=frozenset(sample.image_id for sample in reference),
+            images=images_of(reference),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -32,8 +32,8 @@ class RankingTask:
         model: from ``mechvrp.load``.
         samples: the examples the ranking is made from.
         sites: of one component, in order of computation.
-        groups: ``[example]``, image ids.
-        folds: of the cross-validation, as pairs of indices; no image is on both sides. Empty: none.
+        groups: ``[example]``, image ids; of images that belong together, of one (`RankingMethod.groups`).
+        folds: of the cross-validation, as pairs of indices; no group is on both sides. Empty: none.
         n_folds: how many there were to be; folds without both classes are left out.
         seed: of what is random.
         batch_size: examples a forward.
@@ -142,6 +142,10 @@ class RankingMethod(ABC):
     labelled: ClassVar[bool] = False
     fitted: ClassVar[bool] = False
     reads: ClassVar[bool] = True
+
+    def groups(self, samples: Sequence[Sample]) -> tuple[str, ...]:
+        """A group for each sample: those of one group are no independent evidence, and in one fold."""
+        return tuple(sample.source_id for sample in samples)
 
     def check(self, task: RankingTask) -> None:  # noqa: B027 (most need nothing)
         """Raise if the task cannot be done, before anything is computed."""

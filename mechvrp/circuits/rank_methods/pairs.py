@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 import torch
 
+from mechvrp.circuits.image_groups import connected, images_of
 from mechvrp.circuits.rank_methods.attribution import mean_by_fold
 from mechvrp.circuits.rank_methods.base import RankingMethod, RankingTask, UnitScores
 from mechvrp.circuits.rank_methods.gradients import (
@@ -18,6 +19,7 @@ from mechvrp.circuits.rank_methods.gradients import (
     gradients_at,
     unit_sums,
 )
+from mechvrp.circuits.sample_checks import check_questions
 from mechvrp.errors import InputError, NumericalError
 from mechvrp.models.tokens import integers
 from mechvrp.patching.alignment import check_aligned, check_direction
@@ -47,6 +49,9 @@ class PairAttribution(RankingMethod):
         direction: the run whose gradient is taken: the corrupted one (``"denoise"``: clean values patched
             in), or the clean one (``"noise"``). Scores have one sign in both.
         steps: 1, or the number of points between the two runs that the gradient is averaged over.
+        same_question: refuse pairs whose sides ask different questions; False allows them, of equal length.
+
+    Pairs that share an image, on whichever side, are in one fold (`mechvrp.circuits.Pairs.groups`).
     """
 
     name: ClassVar[str] = "attribution of a pair"
@@ -56,6 +61,7 @@ class PairAttribution(RankingMethod):
     target: Answer = "own"
     direction: Literal["denoise", "noise"] = "denoise"
     steps: int = 1
+    same_question: bool = True
 
     def __post_init__(self) -> None:
         check_answer(self.measure, self.target)
@@ -68,12 +74,18 @@ class PairAttribution(RankingMethod):
                 "(mechvrp.data.counterfactual_pair makes them for digit scenes)"
             )
 
+    def groups(self, samples: Sequence[Sample]) -> tuple[str, ...]:
+        if len(self.corrupted) != len(samples):
+            raise InputError(
+                f"{len(samples)} samples and {len(self.corrupted)} corrupted ones; give one for each"
+            )
+        sides = zip(samples, self.corrupted, strict=True)
+        return connected([one.source_id for one in samples], [images_of(pair) for pair in sides])
+
     def check(self, task: RankingTask) -> None:
         answer_of(task.samples, self.target)
-        if len(self.corrupted) != len(task.samples):
-            raise InputError(
-                f"{len(task.samples)} samples and {len(self.corrupted)} corrupted ones; give one for each"
-            )
+        if self.same_question:
+            check_questions(zip(task.samples, self.corrupted, strict=True))
         for clean, corrupted in self._batches(task):
             check_aligned(clean, corrupted)
 
@@ -96,7 +108,7 @@ class PairAttribution(RankingMethod):
                 "direction": self.direction,
                 "steps": self.steps,
             },
-            images=frozenset(sample.image_id for sample in self.corrupted),
+            images=images_of(self.corrupted),
         )
 
     def _batches(self, task: RankingTask) -> Iterator[tuple[Batch, Batch]]:
