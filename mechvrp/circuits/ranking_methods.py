@@ -272,4 +272,11 @@ def _folds(
         return ()
     if truth is not None:
         return grouped_folds(truth, np.array([s.image_id for s in samples]), folds, seed)
+    images = len({sample.image_id for sample in samples})
+    if isinstance(folds, int) and images < folds:
+        fewer = f"at most {images} folds" if images > 1 else "no folds"
+        raise InputError(
+            f"expected at least {folds} distinct images, one for each of {folds} folds, got {images}: give "
+            f"samples of more images, {fewer}, or folds=None (scores without intervals)"
+        )
     return tuple(group_folds(samples, folds, seed=seed))

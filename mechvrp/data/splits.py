@@ -137,7 +137,10 @@ def _groups(dataset: Sequence[Sample], least: int) -> list[str]:
                 "cannot keep its image on one side"
             )
     if len(set(groups)) < least:
-        raise DataError(f"expected at least {least} distinct images, got {len(set(groups))}")
+        raise DataError(
+            f"expected at least {least} distinct images, got {len(set(groups))}: give samples of more images"
+            + ", or fewer folds" * (least > 2)
+        )
     return groups
 
 

@@ -342,9 +342,12 @@ def test_what_does_not_fit_is_refused_before_any_forward(model, scenes, monkeypa
                         ("batch_size", 0), ("draws", [1, 2])):  # fmt: skip
         with pytest.raises(InputError, match=name):
             curve(**{name: value})
-    for ks in ([0, 1.9], "12"):
-        with pytest.raises(InputError, match="ks must be whole numbers"):
+    for ks in ((1.5,), [0, 1.9], "12"):
+        with pytest.raises(InputError, match="ks must be whole numbers, ascending within 0 to 96"):
             curve(ks=ks)
+    for draws in (1.5, "9", True):
+        with pytest.raises(InputError, match=f"draws={draws!r}; expected one whole number of at"):
+            curve(draws=draws)
     for samples in (["a", "b"], "ab", 5, [], {"a": scenes[0]}):
         with pytest.raises(InputError, match="expected samples"):
             curve(samples=samples)

@@ -236,8 +236,18 @@ def test_unusable_settings_are_refused_before_anything_runs(sparse, monkeypatch)
     for options in (
         {"target": 0},
         {"target": 1},
+        {"target": "0.9"},
+        {"target": None},
+        {"target": True},
+        {"target": float("nan")},
         {"budget": 0},
+        {"budget": 2.5},
+        {"budget": "3"},
         {"refine": 0.95},
+        {"refine": "0.5"},
+        {"edge_share": "a"},
+        {"edge_share": None},
+        {"steps": 0},
         {"method": "guess"},
         {"edge_share": 2},
         {"mode": "mean"},
@@ -245,7 +255,8 @@ def test_unusable_settings_are_refused_before_anything_runs(sparse, monkeypatch)
         {"reference": pairs.parts[0].clean},
         {"measure": "logits"},
     ):
-        with pytest.raises(InputError):
+        (name, *_) = options
+        with pytest.raises(InputError, match=name):
             discover_circuit(model, pairs, **options)
     for options in (
         {"draws": 0},
