@@ -76,7 +76,7 @@ def ablation_curve(
     """Take away the top k units of a ranking: accuracy, the answer's logit and margin, and a probe's score.
 
     Logit and margin are of the clean run's own answer: its logit, and that minus the best other token's. What
-    moves all logits alike moves the first and not the second, and no answer.
+    moves all logits alike moves the first, but not the second and no answer.
 
     Beside the top k: k random units of the same layers (``ranking.random``); k random units of about the
     same activation norm (`matched_sets`); the k least important; and the k of lowest score. The answer is
