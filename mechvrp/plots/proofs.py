@@ -16,7 +16,7 @@ from mechvrp.statistics import Estimate
 __all__ = ["faithfulness_curve"]
 
 #: Height of a panel of curves and of a node's row, and what axes between panels take, in pixels.
-_PANEL, _ROW, _GAP = 290, 24, 110
+_PANEL, _ROW, _GAP = 290, 24, 90
 _FIRST, _OWN = "by edge attribution, 95 % interval", "the circuit"
 _MEAN, _RANGE = "random circuits: mean", "random circuits: range"
 _OF_MEAN = "random circuits: 95 % interval<br>of the mean"
@@ -76,14 +76,14 @@ def faithfulness_curve(proof: CircuitProof, *, nodes: int = 30) -> go.Figure:
         some = f", {drawn} of {len(proof.minimality)} nodes" * (drawn < len(proof.minimality))
         figure.update_xaxes(
             title_text="minimality: cost of taking a node out,<br>share of the whole model's effect"
-            f"<br>{counted}{some}",
+            f"<br>{counted}{some}<br>bars: 95 % interval",
             row=len(heights),
             col=1,
         )
     figure.update_layout(
         template=TEMPLATE,
         height=inner + 220,
-        margin={"t": 120, "b": 100},
+        margin={"t": 120, "b": 120},
         legend={"y": 1 + 12 / inner},
     )
     named: set[str] = set()
@@ -97,8 +97,6 @@ def _add_curve(
     figure: go.Figure, points: Sequence[AgainstRandom], own: Estimate, size: int, row: int
 ) -> None:
     at: dict[str, Any] = {"row": row, "col": 1}
-    for y in (0, 1):
-        reference(figure, y=y, **at)
     sizes = [point.size for point in points]
     for name, opacity, ends in (
         (_RANGE, 0.15, [p.random_range for p in points]),
@@ -124,6 +122,8 @@ def _add_curve(
             **look,
             **at,
         )
+    for y in (0, 1):  # plotly draws no line into a panel that is still empty
+        reference(figure, y=y, **at)
 
 
 def _add_removals(figure: go.Figure, proof: CircuitProof, nodes: int, row: int) -> None:
@@ -132,7 +132,6 @@ def _add_removals(figure: go.Figure, proof: CircuitProof, nodes: int, row: int) 
     removed = proof.minimality[:nodes]
     names = [_short(one.node) for one in removed]
     full = [label(str(one.node)) for one in removed]
-    reference(figure, x=0, **at)
     low, high = zip(*(one.random_range for one in removed), strict=True)
     figure.add_bar(
         x=[end - start for start, end in zip(low, high, strict=True)],
@@ -156,7 +155,7 @@ def _add_removals(figure: go.Figure, proof: CircuitProof, nodes: int, row: int) 
             x=[e.value for e in found],
             y=names,
             error_x=_bars(found),
-            name=name if name == _OWN else f"{name}, 95 % interval",
+            name=name,
             legendgroup=name,
             customdata=[[whose, e.low, e.high] for whose, e in zip(full, found, strict=True)],
             hovertemplate="%{customdata[0]}: %{x:.2f} [%{customdata[1]:.2f}, %{customdata[2]:.2f}]"
@@ -164,6 +163,7 @@ def _add_removals(figure: go.Figure, proof: CircuitProof, nodes: int, row: int) 
             **look,
             **at,
         )
+    reference(figure, x=0, **at)
     figure.update_yaxes(autorange="reversed", tickfont={"size": 12}, **at)
 
 

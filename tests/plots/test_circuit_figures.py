@@ -118,6 +118,10 @@ def test_completeness_and_removals_are_drawn_beside_random_ones():
         assert trace.error_x.arrayminus[0] == pytest.approx(0.1)
     (spread,) = traces(figure, type="bar")
     assert (spread.base[0], spread.x[0]) == (0.0, 0.3)
+    zeros = [s for s in figure.layout.shapes if (s.x0, s.x1) == (0, 0) or (s.y0, s.y1) == (0, 0)]
+    assert {(s.xref, s.yref) for s in zeros} == {
+        ("x domain", "y"), ("x2 domain", "y2"), ("x3", "y3 domain"),
+    }  # fmt: skip
     named = [t.name for t in figure.data if t.showlegend]
     assert len(named) == len(set(named))
     assert {"random circuits: mean", "the circuit"} <= set(named)
