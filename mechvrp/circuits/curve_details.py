@@ -130,7 +130,7 @@ def contrasts_of(outcomes: CurveOutcomes, *, seed: int, n_resamples: int) -> tup
                         for i, k in enumerate(ks)
                     ]
                     if row and len(pick[control]) >= LEAST_DRAWS:
-                        adjusted = benjamini_hochberg([one.p for one in row])
+                        adjusted = benjamini_hochberg(np.array([one.p for one in row], dtype=float))
                         row = [
                             replace(one, q=float(q)) for one, q in zip(row, adjusted, strict=True)
                         ]

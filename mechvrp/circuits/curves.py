@@ -215,14 +215,19 @@ def over_images_and_draws(
 
 
 def _adjusted(points: list[AblationPoint]) -> tuple[AblationPoint, ...]:
-    found = list(points)
-    for p, q in (("change_p", "change_q"), ("excess_p", "excess_q")):
-        tested = [i for i, point in enumerate(found) if getattr(point, p) is not None]
-        if tested:
-            given = np.array([getattr(found[i], p) for i in tested], dtype=float)
-            for i, value in zip(tested, benjamini_hochberg(given), strict=True):
-                found[i] = replace(found[i], **{q: float(value)})
-    return tuple(found)
+    change = _over_k([point.change_p for point in points])
+    excess = _over_k([point.excess_p for point in points])
+    return tuple(
+        replace(point, change_q=a, excess_q=b)
+        for point, a, b in zip(points, change, excess, strict=True)
+    )
+
+
+def _over_k(given: list[float | None]) -> list[float | None]:
+    """Benjamini-Hochberg over those that there are."""
+    tested = [p for p in given if p is not None]
+    adjusted = iter(benjamini_hochberg(np.array(tested)).tolist() if tested else [])
+    return [None if p is None else next(adjusted) for p in given]
 
 
 def _check(

@@ -95,7 +95,7 @@ class ProofShares:
         values = np.concatenate([costs(nodes), means], axis=1) + above
 
         def drops(share: np.ndarray) -> dict[str, np.ndarray]:
-            found = {}
+            found: dict[str, np.ndarray] = {}
             for i in range(len(nodes)):
                 mine, random = share[:, i], share[:, len(nodes) + i]
                 found |= {f"drop {i}": mine, f"random {i}": random, f"lead {i}": mine - random}
