@@ -325,6 +325,15 @@ def test_figures_are_told_with_their_intervals_and_units(docs):
     assert told(pp, sign=True) == "-0.1 pp [-20.0, +30.0]"
 
 
+def test_an_index_of_few_random_sets_is_told_without_a_p(docs):
+    row = {"figure": "bottleneck index: neurons", "value": 0.2, "low": 0.1, "high": 0.3}
+    for p, words in ((None, "too few random sets for a p."), (0.005, "sets p = 0.005.")):
+        (told,) = docs.telling.words_of(
+            {"figures": [row | {"p": p}], "hallucinated": {}, "gaps": {}}
+        )
+        assert told.endswith(words)
+
+
 def test_the_table_has_a_gap_where_a_checkpoint_has_no_figure(docs):
     one, other = made(docs, "one"), made(docs, "other")
     one.note("faithfulness: existence", estimate(0.9), random=0.2, p=0.005)

@@ -90,7 +90,11 @@ def words_of(one: Mapping[str, Any]) -> list[str]:
             kind = name.removeprefix("bottleneck index: ")
             texts.append(
                 f"Zeroing the top {kind} by probe weight there: bottleneck index {told(row)}; "
-                f"among random sets p = {row['p']:.3f}."
+                + (
+                    "too few random sets for a p."
+                    if row["p"] is None
+                    else f"among random sets p = {row['p']:.3f}."
+                )
             )
         if name.startswith("depth of half: "):
             what = name.removeprefix("depth of half: ")

@@ -124,7 +124,7 @@ def circuit_graph(made: Results) -> go.Figure:
 def faithfulness_curve(made: Results) -> go.Figure:
     found, pairs = made.discovered, made.pairs[1]
     proof = prove_circuit(
-        found.circuit, made.model, pairs, draws=19, minimality=False, order=found, sizes=[2, 4, 8],
+        found.circuit, made.model, pairs, draws=19, removal_draws=1, order=found, sizes=[2, 4, 8],
         curve_draws=9,
     )  # fmt: skip
     return proof.plot()

@@ -73,15 +73,19 @@ def ablation_curve(
     progress: bool = False,
     remote: Remote = False,
 ) -> AblationCurve:
-    """Take away the top k units of a ranking, and measure accuracy, the answer's margin and a probe's score.
+    """Take away the top k units of a ranking: accuracy, the answer's logit and margin, and a probe's score.
+
+    Logit and margin are of the clean run's own answer: its logit, and that minus the best other token's. What
+    moves all logits alike moves the first, but not the second and no answer.
 
     Beside the top k: k random units of the same layers (``ranking.random``); k random units of about the
     same activation norm (`matched_sets`); the k least important; and the k of lowest score. The answer is
     read from the first generated token, so examples whose clean answer is not one token long are left out
     and counted. All sets of a batch are one sweep: what they share is computed once.
 
-    A random set's p is the top's rank among the draws, no smaller than 1 / (draws + 1): give 199 draws or
-    more where p is to be small; q is adjusted over k.
+    A set's p is its rank among the random draws, never below 1 / (draws + 1), and q is p adjusted over k. With
+    fewer than 199 draws no p is given (a note says so): it could not get below 0.005, nor q, adjusted, below
+    0.05 where a single one of ten k stands out.
 
     Args:
         model: from ``mechvrp.load``.
@@ -92,7 +96,8 @@ def ablation_curve(
             positions; or, with ``"resample"``, its value in another sample, the same donor for all sets.
         over: the reference: samples, or ``mechvrp.cache(model, samples, list(ranking.sites),
             positions=...)``; for ``"zero"`` none.
-        draws: random sets of each size, of either kind; draw i is nested over k, as the top is.
+        draws: random sets of each size, of either kind; draw i is nested over k, as the top is. 199 or more
+            for a p.
         sets: which sets to run beside the top and random ones: of ``"bottom"``, ``"least"``, ``"matched"``.
         positions: where units are taken away, as ``mechvrp.zero``; by default the last prompt token, of image
             features all image tokens.

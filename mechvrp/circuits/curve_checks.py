@@ -18,8 +18,7 @@ __all__ = ["check_loaded", "count", "estimate", "number", "text"]
 #: Fields of rows, by what they must be; estimates are checked where they are made.
 _COUNTS = ("k", "draws")
 _TEXTS = ("task", "part", "measure", "set", "control")
-_MAY_LACK = ("change_p", "change_q", "excess_p", "excess_q")
-_SHARES = (*_MAY_LACK, "p", "q")
+_MAY_LACK = ("change_p", "change_q", "excess_p", "excess_q", "p", "q")
 
 
 @overload
@@ -114,5 +113,5 @@ def _check_rows(rows: Iterable[AblationPoint | SetPoint | Contrast]) -> None:
                     number(end, name)
             elif not isinstance(value, Estimate):
                 found = number(value, name, none=name in _MAY_LACK)
-                if name in _SHARES and found is not None and not 0 <= found <= 1:
+                if name in _MAY_LACK and found is not None and not 0 <= found <= 1:
                     raise ValueError(f"{name} is {found}, not within 0 and 1")

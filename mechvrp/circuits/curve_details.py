@@ -9,7 +9,7 @@ import numpy as np
 
 from mechvrp.circuits.crossed import Crossed
 from mechvrp.circuits.curve_outcomes import DRAWN, CurveOutcomes
-from mechvrp.circuits.curves import rank_p
+from mechvrp.circuits.curves import LEAST_DRAWS, rank_p
 from mechvrp.statistics import Estimate, benjamini_hochberg
 from mechvrp.statistics.drawn import not_narrower
 
@@ -22,7 +22,7 @@ class SetPoint:
 
     Attributes:
         part: ``"all"``, a task, or ``"split: name"``.
-        measure: ``"accuracy"``, ``"margin"`` or ``"probe"``.
+        measure: ``"accuracy"``, ``"logit"``, ``"margin"`` or ``"probe"``.
         set: ``"top"``, ``"bottom"``, ``"least"``, ``"random"`` or ``"matched"``.
         k: units taken away.
         draws: sets of this size; values are means over them.
@@ -51,8 +51,9 @@ class Contrast:
         control: ``"random"`` or ``"matched"``.
         excess: the set's change minus the control's mean change, paired; accuracy in percentage points. The
             interval resamples images and draws.
-        p: rank of the set among the draws, the set itself counted as one, on the side that ``tail`` names.
-        q: p, Benjamini-Hochberg over k.
+        p: rank of the set among the draws, the set itself counted as one, on the side that ``tail`` names;
+            None with too few draws.
+        q: p, Benjamini-Hochberg over k; None where p is.
         tail: ``"lower"``: the claim is that the set lowers the measure more than random units do;
             ``"upper"``, of the bottom units, which speak against a right answer: that it lowers it less, or
             raises it.
@@ -64,8 +65,8 @@ class Contrast:
     control: str
     k: int
     excess: Estimate
-    p: float
-    q: float
+    p: float | None
+    q: float | None
     tail: Literal["lower", "upper"] = "lower"
 
 
@@ -128,10 +129,12 @@ def contrasts_of(outcomes: CurveOutcomes, *, seed: int, n_resamples: int) -> tup
                         )
                         for i, k in enumerate(ks)
                     ]
-                    adjusted = benjamini_hochberg([one.p for one in row])
-                    found += [
-                        replace(one, q=float(q)) for one, q in zip(row, adjusted, strict=True)
-                    ]
+                    if row and len(pick[control]) >= LEAST_DRAWS:
+                        adjusted = benjamini_hochberg(np.array([one.p for one in row], dtype=float))
+                        row = [
+                            replace(one, q=float(q)) for one, q in zip(row, adjusted, strict=True)
+                        ]
+                    found += row
     return tuple(found)
 
 
@@ -149,8 +152,8 @@ def _contrast(
     if names[1] == "accuracy":
         excess = not_narrower(excess, own - control.mean(axis=0, dtype=float))
     tail: Literal["lower", "upper"] = "upper" if names[2] == "bottom" else "lower"
-    p = rank_p(float(own.mean()), draws, tail)
-    return Contrast(*names, excess=excess, p=p, q=1.0, tail=tail)
+    p = rank_p(float(own.mean()), draws, tail) if len(draws) >= LEAST_DRAWS else None
+    return Contrast(*names, excess=excess, p=p, q=None, tail=tail)
 
 
 def _scale(measure: str) -> float:

@@ -13,7 +13,7 @@ from mechvrp.circuits.curves import default_ks
 from mechvrp.circuits.ranking import Ranking
 from mechvrp.circuits.sample_checks import of_two_images, without_word
 from mechvrp.data import Sample
-from mechvrp.errors import InputError
+from mechvrp.errors import InputError, SiteError
 from mechvrp.models.tokens import KEYWORDS, Each, integers
 
 if TYPE_CHECKING:
@@ -80,7 +80,13 @@ def check_evaluated(samples: Sequence[Sample]) -> None:
 
 def checked_ks(ranking: Ranking, ks: Sequence[int] | None) -> tuple[int, ...]:
     units = len(ranking.scores)
-    found = default_ks(units) if ks is None else integers("ks", ks)
+    try:
+        found = default_ks(units) if ks is None else integers("ks", ks)
+    except SiteError:
+        raise InputError(
+            f"ks must be whole numbers, ascending within 0 to {units}, the ranking's units, such as "
+            f"{default_ks(units)}; got {ks!r:.60}"
+        ) from None
     ascending = all(a < b for a, b in itertools.pairwise(found))
     if not found or not ascending or found[0] < 0 or found[-1] > units or found[-1] == 0:
         raise InputError(

@@ -12,7 +12,7 @@ from mechvrp.circuits.bottleneck import area_between, below_chance, bottleneck_i
 from mechvrp.circuits.curve_details import contrasts_of, set_points
 from mechvrp.circuits.curve_outcomes import CurveOutcomes
 from mechvrp.circuits.curve_results import AblationCurve
-from mechvrp.circuits.curves import analyse_ablation, rank_p
+from mechvrp.circuits.curves import LEAST_DRAWS, analyse_ablation, rank_p
 from mechvrp.errors import InputError
 from mechvrp.statistics import Estimate
 
@@ -59,7 +59,7 @@ def curve_of(
             index = {name: bottleneck_index(outcomes, control=name, **again) for name in controls}
         except InputError as error:
             gap = str(error)
-        if "matched" in controls:
+        if "matched" in controls and len(right["matched"]) >= LEAST_DRAWS:
             matched_p = {
                 name: _curve_p(outcomes, inside) for name, inside in outcomes.parts.items()
             }
@@ -85,10 +85,10 @@ def _told(curve: AblationCurve, outcomes: CurveOutcomes) -> list[str]:
     """What the numbers cannot show, in words."""
     found, tests = [], len(outcomes.above)
     least = curve.smallest_possible_p
-    if least > 0.05:
+    if curve.draws < LEAST_DRAWS:
         found.append(
-            f"{curve.draws} draws: no p against random sets is below {least:.3g}, so no q can reach 0.05; give "
-            "at least 19 draws, better 199"
+            f"{curve.draws} draws: no p against random sets is given, since none could be below {least:.3g}; "
+            f"give at least {LEAST_DRAWS} draws"
         )
     elif tests * least > 0.05:
         found.append(

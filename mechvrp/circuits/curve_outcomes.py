@@ -24,6 +24,7 @@ DRAWN = ("random", "matched")
 #: What is measured of an example under a set.
 MEASURES_OF_CURVES = {
     "accuracy": "whether the answer is right",
+    "logit": "logit of the clean run's own answer",
     "margin": "logit of the clean run's own answer minus the best other token's",
     "probe": "the probe's log-odds that the answer is right, at the last prompt position",
 }

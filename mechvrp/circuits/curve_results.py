@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from mechvrp.circuits.curve_outcomes import CurveOutcomes
 
 __all__ = ["AblationCurve", "AblationPoint"]
+
+_TESTS = ("change_p", "change_q", "excess_p", "excess_q")
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class AblationPoint:
         excess: ``change`` minus ``random_change``, pp, paired; same resampling.
         excess_p: share of draws, the top itself counted as one, that lower accuracy at least as
             much as the top k: ``(1 + #{draw <= top}) / (draws + 1)``. One-sided, and never below
-            ``1 / (draws + 1)``; None at k = 0.
-        excess_q: the same, Benjamini-Hochberg over k; None at k = 0.
+            ``1 / (draws + 1)``; None at k = 0, and with too few draws (``least_draws``).
+        excess_q: the same, Benjamini-Hochberg over k; None where ``excess_p`` is.
     """
 
     task: str
@@ -62,7 +65,7 @@ class AblationCurve:
         task_points: the same within each task of two images or more; q over k within the task.
         curve_p: by task (and ``"all"``), one rank test of the whole curve: its mean change over
             k > 0 among those of the random draws, one-sided with the + 1 of ``excess_p``. A single
-            test, so it needs no adjustment over k; None if no k is above 0.
+            test, so it needs no adjustment over k; None if no k is above 0, or with too few draws.
         clean_accuracy: accuracy without ablation, over all examples.
         draws: random draws per k.
         units: units of the site, or None if not given.
@@ -70,9 +73,10 @@ class AblationCurve:
         seed: seed of the resampling.
         n_resamples: bootstrap resamples behind each interval.
         split_points: as ``task_points``, within each split.
-        sets: every measure (accuracy, margin, the probe's score) under every set of units.
+        sets: every measure (accuracy, the answer's logit, its margin, the probe's score) under every set of
+            units.
         contrasts: sets against random controls, random k and k matched in norm.
-        matched_p: as ``curve_p``, among the draws matched in norm; empty without them.
+        matched_p: as ``curve_p``, among the draws matched in norm; empty without them, or with too few.
         area: by control, the area between its accuracy and the top's over the share of units taken away.
         bottleneck: by control, the bottleneck index (`bottleneck_index`); empty where it has no meaning.
         bottleneck_gap: why there is none; empty where there is one.
@@ -103,8 +107,13 @@ class AblationCurve:
 
     @property
     def smallest_possible_p(self) -> float:
-        """The least ``excess_p`` this number of draws can give: 1 / (draws + 1)."""
+        """The least p that a rank among so many draws can have: 1 / (draws + 1)."""
         return 1 / (self.draws + 1)
+
+    @property
+    def tested(self) -> bool:
+        """Whether there is a p against random draws at any k."""
+        return any(point.excess_p is not None for point in self.points)
 
     def smallest_k(self, *, part: str = "all", level: float = 0.05) -> int | None:
         """The least k whose top units lower accuracy, by both tests: against clean and against random k.
@@ -113,12 +122,17 @@ class AblationCurve:
         certain where ``smallest_possible_p`` is above ``level``.
 
         Raises:
-            InputError: no such part.
+            InputError: no such part, or a curve of so few draws that it has no p.
         """
         parts = {"all": self.points, **self.task_points}
         parts |= {f"split: {name}": points for name, points in self.split_points.items()}
         if part not in parts:
             raise InputError(f"no part {part!r} in this curve; it has {', '.join(parts)}")
+        if not self.tested and any(point.k for point in parts[part]):
+            raise InputError(
+                f"this curve has {self.draws} random draws, too few for a p against them: give "
+                "ablation_curve draws=199 or more"
+            )
         for point in parts[part]:
             if (
                 point.change_q is not None
@@ -134,7 +148,8 @@ class AblationCurve:
 
         Columns: task, k, n, n_groups, level, draws; accuracy (0 to 1) and, in pp, change,
         random_change and excess, each with ``_low`` and ``_high``; random_min, random_max;
-        change_p, change_q, excess_p, excess_q (None at k = 0); curve_p (one per task).
+        change_p, change_q, excess_p, excess_q (NaN at k = 0); curve_p (one per task). The last three are
+        NaN with too few draws.
         """
         points = [*self.points, *(p for rows in self.task_points.values() for p in rows)]
         points += [
@@ -142,12 +157,13 @@ class AblationCurve:
             for name, rows in self.split_points.items()
             for p in rows
         ]
-        return pd.DataFrame(
+        frame = pd.DataFrame(
             [
                 {**_row(point), "draws": self.draws, "curve_p": self.curve_p[point.task]}
                 for point in points
             ]
         )
+        return frame.astype(dict.fromkeys((*_TESTS, "curve_p"), float))  # also where all are None
 
     def sets_to_frame(self) -> pd.DataFrame:
         """One row per part, measure, set and k > 0.
@@ -155,8 +171,8 @@ class AblationCurve:
         Columns: part, measure, set, k, share (of the units), draws, value, change with ``_low`` and
         ``_high`` (accuracy in pp), lowest and highest of the draws; and of sets that are compared with a
         control, for ``random`` and ``matched``: ``excess_<control>`` with ``_low`` and ``_high``,
-        ``p_<control>``, ``q_<control>``, ``tail_<control>`` (which side p is of: ``"lower"``, or ``"upper"``
-        for the bottom units, which speak against a right answer).
+        ``p_<control>``, ``q_<control>`` (NaN with too few draws), ``tail_<control>`` (which side p is of:
+        ``"lower"``, or ``"upper"`` for the bottom units, which speak against a right answer).
         """
         beside: dict[tuple[str, str, str, int], dict[str, Any]] = {}
         for one in self.contrasts:
@@ -164,7 +180,10 @@ class AblationCurve:
             name = f"excess_{one.control}"
             row |= {name: one.excess.value, f"{name}_low": one.excess.low}
             row |= {f"{name}_high": one.excess.high}
-            row |= {f"p_{one.control}": one.p, f"q_{one.control}": one.q}
+            row |= {
+                f"p_{one.control}": math.nan if one.p is None else one.p,
+                f"q_{one.control}": math.nan if one.q is None else one.q,
+            }
             row[f"tail_{one.control}"] = one.tail
         return pd.DataFrame(
             [
@@ -187,11 +206,11 @@ class AblationCurve:
             ]
         )
 
-    def plot(self) -> Any:
-        """The curve as a plotly figure (`mechvrp.plots.ablation_curve`)."""
+    def plot(self, measure: str = "accuracy") -> Any:
+        """The curve of a measure as a plotly figure (`mechvrp.plots.ablation_curve`)."""
         from mechvrp.plots import ablation_curve
 
-        return ablation_curve(self)
+        return ablation_curve(self, measure=measure)
 
     def save(self, path: str | Path) -> Path:
         """Write the curve as JSON, outcomes of every example included; returns the path."""
@@ -226,9 +245,11 @@ class AblationCurve:
             told.append(f"bottleneck index {index.value:.2f} [{index.low:.2f}, {index.high:.2f}]")
         elif self.bottleneck_gap:
             told.append("no bottleneck index")
-        if self.outcomes is not None:
+        if self.outcomes is not None and self.tested:
             k = self.smallest_k()
             told.append(f"smallest k with a significant drop: {'none' if k is None else k}")
+        elif above and not self.tested:
+            told.append("too few draws for a p")
         return f"AblationCurve({'; '.join(told)})"
 
 
@@ -239,6 +260,6 @@ def _row(point: AblationPoint) -> dict[str, Any]:
         estimate: Estimate = getattr(point, name)
         row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
     row |= {"random_min": point.random_range[0], "random_max": point.random_range[1]}
-    for name in ("change_p", "change_q", "excess_p", "excess_q"):
+    for name in _TESTS:
         row[name] = getattr(point, name)
     return row

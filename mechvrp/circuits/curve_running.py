@@ -59,7 +59,7 @@ def run_sets(
     progress: bool = False,
     remote: Remote = False,
 ) -> Ran:
-    """Accuracy, margin and the probe's score of every sample under every set.
+    """Accuracy, the answer's logit and margin and the probe's score of every sample under every set.
 
     A set that comes several times (of all units, of none) is run once.
 
@@ -92,7 +92,7 @@ def run_sets(
     }
     rows = [np.array(sorted(chosen), dtype=np.int64) for chosen in number]
     units = [ranking.units[chosen] for chosen in rows]
-    more: dict[str, Any] = {"margin": "logit_diff"}
+    more: dict[str, Any] = {"logit": "logit", "margin": "logit_diff"}
     if probe is not None and not probe.own:
         more["probe"] = probe.measure()
     lengths = AnswerLengths(model) if answer_tokens is None else None

@@ -25,7 +25,10 @@ from mechvrp.statistics import (
 )
 from mechvrp.statistics.drawn import not_narrower
 
-__all__ = ["analyse_ablation", "default_ks", "over_images_and_draws", "rank_p"]
+__all__ = ["LEAST_DRAWS", "analyse_ablation", "default_ks", "over_images_and_draws", "rank_p"]
+
+#: Random draws from which on a curve gives a p: 0.005, or ten k adjusted to 0.05, are then in reach.
+LEAST_DRAWS = 199
 
 
 def default_ks(d: int) -> tuple[int, ...]:
@@ -53,6 +56,7 @@ def analyse_ablation(
     site: str = "",
     seed: int = 0,
     n_resamples: int = 2000,
+    least_draws: int = LEAST_DRAWS,
 ) -> AblationCurve:
     """Turn the outcomes of ablations into a curve with intervals and tests.
 
@@ -67,6 +71,8 @@ def analyse_ablation(
         site: hook name of the site, for axes.
         seed: seeds the resampling.
         n_resamples: bootstrap resamples.
+        least_draws: with fewer draws there are no ``excess_p``, ``excess_q`` and ``curve_p``. A rank p is
+            valid with any number, but coarse: who lowers this must say how many there were.
 
     Raises:
         ShapeError: shapes or dtypes do not fit each other.
@@ -76,11 +82,14 @@ def analyse_ablation(
     clean, top, random = np.asarray(clean), np.asarray(top), np.asarray(random)
     groups, tasks = np.asarray(groups), np.asarray(tasks).astype(str)
     _check(clean, top, random, groups, list(ks), tasks)
+    ranked = len(random) >= least_draws
 
     def points(task: str, inside: np.ndarray) -> tuple[AblationPoint, ...]:
         part = (clean[inside], top[:, inside], random[:, :, inside], groups[inside])
         rows = [
-            _point(task, int(k), part[0], part[1][i], part[2][:, i], part[3], seed, n_resamples)
+            _point(
+                task, int(k), part[0], part[1][i], part[2][:, i], part[3], seed, n_resamples, ranked
+            )
             for i, k in enumerate(ks)
         ]
         return _adjusted(rows)
@@ -99,7 +108,7 @@ def analyse_ablation(
             name: rank_p(
                 top[above][:, inside].mean(), random[:, above][:, :, inside].mean(axis=(1, 2))
             )
-            if len(above)
+            if len(above) and ranked
             else None
             for name, inside in parts.items()
         },
@@ -121,6 +130,7 @@ def _point(
     groups: np.ndarray,
     seed: int,
     n_resamples: int,
+    ranked: bool,
 ) -> AblationPoint:
     accuracy = accuracy_interval(top, groups, seed=seed, n_resamples=n_resamples)
     paired = paired_accuracy_change(clean, top, groups, seed=seed, n_resamples=n_resamples)
@@ -138,7 +148,7 @@ def _point(
         random_change=band if k else _nothing(band),
         random_range=(float(per_draw.min()), float(per_draw.max())),
         excess=excess if k else _nothing(excess),
-        excess_p=rank_p(top_change.mean(), per_draw) if k else None,
+        excess_p=rank_p(top_change.mean(), per_draw) if k and ranked else None,
         excess_q=None,
     )
 
@@ -205,16 +215,19 @@ def over_images_and_draws(
 
 
 def _adjusted(points: list[AblationPoint]) -> tuple[AblationPoint, ...]:
-    tested = [p for p in points if p.change_p is not None and p.excess_p is not None]
-    if not tested:
-        return tuple(points)
-    change_q = benjamini_hochberg(np.array([p.change_p for p in tested], dtype=float))
-    excess_q = benjamini_hochberg(np.array([p.excess_p for p in tested], dtype=float))
-    found = {p.k: (float(a), float(b)) for p, a, b in zip(tested, change_q, excess_q, strict=True)}
+    change = _over_k([point.change_p for point in points])
+    excess = _over_k([point.excess_p for point in points])
     return tuple(
-        replace(p, change_q=found[p.k][0], excess_q=found[p.k][1]) if p.k in found else p
-        for p in points
+        replace(point, change_q=a, excess_q=b)
+        for point, a, b in zip(points, change, excess, strict=True)
     )
+
+
+def _over_k(given: list[float | None]) -> list[float | None]:
+    """Benjamini-Hochberg over those that there are."""
+    tested = [p for p in given if p is not None]
+    adjusted = iter(benjamini_hochberg(np.array(tested)).tolist() if tested else [])
+    return [None if p is None else next(adjusted) for p in given]
 
 
 def _check(

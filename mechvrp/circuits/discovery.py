@@ -11,7 +11,7 @@ from mechvrp.circuits.edges import EdgeScores, edge_attribution
 from mechvrp.circuits.nodes import LOGITS, CircuitNode
 from mechvrp.circuits.pruning import Pruned, meets, prune, shortest_prefix
 from mechvrp.circuits.refining import Refined, refine_neurons
-from mechvrp.circuits.setting_checks import check_model
+from mechvrp.circuits.setting_checks import check_model, whole, within
 from mechvrp.circuits.stand_ins import CircuitMode
 from mechvrp.errors import InputError
 from mechvrp.patching.sweeping import MEMORY
@@ -140,16 +140,19 @@ def discover_circuit(
     check_model(model)
     if method != "edge attribution":
         raise InputError(f"method is 'edge attribution'; got {method!r}")
-    if not 0 < target < 1:
-        raise InputError(
-            f"target is a faithfulness above 0 and below 1, which no part of a model is exactly; got {target}"
-        )
-    if refine is not None and not 0 < refine <= target:
-        raise InputError(f"refine is a faithfulness in (0, {target:g}], the target; got {refine}")
-    if budget is not None and budget < 1:
-        raise InputError(f"budget is a number of nodes, at least 1; got {budget}")
-    if not 0 <= edge_share <= 1:
-        raise InputError(f"edge_share must be between 0 and 1; got {edge_share}")
+    target = within(
+        "target", target, "a faithfulness above 0 and below 1, which no part of a model is exactly",
+        lambda x: 0 < x < 1,
+    )  # fmt: skip
+    if refine is not None:
+        words = f"None, or a faithfulness above 0 and at most {target:g}, the target"
+        refine = within("refine", refine, words, lambda x: 0 < x <= target)
+    if budget is not None:
+        budget = whole("budget", budget, 1)
+    edge_share = within(
+        "edge_share", edge_share, "a share from 0 to 1 of the largest edge", lambda x: 0 <= x <= 1
+    )
+    steps = whole("steps", steps, 1)
     runs = CircuitRuns(
         model, pairs, mode=mode, reference=reference, measure=measure, pooled=pooled,
         memory=memory, progress=progress,

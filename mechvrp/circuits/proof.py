@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from mechvrp.circuits.circuit import Circuit
-from mechvrp.circuits.circuit_runs import CircuitRuns, shares
+from mechvrp.circuits.circuit_runs import CircuitRuns
 from mechvrp.circuits.discovery import Discovery
 from mechvrp.circuits.nodes import CircuitNode, parse_nodes
-from mechvrp.circuits.proof_results import AgainstRandom, CircuitProof, NodeRemoval
+from mechvrp.circuits.proof_results import CircuitProof, NodeRemoval
+from mechvrp.circuits.proof_shares import ProofShares
 from mechvrp.circuits.pruning import sizes_up_to
-from mechvrp.circuits.random_circuits import Match, how_many, pool_key, random_circuits
+from mechvrp.circuits.random_circuits import Match, how_many, random_circuits
 from mechvrp.circuits.setting_checks import check_settings, whole
 from mechvrp.circuits.stand_ins import CircuitMode
 from mechvrp.errors import InputError
 from mechvrp.models.tokens import integers
 from mechvrp.patching.sweeping import MEMORY
-from mechvrp.statistics import Estimate, group_bootstrap_all
 
 if TYPE_CHECKING:
     from mechvrp.circuits.pairs import Pairs
     from mechvrp.models import VLM
 
 __all__ = ["prove_circuit"]
-
-#: Shares that differ by less are equal: circuits that differ in nodes that do nothing, in float32. A random
-#: circuit that is the circuit itself is not run anew, and equal in any dtype.
-_TIE = 1e-5
 
 
 def prove_circuit(
@@ -72,8 +65,10 @@ def prove_circuit(
       (Wang et al. ask of each node v whether some K has a large |m(C - (K + v)) - m(C - K)|; here K is
       empty, so that nodes which stand in for one another each cost little.)
 
-    Each beside random circuits of the same size and composition. Intervals resample images; the random
-    circuits are given, so intervals do not cover their draw. p is a rank among them: of the distance
+    Each beside random circuits of the same size and composition, and faithfulness and completeness with
+    ``order`` also of its first nodes, by size. A node's removal stands beside those of nodes of its kind from
+    random circuits. Intervals resample images; the random circuits are given, so intervals do not cover
+    their draw. p is a rank among them: of the distance
     from 1, of completeness from 0, as Wang et al. compare (a share above 1 is as unlike the model as one
     as far below), and of a node's drop among those of nodes that could stand in its place: of the same
     component, and positions unless these are free. `CircuitProof.to_frame` adjusts p of nodes and of
@@ -93,10 +88,11 @@ def prove_circuit(
         minimality: whether to remove single nodes.
         removal_draws: random circuits whose nodes are removed one by one; p of a node that is the only
             one of its kind is at least 1 / (removal_draws + 1).
-        order: of nodes: faithfulness of its first 1, 2, 3, ...; a `Discovery` (its order, and its images
-            count as seen), or nodes, of which nothing is known but what the circuit says.
-        sizes: of that curve; by default up to all, in steps of at most a half.
-        curve_draws: random circuits of each size of the curve.
+        order: of nodes: faithfulness of its first 1, 2, 3, ..., and completeness: what is left without
+            these; a `Discovery` (its order, and its images count as seen), or nodes, of which nothing is known
+            but what the circuit says.
+        sizes: of these curves; by default up to all, in steps of at most a half.
+        curve_draws: random circuits of each size of the curves, the same for both.
         in_sample: allow pairs of images that the circuit, or the order, was found on. Its figures are
             then too good; the result and its table say how many.
         same_weights: as `Circuit.check`: None refuses neurons and residual dimensions found in other
@@ -139,7 +135,7 @@ def prove_circuit(
     nodes = circuit.nodes
     runs.need([*nodes, *ranked])
     others = random_circuits(model, nodes, draws, seed=seed, match=match)
-    proof = _Shares(runs, n_resamples, seed)
+    proof = ProofShares(runs, n_resamples, seed)
     total = runs.total(n_resamples=n_resamples, seed=seed)
     faithful = proof.against(nodes, others, len(nodes))
     complete = proof.against(nodes, others, len(nodes), without=True)
@@ -147,11 +143,12 @@ def prove_circuit(
     tried = 0
     if minimality and len(nodes) > 1:
         removed, tried = proof.removals(nodes, others[:removal_draws], match)
-    curve = []
+    curve, left = [], []
     for size in steps:
         first = ranked[:size]
         random = random_circuits(model, first, curve_draws, seed=seed + 1, match=match)
         curve.append(proof.against(first, random, size))
+        left.append(proof.against(first, random, size, without=True))
     return CircuitProof(
         circuit=circuit,
         total=total,
@@ -172,6 +169,7 @@ def prove_circuit(
         n_groups=pairs.n_groups,
         seed=seed,
         n_resamples=n_resamples,
+        completeness_curve=tuple(left),
     )
 
 
@@ -200,84 +198,3 @@ def _sizes(sizes: Sequence[int] | None, n: int) -> list[int]:
     if found != sorted(set(found)) or not all(1 <= size <= n for size in found):
         raise InputError(f"sizes must ascend within 1 to {n}, the nodes of the order; got {found}")
     return found
-
-
-class _Shares:
-    """Shares of sets of nodes, with intervals; everything that a proof runs."""
-
-    def __init__(self, runs: CircuitRuns, n_resamples: int, seed: int) -> None:
-        self.runs = runs
-        self.empty, self.full = runs.empty, runs.full
-        self._options: dict[str, Any] = {
-            "groups": list(runs.pairs.groups), "n_resamples": n_resamples, "seed": seed,
-        }  # fmt: skip
-
-    def against(
-        self,
-        nodes: Sequence[CircuitNode],
-        others: Sequence[Sequence[CircuitNode]],
-        size: int,
-        *,
-        without: bool = False,
-    ) -> AgainstRandom:
-        """A circuit beside random ones; ``without``: the model without them, which is best at 0, not 1."""
-        values = self.runs.run([nodes, *others], "circuit" if without else "rest").T
-
-        def both(share: np.ndarray) -> dict[str, np.ndarray]:
-            mine, random = share[:, 0], share[:, 1:].mean(-1)
-            return {"circuit": mine, "random": random, "lead": mine - random}
-
-        found = self.estimates(values, both)
-        share = self.of(values)
-        random = share[1:]
-        off = np.abs(share - (0 if without else 1))
-        better = off[1:] <= off[0] + _TIE
-        p = float((1 + int(better.sum())) / (1 + len(random)))
-        return AgainstRandom(
-            size, found["circuit"], found["random"], (float(random.min()), float(random.max())),
-            found["lead"], p,
-        )  # fmt: skip
-
-    def of(self, values: np.ndarray) -> np.ndarray:
-        """Shares on all pairs, ``[set]``, of values ``[example, set]``."""
-        return shares(values, self.full, self.empty, np.ones((1, len(self.full))))[0]
-
-    def estimates(
-        self, values: np.ndarray, of: Callable[[np.ndarray], dict[str, np.ndarray]]
-    ) -> dict[str, Estimate]:
-        """What ``of`` makes of shares ``[resample, set]``, from values ``[example, set]``, with intervals."""
-
-        def resampled(
-            kept: np.ndarray, full: np.ndarray, empty: np.ndarray, *, weights: np.ndarray
-        ) -> dict[str, np.ndarray]:
-            return of(shares(kept, full, empty, weights))
-
-        return group_bootstrap_all(resampled, values, self.full, self.empty, **self._options)
-
-    def removals(
-        self, nodes: Sequence[CircuitNode], others: Sequence[Sequence[CircuitNode]], match: Match
-    ) -> tuple[tuple[NodeRemoval, ...], int]:
-        """What each node's removal costs, and how many removals from random circuits were run."""
-        values = self.runs.run([nodes, *_less(nodes)]).T
-        costs: dict[tuple[Any, ...], list[float]] = defaultdict(list)
-        for other in others:
-            share = self.of(self.runs.run([other, *_less(other)]).T)
-            for node, cost in zip(other, share[0] - share[1:], strict=True):
-                costs[pool_key(node, match)].append(float(cost))
-
-        def drops(share: np.ndarray) -> dict[str, np.ndarray]:
-            return {str(node): share[:, 0] - share[:, 1 + i] for i, node in enumerate(nodes)}
-
-        found = self.estimates(values, drops)
-        removed = []
-        for node in nodes:
-            drop, beside = found[str(node)], np.array(costs[pool_key(node, match)])
-            p = float((1 + (beside >= drop.value - _TIE).sum()) / (1 + len(beside)))
-            removed.append(NodeRemoval(node, drop, p, len(beside)))
-        removed.sort(key=lambda one: -one.drop.value)
-        return tuple(removed), sum(map(len, costs.values()))
-
-
-def _less(nodes: Sequence[CircuitNode]) -> list[list[CircuitNode]]:
-    """The circuit without each of its nodes."""
-    return [[other for other in nodes if other is not node] for node in nodes]

@@ -46,14 +46,20 @@ class NodeRemoval:
     Attributes:
         node: taken out.
         drop: the circuit's faithfulness minus that without the node; the interval resamples images.
-        p: rank of the drop among those of single nodes of random circuits, one-sided, itself counted;
-            only of nodes that could stand in its place: of its component and, unless these were free,
-            its positions (neurons and dimensions: of its layer too).
+        random: mean of the same of single nodes of random circuits: only of nodes that could stand in its
+            place, of its component and, unless these were free, its positions (neurons and dimensions: of its
+            layer too). The interval resamples images; the random circuits are given.
+        random_range: smallest and largest of these.
+        lead: ``drop`` minus ``random``, paired over images.
+        p: rank of the drop among them, one-sided, itself counted.
         among: how many those are; p is at least ``1 / (1 + among)``.
     """
 
     node: CircuitNode
     drop: Estimate
+    random: Estimate
+    random_range: tuple[float, float]
+    lead: Estimate
     p: float
     among: int
 
@@ -74,9 +80,10 @@ class CircuitProof:
             there is.
         minimality: each node's removal, largest drop first; empty of a circuit of one node.
         curve: faithfulness of the first nodes of an order, by size; empty where no order was given.
+        completeness_curve: likewise the share that the model keeps without these nodes.
         model, measure, mode, match: of the model's name, the measure, the ablation and the random circuits.
         draws: random circuits behind ``faithfulness`` and ``completeness``.
-        curve_draws: random circuits of each size of ``curve``.
+        curve_draws: random circuits of each size of ``curve`` and ``completeness_curve``.
         removals: single-node removals of random circuits, all told (``NodeRemoval.among``: behind one p).
         possible: how many random circuits there are; at most so many where a circuit has heads or MLPs
             both at all positions and at groups of them.
@@ -105,44 +112,43 @@ class CircuitProof:
     n_groups: int
     seed: int
     n_resamples: int
+    completeness_curve: tuple[AgainstRandom, ...] = ()
 
     def to_frame(self) -> pd.DataFrame:
         """One row per figure.
 
-        Columns: figure (``faithfulness``, ``completeness``, ``minimality``, ``curve``), size, node ("" but for
-        ``minimality``), value, low, high, p, q (p adjusted by Benjamini and Hochberg over the nodes, and over
-        the sizes of the curve; NaN for the two single figures), among (random circuits, or removals, behind
-        p), seen (images of these pairs that the circuit or the order was found on: above 0, all figures
-        are too good); and of random circuits random, random_low, random_high, random_min, random_max,
-        lead, lead_low, lead_high (NaN for ``minimality``).
+        Columns: figure (``faithfulness``, ``completeness``, ``minimality``, ``curve`` (of faithfulness),
+        ``completeness curve``), size, node ("" but for ``minimality``), value, low, high, p, q (p adjusted by
+        Benjamini and Hochberg over the nodes, and over the sizes of each curve; NaN for the two single
+        figures), among (random circuits, or removals, behind p), seen (images of these pairs that the circuit
+        or the order was found on: above 0, all figures are too good); and of random circuits, or of nodes
+        removed from them, random, random_low, random_high, random_min, random_max, lead, lead_low,
+        lead_high.
         """
         rows = [
-            _row("faithfulness", self.faithfulness, self.draws),
-            _row("completeness", self.completeness, self.draws),
+            _row("faithfulness", self.faithfulness.size, self.faithfulness, self.draws),
+            _row("completeness", self.completeness.size, self.completeness, self.draws),
             *(
-                {
-                    "figure": "minimality",
-                    "size": len(self.circuit),
-                    "node": str(one.node),
-                    **_ends("value", one.drop),
-                    "p": one.p,
-                    "among": one.among,
-                }
+                _row("minimality", len(self.circuit), one, one.among, str(one.node))
                 for one in self.minimality
             ),
-            *(_row("curve", point, self.curve_draws) for point in self.curve),
+            *(_row("curve", one.size, one, self.curve_draws) for one in self.curve),
+            *(
+                _row("completeness curve", one.size, one, self.curve_draws)
+                for one in self.completeness_curve
+            ),
         ]
         frame = pd.DataFrame(rows).rename(columns={"value_low": "low", "value_high": "high"})
         frame.insert(list(frame).index("p") + 1, "q", float("nan"))
         frame.insert(list(frame).index("among") + 1, "seen", self.seen)
-        for figure in ("minimality", "curve"):
+        for figure in ("minimality", "curve", "completeness curve"):
             here = frame["figure"] == figure
             if here.any():
                 frame.loc[here, "q"] = benjamini_hochberg(frame.loc[here, "p"].to_numpy())
         return frame
 
     def plot(self) -> Any:
-        """The curve as a plotly figure (`mechvrp.plots.faithfulness_curve`)."""
+        """Its curves and removals as a plotly figure (`mechvrp.plots.faithfulness_curve`)."""
         from mechvrp.plots import faithfulness_curve
 
         return faithfulness_curve(self)
@@ -174,14 +180,16 @@ def _ends(name: str, estimate: Estimate) -> dict[str, float]:
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
-def _row(figure: str, found: AgainstRandom, draws: int) -> dict[str, Any]:
+def _row(
+    figure: str, size: int, found: AgainstRandom | NodeRemoval, among: int, node: str = ""
+) -> dict[str, Any]:
     return {
         "figure": figure,
-        "size": found.size,
-        "node": "",
-        **_ends("value", found.circuit),
+        "size": size,
+        "node": node,
+        **_ends("value", found.drop if isinstance(found, NodeRemoval) else found.circuit),
         "p": found.p,
-        "among": draws,
+        "among": among,
         **_ends("random", found.random),
         "random_min": found.random_range[0],
         "random_max": found.random_range[1],

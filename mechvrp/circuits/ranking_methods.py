@@ -272,4 +272,11 @@ def _folds(task: RankingTask, folds: int | None) -> tuple[Fold, ...]:
         return ()
     if truth is not None:
         return grouped_folds(truth, task.groups, folds, task.seed)
+    images = len(set(task.groups.tolist()))
+    if isinstance(folds, int) and images < folds:
+        fewer = f"at most {images} folds" if images > 1 else "no folds"
+        raise InputError(
+            f"expected at least {folds} distinct images, one for each of {folds} folds, got {images}: give "
+            f"samples of more images, {fewer}, or folds=None (scores without intervals)"
+        )
     return tuple(group_folds(task.samples, folds, seed=task.seed, groups=task.groups.tolist()))

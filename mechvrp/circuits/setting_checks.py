@@ -8,8 +8,9 @@ from mechvrp.errors import InputError
 from mechvrp.models import VLM, fingerprint
 from mechvrp.models.checks import check_model as check_model
 from mechvrp.models.checks import whole as whole
+from mechvrp.models.checks import within as within
 
-__all__ = ["check_model", "check_reading", "check_settings", "check_weights", "whole"]
+__all__ = ["check_model", "check_reading", "check_settings", "check_weights", "whole", "within"]
 
 #: Of a 95 % percentile interval: fewer resamples have no 2.5th percentile.
 _LEAST_RESAMPLES = 20

@@ -150,6 +150,8 @@ def _groups(dataset: Sequence[Sample], least: int, given: Sequence[str] | None =
         raise DataError(
             f"expected at least {least} distinct images, got {found}"
             + ", where those that groups link with one another count as one" * linked
+            + ": give samples of more images"
+            + ", or fewer folds" * (least > 2)
         )
     return groups
 

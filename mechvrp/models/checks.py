@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
-from mechvrp.errors import InputError
+import numpy as np
+
+from mechvrp.errors import InputError, SiteError
 from mechvrp.models.batch import Batch
 from mechvrp.models.positions import integers
 from mechvrp.models.vlm import VLM
 
-__all__ = ["check_batches", "check_model", "listing", "whole"]
+__all__ = ["check_batches", "check_model", "listing", "whole", "within"]
 
 
 def check_model(model: object) -> None:
@@ -46,7 +51,18 @@ def listing(name: str, given: Any) -> list[Any]:
 
 def whole(name: str, given: Any, least: int) -> int:
     """One whole number of at least ``least`` (raises ``InputError``)."""
-    numbers = integers(name, given)
+    try:
+        numbers = integers(name, given)
+    except SiteError:  # which speaks of several numbers
+        numbers = ()
     if len(numbers) != 1 or numbers[0] < least:
-        raise InputError(f"{name}={given!r}; expected one whole number of at least {least}")
+        raise InputError(f"{name}={given!r:.60}; expected one whole number of at least {least}")
     return numbers[0]
+
+
+def within(name: str, given: Any, words: str, holds: Callable[[float], bool]) -> float:
+    """One finite number for which ``holds`` is true (raises ``InputError``, which says ``words``)."""
+    number = isinstance(given, Real) and not isinstance(given, bool | np.bool_)
+    if not number or not math.isfinite(given) or not holds(float(given)):
+        raise InputError(f"{name}={given!r:.60}; expected {words}")
+    return float(given)

@@ -65,6 +65,10 @@ def on_image(positions: Positions) -> bool:
     return isinstance(positions, Sequence) and all(isinstance(p, tuple) for p in positions)
 
 
+def _masked(items: list[Any]) -> bool:
+    return any(isinstance(item, bool) or type(item).__name__ == "bool" for item in items)
+
+
 def integers(name: str, given: Any) -> tuple[int, ...]:
     """Whole numbers from a number, a sequence, an array or a tensor (no masks, no fractions)."""
     if hasattr(given, "tolist"):
@@ -73,12 +77,13 @@ def integers(name: str, given: Any) -> tuple[int, ...]:
         raise SiteError(f"{name}: {len(given):,} numbers were given, more than anything here has")
     items = [given] if not isinstance(given, Iterable) else list(given)
     try:
-        if any(isinstance(item, bool) or type(item).__name__ == "bool" for item in items):
+        if _masked(items):
             raise TypeError
         return tuple(operator.index(item) for item in items)
     except TypeError:
         raise SiteError(
-            f"{name} must be whole numbers (of a mask, its nonzero indices)"
+            f"{name} must be whole numbers"
+            + " (of a mask, its nonzero indices)" * _masked(items)
             + (
                 f", a keyword ({', '.join(KEYWORDS)}), a word or (row, col) pairs"
                 * (name == "positions")

@@ -6,7 +6,6 @@ from mechvrp.plots.attention import attention_overlay as attention_overlay
 from mechvrp.plots.causal import causal_changes as causal_changes
 from mechvrp.plots.causal import corruption_by_layer as corruption_by_layer
 from mechvrp.plots.circuits import circuit_graph as circuit_graph
-from mechvrp.plots.circuits import faithfulness_curve as faithfulness_curve
 from mechvrp.plots.clicks import CLICK_SCRIPT as CLICK_SCRIPT
 from mechvrp.plots.clicks import clickable_circuit as clickable_circuit
 from mechvrp.plots.confidence import reliability_diagram as reliability_diagram
@@ -30,6 +29,7 @@ from mechvrp.plots.models import accuracy_by_model as accuracy_by_model
 from mechvrp.plots.models import layers_by_model as layers_by_model
 from mechvrp.plots.patching import knockouts_by_layer as knockouts_by_layer
 from mechvrp.plots.patching import verified_patches as verified_patches
+from mechvrp.plots.proofs import faithfulness_curve as faithfulness_curve
 from mechvrp.plots.readouts import readout_aurocs as readout_aurocs
 from mechvrp.plots.readouts import readout_layers as readout_layers
 from mechvrp.plots.saving import save_figure as save_figure

@@ -1,18 +1,17 @@
-"""Figures of circuits: their nodes and edges by layer, and their faithfulness by size."""
+"""Figures of circuits: their nodes and edges by layer."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from typing import Any
 
 import plotly.graph_objects as go
 
-from mechvrp.circuits import GROUPS, Circuit, CircuitNode, CircuitProof
+from mechvrp.circuits import GROUPS, Circuit, CircuitNode
 from mechvrp.errors import InputError
-from mechvrp.plots.theme import COLOURS, base_figure, faint, label, measured, reference, ribbon
+from mechvrp.plots.theme import COLOURS, base_figure, faint, label, measured
 
-__all__ = ["circuit_graph", "faithfulness_curve"]
+__all__ = ["circuit_graph"]
 
 #: Symbol and colour of each kind of node, told apart without colour.
 _LOOKS: dict[str, tuple[str, str]] = {
@@ -189,92 +188,3 @@ def _add_nodes(
             hovertext=texts,
             hoverinfo="text",
         )
-
-
-def faithfulness_curve(proof: CircuitProof) -> go.Figure:
-    """Faithfulness of the first nodes of an order, beside random circuits of the same size and kinds.
-
-    Args:
-        proof: made with ``order``.
-
-    Returns:
-        Both with 95 % intervals over images, random circuits also with their range; the proven
-        circuit's own point.
-
-    Raises:
-        InputError: another result, or a proof without a curve.
-    """
-    if not isinstance(proof, CircuitProof):
-        raise InputError(
-            f"expected a CircuitProof (from prove_circuit); got {type(proof).__name__}"
-        )
-    points = proof.curve
-    if not points:
-        raise InputError(
-            "the proof has no curve: give prove_circuit an order of nodes, such as Discovery.order"
-        )
-    figure = base_figure(
-        "nodes in the circuit",
-        f"faithfulness, share of the<br>whole model's effect<br>n = {proof.n} pairs of "
-        f"{proof.n_groups} images",
-        height=460,
-    )
-    for y in (0, 1):
-        reference(figure, y=y)
-    sizes = [point.size for point in points]
-    for low, high, opacity, name in (
-        ([p.random_range[0] for p in points], [p.random_range[1] for p in points], 0.15,
-         "random circuits: range"),
-        ([p.random.low for p in points], [p.random.high for p in points], 0.35,
-         "random circuits: 95 % interval<br>of the mean"),
-    ):  # fmt: skip
-        ribbon(figure, sizes, low, high, colour=COLOURS["orange"], name=name, opacity=opacity)
-    hover = "%{x} nodes: %{y:.2f} [%{customdata[0]:.2f}, %{customdata[1]:.2f}]<extra></extra>"
-    series: list[tuple[str, Any, str, str, str]] = [
-        ("random circuits: mean", [p.random for p in points], "orange", "dash", "square"),
-        (
-            "by edge attribution, 95 % interval",
-            [p.circuit for p in points],
-            "blue",
-            "solid",
-            "circle",
-        ),
-    ]
-    for name, found, colour, dash, symbol in series:
-        shown = name.startswith("by")
-        figure.add_scatter(
-            x=sizes,
-            y=[e.value for e in found],
-            error_y=_bars(found) if shown else None,
-            mode="lines+markers",
-            name=name,
-            line={"color": COLOURS[colour], "dash": dash, "width": 2.5},
-            marker={"size": 8, "symbol": symbol},
-            customdata=[[e.low, e.high] for e in found],
-            hovertemplate=hover,
-        )
-    own = proof.faithfulness.circuit
-    figure.add_scatter(
-        x=[len(proof.circuit)],
-        y=[own.value],
-        error_y=_bars([own]),
-        mode="markers",
-        name="the circuit",
-        marker={"size": 13, "symbol": "diamond", "color": COLOURS["green"]},
-        customdata=[[own.low, own.high]],
-        hovertemplate=hover,
-    )
-    figure.update_layout(legend={"y": 1.08})
-    return figure
-
-
-def _bars(estimates: list[Any]) -> dict[str, Any]:
-    """Plotly error bars (ends are absolute, plotly wants distances)."""
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [e.high - e.value for e in estimates],
-        "arrayminus": [e.value - e.low for e in estimates],
-        "thickness": 2,
-        "width": 5,
-    }

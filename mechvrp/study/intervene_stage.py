@@ -181,6 +181,7 @@ def _ablation(
                 site=site,
                 seed=config.seed,
                 n_resamples=config.n_resamples,
+                least_draws=1,  # the report says how many there are, and how small a p can be
             )
     except DataError:  # of a file: once it is mended the run goes on
         raise

@@ -70,8 +70,8 @@ MAPS = [np.ones((12, 12)), np.ones((12, 12))]
 ROWS: list[Bad] = [
     edit("zero", "neurons", units=10**9, says="has 256 units, 0 to 255"),
     edit("zero", "neurons", units=-1, says="got unit -1"),
-    edit("zero", "neurons", units=1.5, says="units must be whole numbers"),
-    edit("zero", "neurons", units=[True, False], says="units must be whole numbers"),
+    edit("zero", "neurons", units=1.5, says="units must be whole numbers; got [1.5]"),
+    edit("zero", "neurons", units=[True, False], says="units must be whole numbers (of a mask, its nonzero indices)"),
     edit("zero", "neurons", units="abc", says="units must be whole numbers"),
     edit("zero", "neurons", units=[], says="units is empty"),
     edit("zero", "resid_post", heads=0, says="has no heads"),
@@ -138,7 +138,7 @@ ROWS: list[Bad] = [
         for options, says, error in (
             ({"measure": "nope"}, "no measure 'nope'", InputError), ({"measure": None}, "measure is a list; got None", InputError),
             ({"measure": [3]}, "no measure 3", InputError), ({"memory": 0}, "memory=0; expected one whole number", InputError),
-            ({"memory": "a"}, "memory must be whole numbers", SiteError), ({"on_clean": 3}, "on_clean is a function", InputError),
+            ({"memory": "a"}, "memory='a'; expected one whole number", InputError), ({"on_clean": 3}, "on_clean is a function", InputError),
             ({"base": "x"}, "expected interventions", InputError), ({"target": "nope"}, "target is 'own', 'right' or one token id", InputError),
             ({"target": ["yes", "no"]}, "target is 'own', 'right' or one token id", InputError), ({"target": [1]}, "target must be one token id a sample", ShapeError),
             ({"target": [10**9] * 2}, "target ids must be within", InputError), ({"foil": "zzz"}, "foil is one token id", InputError),
@@ -156,7 +156,7 @@ ROWS: list[Bad] = [
             ("activation_patching", {"positions": 3.5}, "positions is a list; got 3.5", InputError), ("activation_patching", {"direction": "x"}, "direction is 'denoise' or 'noise'", InputError),
             ("attribution_patching", {"steps": 0}, "steps", InputError), ("causal_trace", {"corrupt": 3}, "expected a batch", InputError),
             ("causal_trace", {"sigma": "a"}, "sigma must be a number", InputError), ("causal_trace", {"sigma": -1}, "sigma must be above 0", InputError),
-            ("causal_trace", {"draws": 0}, "draws=0; expected one whole number", InputError), ("causal_trace", {"window": 1.5}, "window must be whole numbers", SiteError),
+            ("causal_trace", {"draws": 0}, "draws=0; expected one whole number", InputError), ("causal_trace", {"window": 1.5}, "window=1.5; expected one whole number", InputError),
             ("causal_trace", {"seed": "a"}, "seed must be a whole number", InputError), ("causal_trace", {"n_resamples": 0}, "n_resamples=0", InputError),
             ("attention_knockout", {"edges": 3}, "edges are pairs", InputError), ("attention_knockout", {"edges": {}}, "at least one edge", InputError),
             ("attention_knockout", {"edges": {"a": ("last",)}}, "edges are pairs", InputError), ("attention_knockout", {"window": 0}, "window=0", InputError),

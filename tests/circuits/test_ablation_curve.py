@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -24,6 +26,7 @@ from mechvrp.errors import (
     SiteError,
     UnavailableError,
 )
+from mechvrp.plots import ablation_curve
 
 PLACES = {
     "resid_post": ("blocks.2.hook_resid_post", "last"),
@@ -66,7 +69,8 @@ def probe_of(d, seed=3, images=("another",)):
 
 
 def by_hand(model, samples, site, units, positions, values, probe=None):
-    """One trace with a change in place; right or wrong, margin to the runner-up, the probe's score."""
+    """One trace with a change in place: right or wrong; the answer's logit and margin to the runner-up, [2];
+    the probe's score."""
     batch = model.encode(samples)
     component = mechvrp.Site.parse(site).component
     with torch.no_grad():
@@ -97,7 +101,7 @@ def by_hand(model, samples, site, units, positions, values, probe=None):
     ]
     right = [is_correct(s, text, reading="strict") for s, text in zip(samples, texts, strict=True)]
     score = None if probe is None else probe[0].scores(seen.double().numpy())
-    return np.array(right), margin.numpy(), score
+    return np.array(right), np.stack([logits[rows, own].numpy(), margin.numpy()]), score
 
 
 def reference(model, samples, site, positions, mode, over, curve_seed=0):
@@ -151,9 +155,10 @@ def test_outcomes_are_those_of_one_trace_each(model, yes_no, scenes, place, mode
         rows |= {"bottom": [ranking.bottom(ks[2])], "least": [ranking.least(ks[2])]}
     for name, draws in rows.items():
         for draw, chosen in enumerate(draws):
-            right, margin, _ = by_hand(model, yes_no, site, chosen, positions, values)
+            right, (logit, margin), _ = by_hand(model, yes_no, site, chosen, positions, values)
             assert out.values["accuracy"][name][draw, 2].tolist() == right.tolist()
             assert out.values["margin"][name][draw, 2] == pytest.approx(margin, abs=2e-4)
+            assert out.values["logit"][name][draw, 2] == pytest.approx(logit, abs=2e-4)
     assert np.array_equal(out.values["accuracy"]["top"][0, 0], out.clean["accuracy"])
     assert out.values["margin"]["matched"].shape == (2, 3, len(yes_no))
     assert curve.settings["mode"] == mode
@@ -200,7 +205,12 @@ def test_a_probe_at_a_later_site_is_read_in_the_run(model, yes_no):
     values = reference(model, yes_no, site, "last", "zero", None)
     *_, score = by_hand(model, yes_no, site, ranking.top(100), "last", values, (probe, later))
     assert curve.outcomes.values["probe"]["top"][0, 1] == pytest.approx(score, abs=1e-3)
-    assert set(curve.sets_to_frame()["measure"]) == {"accuracy", "margin", "probe"}
+    frame = curve.sets_to_frame()
+    assert set(frame["measure"]) == {"accuracy", "logit", "margin", "probe"}
+    ends = frame.query("measure == 'logit' and set == 'top'")[
+        ["change_low", "change", "change_high"]
+    ]
+    assert (np.diff(ends.to_numpy()) > 0).all()
 
 
 def test_a_ranking_of_several_sites(model, yes_no):
@@ -233,11 +243,19 @@ def test_labels_files_and_repr(model, scenes, tmp_path):
     frame = curve.to_frame()
     assert {"split: a", "split: b", "all", "ex"} <= set(frame["task"])
     assert all(len(name) == 2 for name in curve.task_points)
-    assert "3 draws: no p against random sets is below 0.25" in " ".join(curve.notes)
-    assert curve.smallest_k() is None
+    assert "3 draws: no p against random sets is given" in " ".join(curve.notes)
+    with pytest.raises(InputError, match="too few for a p"):
+        curve.smallest_k()
     names = [str(trace.name).replace("<br>", " ") for trace in curve.plot().data]
     assert "top k by given scores, 95 % interval" in names
     assert "random units of the top's norm: mean, 95 % interval" in names
+    drawn = curve.plot("logit")
+    (line,) = [t for t in drawn.data if t.name and t.name.startswith("top k")]
+    logits = [p for p in curve.sets if (p.part, p.measure, p.set) == ("all", "logit", "top")]
+    assert list(line.x) == ["2", "48"]
+    assert list(line.y) == [p.change.value for p in logits]
+    assert line.error_y.array[1] == pytest.approx(logits[1].change.high - logits[1].change.value)
+    assert "logit,<br>logits" in drawn.layout.yaxis.title.text
     again = AblationCurve.load(curve.save(tmp_path / "curve.json"))
     assert repr(again) == repr(curve)
     assert again.points == curve.points
@@ -250,6 +268,22 @@ def test_labels_files_and_repr(model, scenes, tmp_path):
             assert np.array_equal(again.outcomes.values[name][which], value)
             assert again.outcomes.values[name][which].dtype == value.dtype
     assert again.to_frame().equals(frame)
+    # A file of before, without the answer's logit.
+    held = json.loads((tmp_path / "curve.json").read_text())
+    for part in ("clean", "values"):
+        del held["outcomes"][part]["logit"]
+    for part in ("sets", "contrasts"):
+        held[part] = [row for row in held[part] if row["measure"] != "logit"]
+    (tmp_path / "old.json").write_text(json.dumps(held))
+    old = AblationCurve.load(tmp_path / "old.json")
+    with pytest.raises(InputError, match="no 'logit'; it has accuracy, margin, probe"):
+        old.plot("logit")
+    with pytest.raises(InputError, match="no measure 'loss'"):
+        old.plot("loss")
+    with pytest.raises(InputError, match="give the curve itself"):
+        ablation_curve(frame, measure="logit")
+    assert set(old.outcomes.values) == set(old.sets_to_frame()["measure"])
+    assert set(old.outcomes.values) == {"accuracy", "margin", "probe"}
     (tmp_path / "bad.json").write_text('{"kind": "other"}')
     with pytest.raises(InputError, match="expected 'mechvrp ablation curve'"):
         AblationCurve.load(tmp_path / "bad.json")
@@ -360,9 +394,12 @@ def test_what_does_not_fit_is_refused_before_any_forward(model, scenes, monkeypa
                         ("batch_size", 0), ("draws", [1, 2])):  # fmt: skip
         with pytest.raises(InputError, match=name):
             curve(**{name: value})
-    for ks in ([0, 1.9], "12"):
-        with pytest.raises(InputError, match="ks must be whole numbers"):
+    for ks in ((1.5,), [0, 1.9], "12"):
+        with pytest.raises(InputError, match="ks must be whole numbers, ascending within 0 to 96"):
             curve(ks=ks)
+    for draws in (1.5, "9", True):
+        with pytest.raises(InputError, match=f"draws={draws!r}; expected one whole number of at"):
+            curve(draws=draws)
     for samples in (["a", "b"], "ab", 5, [], {"a": scenes[0]}):
         with pytest.raises(InputError, match="expected samples"):
             curve(samples=samples)

@@ -154,7 +154,9 @@ def test_a_top_that_is_one_of_the_draws_is_rarely_told_from_them() -> None:
         p = rank_p(right[0, 1:].mean(), right[1:, 1:].mean((1, 2)))
         if i % 40 == 0:  # which is the p of the whole analysis
             among = (np.arange(120) // 4, KS, ["x"] * 120)
-            curve = analyse_ablation(clean > 0, right[0], right[1:], *among, n_resamples=20)
+            curve = analyse_ablation(
+                clean > 0, right[0], right[1:], *among, n_resamples=20, least_draws=1
+            )
             assert curve.curve_p["all"] == p
         low += p <= 0.05
         found = bottleneck_index(made(right[0], right[1:], clean=clean > 0), n_resamples=200)
@@ -194,11 +196,29 @@ def test_contrasts_and_the_smallest_k() -> None:
     )
 
 
-def test_few_draws_are_told() -> None:
-    assert "no q can reach 0.05" in curve_of(known(draws=5), n_resamples=50).notes[0]
-    told = curve_of(known(draws=25), n_resamples=50).notes[0]
+def test_few_draws_are_told_and_give_no_p(tmp_path: Path) -> None:
+    out = known(draws=198)
+    out.values["accuracy"]["matched"] = out.values["accuracy"]["random"]  # type: ignore[index]
+    few = curve_of(out, n_resamples=20)
+    assert "198 draws: no p against random sets is given" in few.notes[0]
+    assert "below 0.00503; give at least 199 draws" in few.notes[0]
+    assert {(one.p, one.q) for one in few.contrasts} == {(None, None)}
+    assert few.contrasts[-1].excess.high < 0
+    assert few.matched_p == {}
+    frame = few.sets_to_frame()
+    tests = frame[["p_random", "q_random", "p_matched", "q_matched"]]
+    assert tests.isna().all(axis=None)
+    assert set(tests.dtypes) == {np.dtype(float)}
+    again = AblationCurve.load(few.save(tmp_path / "few.json"))
+    assert again.contrasts == few.contrasts
+    assert again.points == few.points
+    many = curve_of(known(draws=199), n_resamples=20)
+    assert not any("no p" in note for note in many.notes)
+    assert {one.p for one in many.contrasts} == {1 / 200}
+    wide = made(*(np.ones(s, bool) for s in ((20, 9), (199, 20, 9))), ks=tuple(range(1, 21)))
+    told = curve_of(wide, n_resamples=20).notes[0]
     assert "only where several k stand out" in told
-    assert "39 draws" in told
+    assert "399 draws" in told
 
 
 def test_two_curves_on_the_same_images_are_paired() -> None:
@@ -416,14 +436,14 @@ def test_bottom_units_are_told_from_random_ones_on_the_other_side() -> None:
     """Without units that speak against the answer the margin rises by 3, without random ones by nothing."""
     n, rng = 60, np.random.default_rng(0)
     right = np.ones((1, 1, n), bool)
-    margins = rng.normal(0, 0.1, (41, 1, n)).astype(np.float32)
+    margins = rng.normal(0, 0.1, (201, 1, n)).astype(np.float32)
     margins[0] += 3
     out = CurveOutcomes(
         ks=(5,),
         units=UNITS,
         clean={"accuracy": right[0, 0], "margin": np.zeros(n, np.float32)},
         values={
-            "accuracy": {"top": right, "bottom": right, "random": np.repeat(right, 39, axis=0)},
+            "accuracy": {"top": right, "bottom": right, "random": np.repeat(right, 199, axis=0)},
             "margin": {"top": margins[1:2], "bottom": margins[:1], "random": margins[2:]},
         },
         images=np.arange(n).astype(str),
@@ -432,7 +452,7 @@ def test_bottom_units_are_told_from_random_ones_on_the_other_side() -> None:
     )
     curve = curve_of(out, n_resamples=50)
     of = {(c.measure, c.set): c for c in curve.contrasts if c.part == "all"}
-    assert of["margin", "bottom"].p == pytest.approx(1 / 40)
+    assert of["margin", "bottom"].p == pytest.approx(1 / 200)
     assert of["margin", "bottom"].tail == "upper"
     assert of["margin", "top"].tail == "lower"
     frame = curve.sets_to_frame().set_index(["part", "measure", "set"])

@@ -32,7 +32,13 @@ def outcomes(top_loss: int, random_loss: int) -> tuple[np.ndarray, np.ndarray, n
 
 def curve(top_loss: int, random_loss: int) -> AblationCurve:
     return analyse_ablation(
-        *outcomes(top_loss, random_loss), GROUPS, KS, TASKS, units=10, n_resamples=500
+        *outcomes(top_loss, random_loss),
+        GROUPS,
+        KS,
+        TASKS,
+        units=10,
+        n_resamples=500,
+        least_draws=DRAWS,
     )
 
 
@@ -61,6 +67,28 @@ def test_top_like_random_is_not_distinguished() -> None:
     five = curve(12, 12).points[2]
     assert five.excess.low < 0 < five.excess.high
     assert five.excess_p == 1  # ties count for the draws
+
+
+def test_few_draws_have_no_p_unless_they_are_asked_for() -> None:
+    clean, top, random = outcomes(36, 12)
+    found = analyse_ablation(clean, top, random, GROUPS, KS, TASKS, n_resamples=50)
+    assert {(p.excess_p, p.excess_q) for p in found.points} == {(None, None)}
+    assert set(found.curve_p.values()) == {None}
+    assert found.points[2].change_q < 0.01  # which needs no draws
+    assert found.points[2].excess.high < 0  # nor does the interval need many
+    assert not found.tested
+    frame = found.to_frame()
+    assert frame[["excess_p", "excess_q", "curve_p"]].isna().all(axis=None)
+    assert set(frame.dtypes[["change_p", "excess_p", "curve_p"]]) == {np.dtype(float)}
+    assert "too few draws for a p" in repr(found)
+    with pytest.raises(InputError, match="20 random draws, too few.*draws=199"):
+        found.smallest_k()
+    many = np.repeat(random, 10, axis=0)
+    for draws, known in ((198, False), (199, True)):
+        among = analyse_ablation(clean, top, many[:draws], GROUPS, KS, TASKS, n_resamples=50)
+        assert among.tested == known
+        assert among.points[2].excess_p == (pytest.approx(1 / 200) if known else None)
+    assert among.smallest_k() == 5
 
 
 def test_interval_covers_draws_too() -> None:
@@ -92,7 +120,9 @@ def test_a_task_of_one_image_is_left_out() -> None:
 
 @given(top_loss=st.integers(0, N), random_loss=st.integers(0, N))
 def test_bounds(top_loss: int, random_loss: int) -> None:
-    found = analyse_ablation(*outcomes(top_loss, random_loss), GROUPS, KS, TASKS, n_resamples=50)
+    found = analyse_ablation(
+        *outcomes(top_loss, random_loss), GROUPS, KS, TASKS, n_resamples=50, least_draws=1
+    )
     for point in found.points[1:]:
         assert 1 / 21 <= point.excess_p <= 1
         assert point.excess_q >= point.excess_p

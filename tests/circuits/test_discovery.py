@@ -82,14 +82,28 @@ def test_the_circuit_that_is_there_is_proven(sparse, found):
     assert drops[LIVE[1]].drop.value > 0.1
     assert [point.size for point in proof.curve] == [1, 2]
     assert proof.curve[-1].circuit.value == pytest.approx(1, abs=1e-4)
+    first, both = proof.completeness_curve
+    assert (first.size, both.size) == (1, 2)
+    assert both.circuit == proof.completeness.circuit
+    runs = CircuitRuns(model, pairs)
+    for point, nodes in ((first, found.order[:1]), (both, found.order[:2])):
+        drawn = random_circuits(model, nodes, 49, seed=1)
+        left = runs.shares([nodes, *drawn], "circuit")
+        assert point.circuit.value == pytest.approx(left[0], abs=1e-5)
+        assert point.random.value == pytest.approx(left[1:].mean(), abs=1e-5)
+        assert point.random_range == pytest.approx((left[1:].min(), left[1:].max()), abs=1e-5)
+        assert point.random.low < point.random.value < point.random.high
+    assert first.circuit.value > both.circuit.value + 0.1
     frame = proof.to_frame()
     assert list(frame["figure"]) == [
         "faithfulness",
         "completeness",
         *["minimality"] * 2,
         *["curve"] * 2,
+        *["completeness curve"] * 2,
     ]
-    assert frame["q"].notna().tolist() == [False, False, True, True, True, True]
+    assert frame["q"].notna().tolist() == [False, False, *[True] * 6]
+    assert frame.drop(columns="q").notna().all(axis=None)
     assert (frame["q"].dropna() >= frame["p"][2:] - 1e-12).all()
     assert "of 36 there are" in repr(proof)
     assert proof.seen == 0
@@ -238,8 +252,18 @@ def test_unusable_settings_are_refused_before_anything_runs(sparse, monkeypatch)
     for options in (
         {"target": 0},
         {"target": 1},
+        {"target": "0.9"},
+        {"target": None},
+        {"target": True},
+        {"target": float("nan")},
         {"budget": 0},
+        {"budget": 2.5},
+        {"budget": "3"},
         {"refine": 0.95},
+        {"refine": "0.5"},
+        {"edge_share": "a"},
+        {"edge_share": None},
+        {"steps": 0},
         {"method": "guess"},
         {"edge_share": 2},
         {"mode": "mean"},
@@ -247,7 +271,8 @@ def test_unusable_settings_are_refused_before_anything_runs(sparse, monkeypatch)
         {"reference": pairs.parts[0].clean},
         {"measure": "logits"},
     ):
-        with pytest.raises(InputError):
+        (name, *_) = options
+        with pytest.raises(InputError, match=name):
             discover_circuit(model, pairs, **options)
     for options in (
         {"draws": 0},

@@ -18,7 +18,8 @@ from mechvrp.circuits import (
     prove_circuit,
 )
 from mechvrp.circuits.circuit_runs import CircuitRuns
-from mechvrp.circuits.proof import _seen, _Shares
+from mechvrp.circuits.proof import _seen
+from mechvrp.circuits.proof_shares import ProofShares
 from mechvrp.circuits.pruning import prune, shortest_prefix
 from mechvrp.circuits.refining import refine_neurons
 from mechvrp.data import Sample
@@ -87,7 +88,7 @@ def test_neurons_are_not_chosen_to_overshoot():
 def test_random_circuits_that_overshoot_are_not_better():
     mine, near, above, below = (NODES[i : i + 1] for i in range(4))
     runs = Additive({NODES[0]: 0.9, NODES[1]: 1.05, NODES[2]: 2.0, NODES[3]: 0.2})
-    shares = _Shares(runs, 50, 0)
+    shares = ProofShares(runs, 50, 0)
     assert shares.against(mine, [above, below, above], 1).p == 1 / 4
     assert shares.against(mine, [above, near, above], 1).p == 2 / 4
     # Without it, the model should be as the ablated one: 0, not far below.
@@ -101,7 +102,7 @@ def test_a_removal_is_ranked_among_its_own_kind():
     heads = [n for n in NODES if n.kind == "head"]
     mlps = [n for n in NODES if n.kind == "MLP"]
     effects = dict.fromkeys(heads, 0.01) | dict.fromkeys(mlps, 0.4) | {heads[0]: 0.1}
-    shares = _Shares(Additive(effects), 50, 0)
+    shares = ProofShares(Additive(effects), 50, 0)
     others = [(heads[i], mlps[i % 3]) for i in range(1, 10)]
     removed, tried = shares.removals((heads[0], mlps[0]), others, "kind and positions")
     found = {one.node: one for one in removed}
@@ -109,6 +110,29 @@ def test_a_removal_is_ranked_among_its_own_kind():
     assert [found[n].among for n in (heads[0], mlps[0])] == [9, 9]
     assert found[heads[0]].p == 1 / 10  # among all, it would be 10 / 19
     assert found[mlps[0]].p == 1.0
+    assert found[heads[0]].random.value == pytest.approx(0.01)  # of heads, not of MLPs
+    assert found[heads[0]].lead.value == pytest.approx(0.09)
+    assert found[mlps[0]].random.value == pytest.approx(0.4)
+    assert found[mlps[0]].lead.value == pytest.approx(0)
+
+
+def test_a_removal_and_its_control_have_intervals_over_images():
+    """Effects differ by image, the circuit's and the random ones' alike: what is paired is told apart."""
+    scale = np.array([0.5, 0.7, 0.9, 1.1, 1.3, 1.5])
+    effects = dict(zip(NODES[:4], [0.5, 0.1, 0.2, 0.3], strict=True))
+    runs = Additive(effects)
+    runs.run = lambda sets, ablate="rest": runs.shares(sets)[:, None] * scale
+    heads = [n for n in NODES[:4] if n.kind == "head"]
+    assert len(heads) == 4
+    others = [(heads[i],) for i in (1, 2, 3)]
+    (removed,), _ = ProofShares(runs, 400, 0).removals(heads[:1], others, "kind and positions")
+    for found, share in ((removed.drop, 0.5), (removed.random, 0.2), (removed.lead, 0.3)):
+        assert found.value == pytest.approx(share)
+        assert 0.6 * share < found.low < share < found.high < 1.4 * share
+    widths = [found.high - found.low for found in (removed.lead, removed.drop, removed.random)]
+    assert widths[0] == pytest.approx(widths[1] - widths[2])  # paired by image
+    assert removed.random_range == pytest.approx((0.1, 0.3))
+    assert removed.p == 1 / 4
 
 
 def test_a_set_is_run_once(small, monkeypatch):
@@ -318,6 +342,12 @@ def test_the_table_says_how_many_and_whether_above_1(small):
     rows = frame.loc["minimality"]
     at = rows["node"].str.contains("hook_z") & rows["node"].str.endswith("@last")
     assert (rows.loc[at, "among"] == heads).all()
+    for name in ("value", "random", "lead"):
+        lower, upper = ("low", "high") if name == "value" else (f"{name}_low", f"{name}_high")
+        assert (np.diff(rows[[lower, name, upper]].to_numpy(), axis=1) >= 0).all()  # NaN is not
+    assert rows["lead"].to_numpy() == pytest.approx((rows["value"] - rows["random"]).to_numpy())
+    assert (rows["random_min"] <= rows["random"]).all()
+    assert (rows["random"] <= rows["random_max"]).all()
     share = proof.faithfulness.circuit
     high = dataclasses.replace(share, value=1.4, low=1.2, high=1.5)
     told = AgainstRandom(1, high, share, (0.0, 1.0), share, 0.5)

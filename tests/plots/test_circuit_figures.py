@@ -10,6 +10,7 @@ from mechvrp.circuits import AgainstRandom, Circuit, CircuitEdge, CircuitNode, C
 from mechvrp.errors import InputError
 from mechvrp.plots import circuit_graph, faithfulness_curve
 from mechvrp.statistics import Estimate
+from tests.support.figures import GIVEN
 
 NAMES = (
     "blocks.0.hook_resid_pre@image",
@@ -97,3 +98,38 @@ def test_the_curve_shows_random_circuits_and_the_circuit():
     assert "9 pairs of 3 images" in figure.layout.yaxis.title.text
     with pytest.raises(InputError, match="order"):
         faithfulness_curve(proof(()))
+
+
+def test_completeness_and_removals_are_drawn_beside_random_ones():
+    (given,), _ = GIVEN["faithfulness_curve"]()
+    figure = faithfulness_curve(given)
+    titles = [axis.title.text or "" for axis in [*figure.select_yaxes(), *figure.select_xaxes()]]
+    assert [
+        sum(word in t for t in titles) for word in ("faithfulness", "completeness", "minimality")
+    ] == [1] * 3
+    assert all("90 pairs of 30 images" in t for t in titles if "share" in t)
+    removed = [t for t in traces(figure, xaxis="x3") if t.type == "scatter"]
+    random, own = removed
+    names = ["head 0.2, image", "MLP 1, last"]
+    assert [list(t.y) for t in removed] == [names, names]
+    assert (own.x[0], random.x[0]) == (0.5, 0.1)
+    for trace in removed:
+        assert trace.error_x.array[0] == pytest.approx(0.1)
+        assert trace.error_x.arrayminus[0] == pytest.approx(0.1)
+    (spread,) = traces(figure, type="bar")
+    assert (spread.base[0], spread.x[0]) == (0.0, 0.3)
+    zeros = [s for s in figure.layout.shapes if (s.x0, s.x1) == (0, 0) or (s.y0, s.y1) == (0, 0)]
+    assert {(s.xref, s.yref) for s in zeros} == {
+        ("x domain", "y"), ("x2 domain", "y2"), ("x3", "y3 domain"),
+    }  # fmt: skip
+    named = [t.name for t in figure.data if t.showlegend]
+    assert len(named) == len(set(named))
+    assert {"random circuits: mean", "the circuit"} <= set(named)
+    # What is there alone: no order was given, or no removals were asked for; some of many nodes.
+    alone = faithfulness_curve(dataclasses.replace(given, curve=(), completeness_curve=()), nodes=1)
+    assert {t.xaxis for t in alone.data} <= {None, "x"}
+    assert "1 of 2 nodes" in alone.layout.xaxis.title.text
+    assert [t for t in alone.data if t.name == "the circuit" and t.showlegend]
+    assert len(list(faithfulness_curve(proof((1, 2))).select_xaxes())) == 1
+    with pytest.raises(InputError, match="at least 1"):
+        faithfulness_curve(given, nodes=0)

@@ -88,7 +88,7 @@ def _synthetic_model(
     site = f"blocks.{sweep.chosen_layer}.hook_resid_post"
     curve = analyse_ablation(
         held, outcomes[0], outcomes[1:], groups[heldout], ks, tasks[heldout],
-        units=24, site=site, n_resamples=200,
+        units=24, site=site, n_resamples=200, least_draws=1,
     )  # fmt: skip
     splits = np.where(np.isin(np.arange(n), heldout), "heldout", "train")
     scores = np.full(n, np.nan)

@@ -25,6 +25,7 @@ from mechvrp.circuits import (
     HeadKnockoutPoint,
     HeadReading,
     ImageFlow,
+    NodeRemoval,
     Ranking,
     compare_rankings,
 )
@@ -150,9 +151,15 @@ def circuit() -> Circuit:
 
 def proof() -> CircuitProof:
     share = AgainstRandom(2, estimate(0.8), estimate(0.2), (0.0, 0.4), estimate(0.6), 0.1)
+    removed = tuple(
+        NodeRemoval(node, estimate(0.5), estimate(0.1), (0.0, 0.3), estimate(0.4), 0.1, 9)
+        for node in circuit().nodes
+    )
     return CircuitProof(
-        circuit=circuit(), total=estimate(0.8), faithfulness=share, completeness=share, minimality=(),
-        curve=(share,), model="m", measure="logit_diff", mode="zero", match="kind", draws=9, curve_draws=9,
+        circuit=circuit(), total=estimate(0.8), faithfulness=share, completeness=share, minimality=removed,
+        curve=(share,), completeness_curve=(share,), model="m",
+        measure="logit_diff", mode="zero",
+        match="kind", draws=9, curve_draws=9,
         removals=0, possible=99, seen=0, n=90, n_groups=30, seed=0, n_resamples=100,
     )  # fmt: skip
 
