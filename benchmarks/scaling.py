@@ -201,10 +201,14 @@ def figure(sizes: list[Measured]) -> Any:
             x=n, y=[last * x / n[-1] for x in n], name="proportional to n", mode="lines", line=grey,
             showlegend=col == 1, row=1, col=col,
         )  # fmt: skip
-    made.update_xaxes(type="log", title="examples")
-    made.update_yaxes(type="log")
+    made.update_xaxes(type="log", dtick=1, title="examples")
+    made.update_yaxes(type="log", dtick=1)
     made.update_layout(
-        template="plotly_white", width=1000, height=440, legend={"orientation": "h", "y": -0.2}
+        template="plotly_white",
+        width=1000,
+        height=420,
+        margin={"t": 40},
+        legend={"orientation": "h", "y": -0.2},
     )
     return made
 

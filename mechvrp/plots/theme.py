@@ -223,6 +223,8 @@ def reference(
 ) -> None:
     """A dotted grey line where there is no effect, or only chance; ``place``: ``row`` and ``col``."""
     line = {"color": COLOURS["grey"], "dash": "dot", "width": 1.5}
+    if place:
+        place["exclude_empty_subplots"] = False  # the panel's curves may come after
     if x is not None:
         figure.add_vline(x=x, line=line, **place)
     if y is not None:

@@ -143,6 +143,8 @@ def test_results_and_their_tables_are_drawn_alike():
         assert result.plot().to_json() == getattr(plots, name)(result).to_json()
     (flow,), _ = GIVEN["image_flow_layers"]()
     assert flow.plot().to_json() == plots.image_flow_layers(flow.to_frame()).to_json()
+    panels = flow.to_frame().groupby("method")["value"].any().sum()
+    assert len(flow.plot().layout.shapes) == panels  # a line where there is nothing to see, in each
 
 
 def spoilt(name: str) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
