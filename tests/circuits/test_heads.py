@@ -307,7 +307,7 @@ def test_bad_input_is_refused_before_anything_runs(samples, monkeypatch):
     settings = [
         ({"n_resamples": 0}, "n_resamples=0"),
         ({"n_resamples": 5}, "at least 20"),
-        ({"n_resamples": 50.5}, "whole numbers"),
+        ({"n_resamples": 50.5}, "whole number"),
         ({"seed": -1}, "seed=-1"),
         ({"seed": "x"}, "whole number"),
         ({"batch_size": 0}, "batch_size=0"),
@@ -318,15 +318,15 @@ def test_bad_input_is_refused_before_anything_runs(samples, monkeypatch):
         with pytest.raises(InputError, match=message):
             knock_out_heads(model, samples, ranking, **options)
     wrong = [
-        ({"draws": 2.5}, "whole numbers"),
+        ({"draws": 2.5}, "whole number"),
         ({"draws": [1, 2]}, "one whole number"),
-        ({"ks": [1, 1.9]}, "whole numbers"),
+        ({"ks": [1, 1.9]}, "whole number"),
         ({"ks": 0}, "ks must ascend"),
         ({"reading": "loose"}, "reading is"),
         ({"key": "lasst"}, "no word 'lasst'"),
         ({"key": "all"}, "nothing to look at"),
-        ({"key": 5.5}, "whole numbers"),
-        ({"key": None}, "whole numbers"),
+        ({"key": 5.5}, "whole number"),
+        ({"key": None}, "whole number"),
         ({"sign": []}, "sign is one of"),
     ]
     for options, message in wrong:

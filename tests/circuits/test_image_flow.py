@@ -369,7 +369,7 @@ def test_bad_input_is_refused_before_anything_runs(polls, monkeypatch):
         ({"windows": [1, 1]}, "windows are widths"),
         ({"methods": 5}, "methods are among"),
         ({"draws": -1}, "draws=-1"),
-        ({"draws": 1.5}, "whole numbers"),
+        ({"draws": 1.5}, "whole number"),
         ({"shuffles": -1}, "shuffles=-1"),
         ({"folds": 1}, "folds=1"),
         ({"n_resamples": 5}, "at least 20"),
