@@ -196,6 +196,7 @@ def discover_circuit(
         mode=mode,
         pooled=pooled,
         pairs=len(pairs),
+        groups=pairs.n_groups,
         images=sorted(frozenset().union(*pairs.images)),
         faithfulness=share,
     )

@@ -126,7 +126,9 @@ def _caption(circuit: Circuit) -> str:
     """What the columns are, how many pairs it was found on, and what an edge's width is."""
     lines, made = ["token positions"], circuit.settings
     if "pairs" in made:
-        images = f" of {len(made['images'])} images" if made.get("images") else ""
+        # Both sides of a pair are of one image; circuits of before hold one side only.
+        groups = made.get("groups", len(made.get("images", ())))
+        images = f" of {groups} images" if groups else ""
         lines.append(f"n = {made['pairs']} pairs{images}")
     if circuit.edges:
         lines.append(f"width: effect on {measured(made.get('measure', 'the measure'))}")

@@ -52,6 +52,7 @@ def test_the_parts_that_are_alive_are_found(sparse, found):
     assert found.circuit.settings["images"] == sorted(
         f"{side}-{i}" for side in (0, 100) for i in range(4)
     )
+    assert "n = 4 pairs of 4 images" in str(found.circuit.plot().layout.xaxis.title.text)
     runs = CircuitRuns(*sparse)
     assert runs.shares([found.circuit.nodes])[0] == pytest.approx(found.faithfulness)
 
