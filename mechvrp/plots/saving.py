@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Coroutine
 from numbers import Real
@@ -125,14 +126,23 @@ def _in_time(draw: Callable[[], Coroutine[Any, Any, bytes]]) -> bytes:
         except BaseException as error:  # raised below, where the caller is
             found.put(error)
 
-    Thread(target=run, daemon=True, name="mechvrp picture").start()
+    log = logging.getLogger("choreographer.channels.pipe")
+    log.addFilter(_is_told)
     try:
+        Thread(target=run, daemon=True, name="mechvrp picture").start()
         result = found.get(timeout=_PATIENCE)
     except Empty:
         raise UnavailableError(
             f"the browser that kaleido started has drawn nothing in {_PATIENCE} s: it may have died, or the "
             "machine is very busy. Try again"
         ) from None
+    finally:
+        log.removeFilter(_is_told)
     if isinstance(result, BaseException):
         raise result
     return bytes(result)
+
+
+def _is_told(record: logging.LogRecord) -> bool:
+    """Not the traceback that is logged when the pipe's own last word comes together with the browser's."""
+    return not str(record.msg).startswith("JSONError decoding message")

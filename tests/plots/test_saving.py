@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import logging
 import os
 import shutil
 import sys
@@ -77,3 +78,18 @@ def test_a_browser_that_dies_is_not_waited_for(tmp_path, monkeypatch):
     with pytest.raises(UnavailableError, match=r"drawn nothing in 0.1 s.* Try again"):
         save_figure(go.Figure(), tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_browser_says_in_leaving_is_not_told(tmp_path, monkeypatch, caplog):
+    kaleido = pytest.importorskip("kaleido")
+    log = logging.getLogger("choreographer.channels.pipe")
+
+    async def drawn(*_, **__):
+        log.error("JSONError decoding message. Ignoring")
+        log.error("something else")
+        return b"picture"
+
+    monkeypatch.setattr(kaleido, "calc_fig", drawn)
+    assert save_figure(go.Figure(), tmp_path / "a.png").read_bytes() == b"picture"
+    assert [record.message for record in caplog.records] == ["something else"]
+    assert not log.filters
