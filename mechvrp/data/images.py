@@ -188,9 +188,12 @@ def _decoded(
                 )
             if preview:
                 im.draft("RGB", (max(1, width // _PREVIEW), max(1, height // _PREVIEW)))
-            if im.getexif().get(_ORIENTATION) in _ON_ITS_SIDE:
-                width, height = height, width
-            return as_rgb(ImageOps.exif_transpose(im), label), (width, height)
+            reduced = im.size != (width, height)
+            turned = im.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
+            image = as_rgb(ImageOps.exif_transpose(im), label)
+            if reduced:
+                return image, (height, width) if turned else (width, height)
+            return image, image.size
     except DataError:
         raise
     except FileNotFoundError as error:

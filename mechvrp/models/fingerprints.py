@@ -32,7 +32,7 @@ def fingerprint(model: VLM) -> str:
     order. Sums of whole numbers do not depend on threads or devices, as sums of floats do: the same
     checkpoint has the same fingerprint anywhere. It tells checkpoints apart, and is no defence
     against weights made to collide. The processor has no part in it, nor have buffers but those of linear
-    maps, where quantisers keep weights.
+    maps, where quantisers keep weights; of adapters it is told which are in use, and how strongly.
 
     Weights are read once for each model, at the speed of memory, and again only after they were replaced
     or edited in place; an edit through ``.data`` is hidden from PyTorch's own count of edits, and from
@@ -45,7 +45,7 @@ def fingerprint(model: VLM) -> str:
     """
     if not hasattr(model, "model"):
         raise InputError(f"expected a model from mechvrp.load(...); got {model!r:.60}")
-    state = tuple(_state(tensor) for _, tensor in _weights(model))
+    state = (*(_state(tensor) for _, tensor in _weights(model)), *_adapters(model))
     if model.hub.get("dispatch") is False:
         named = [
             type(model.model).__name__,
@@ -88,7 +88,19 @@ def _digest(model: VLM) -> str:
         found.update(f"{int(words.sum())}\0".encode())
         found.update(_bytes(words[:: max(1, len(words) // _SAMPLED)]))
         found.update(_bytes(numbers[whole:]))
+    for adapter in _adapters(model):
+        found.update(f"\0{adapter}".encode())
     return found.hexdigest()[:32]
+
+
+def _adapters(model: VLM) -> list[str]:
+    """Of each layer with adapters of PEFT, which are in use and how strongly."""
+    names = ("active_adapters", "disable_adapters", "merged", "scaling")
+    return [
+        " ".join([path, *(f"{name}={getattr(module, name, None)}" for name in names)])
+        for path, module in model.model.named_modules()
+        if hasattr(module, "base_layer") and hasattr(module, "active_adapters")
+    ]
 
 
 def _weights(model: VLM) -> list[tuple[str, Tensor]]:

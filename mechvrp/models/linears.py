@@ -17,6 +17,8 @@ __all__ = ["is_linear", "outermost_linears", "weight_of"]
 
 # Unit vectors that a linear map is asked about at once.
 _ROWS = 1024
+# Their length, a power of two.
+_UNIT = 256.0
 
 
 class _Called(Protocol):
@@ -33,9 +35,17 @@ def is_linear(module: nn.Module) -> bool:
     Adapters (PEFT) and quantisers (bitsandbytes, GPTQ, AWQ, HQQ, ...) replace an ``nn.Linear`` by a module of
     their own, with these two attributes and often without a weight.
     """
-    return isinstance(module, nn.Linear) or all(
+    if isinstance(module, nn.Linear):
+        return True
+    if not all(
         isinstance(getattr(module, name, None), int) for name in ("in_features", "out_features")
-    )
+    ):
+        return False
+    inner = getattr(module, "base_layer", None)  # what PEFT's adapters wrap: perhaps an embedding
+    if isinstance(inner, nn.Module):
+        return is_linear(inner)
+    # Linear maps inside: it is something greater, whose sizes are called alike.
+    return not any(isinstance(part, nn.Linear) for part in module.modules())
 
 
 def outermost_linears(calls: Sequence[_C]) -> list[_C]:
@@ -63,7 +73,7 @@ def weight_of(model: VLM, module: Any) -> Tensor:
             none.
     """
     weight: Any = getattr(module, "weight", None)
-    if isinstance(weight, Tensor) and weight.is_meta:
+    if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
         raise UnavailableError(
             f"{model.name}: a weight of {type(module).__name__} is not in memory (it is on disk, or was never "
             "loaded), and this is worked out from it; load the model without offloading"
@@ -94,9 +104,10 @@ def _measured(model: VLM, module: Any) -> Tensor:
     with torch.no_grad():
         zeros = torch.zeros(1, module.in_features, dtype=model.dtype, device=device)
         offset = module(zeros).float()
+        # A bias is added before it is taken away, and rounds small weights: so they are made large beside it.
         for start in range(0, module.in_features, _ROWS):
             rows = min(_ROWS, module.in_features - start)
             units = zeros.repeat(rows, 1)
-            units[torch.arange(rows), start + torch.arange(rows)] = 1
-            columns.append((module(units).float() - offset).T)
-    return torch.cat(columns, dim=1).to(model.dtype)
+            units[torch.arange(rows), start + torch.arange(rows)] = _UNIT
+            columns.append(((module(units).float() - offset) / _UNIT).T.to(model.dtype))
+    return torch.cat(columns, dim=1)

@@ -90,7 +90,7 @@ def load(
         raise InputError(f"probe holds encoded inputs by name; got {probe!r:.60}")
     if isinstance(name_or_path_or_hf_model, nn.Module):
         model: Any = name_or_path_or_hf_model
-        if hasattr(model, "get_base_model"):
+        if hasattr(model, "get_base_model") or type(model).__name__ == "PeftMixedModel":
             raise UnsupportedModelError(
                 f"{type(model).__name__} is a wrapper of PEFT around a model: give model.get_base_model(), in "
                 "whose layers LoRA adapters are and stay, or model.merge_and_unload(); learnt prompts and "

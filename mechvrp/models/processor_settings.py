@@ -15,17 +15,19 @@ _OTHER = ("name_or_path", "_commit_hash", "transformers_version", "auto_map", "p
 def processor_settings(processor: Any) -> dict[str, str]:
     """Settings of a processor and its parts by name, as JSON; of a tokenizer and a chat template a digest.
 
+    The last two are always there: empty where there is none.
+
     Args:
         processor: of transformers; of another one, or none, nothing is known.
     """
+    template = getattr(processor, "chat_template", None)
+    tokenizer = getattr(processor, "tokenizer", None)
     settings: dict[str, Any] = getattr(processor, "to_dict", dict)()
     found = dict(sorted(_flat("", settings)))
-    template = getattr(processor, "chat_template", None)
-    if template is not None:
-        found["chat_template"] = _digest(json.dumps(template, sort_keys=True))
-    tokenizer = getattr(processor, "tokenizer", None)
-    if tokenizer is not None:
-        found["tokenizer"] = _digest(_vocabulary(tokenizer))
+    found["chat_template"] = (
+        "" if template is None else _digest(json.dumps(template, sort_keys=True))
+    )
+    found["tokenizer"] = "" if tokenizer is None else _digest(_vocabulary(tokenizer))
     return found
 
 
@@ -33,7 +35,14 @@ def _flat(name: str, value: Any) -> list[tuple[str, str]]:
     if isinstance(value, dict):
         inside = [_flat(f"{name}.{k}".lstrip("."), v) for k, v in value.items() if k not in _OTHER]
         return [pair for pairs in inside for pair in pairs]
-    return [(name, json.dumps(value, default=str))]
+    return [(name, json.dumps(value, default=_plain))]
+
+
+def _plain(value: Any) -> Any:
+    """The same in every process: no addresses, and sets in order."""
+    if isinstance(value, set | frozenset):
+        return sorted(map(str, value))
+    return type(value).__name__
 
 
 def _vocabulary(tokenizer: Any) -> str:

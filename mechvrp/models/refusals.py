@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mechvrp.data import Sample
-from mechvrp.errors import MechVRPError
+from mechvrp.errors import DataError, InputError
 from mechvrp.models.vlm import VLM
 
 if TYPE_CHECKING:
@@ -22,8 +22,9 @@ Size = tuple[int, int]
 Asked = tuple[str, str, Size]
 """A question, its task, and width and height of the image it is about."""
 
-# Room beside the largest image: the number of tokens of tilings is not largest at a corner of the sizes.
+# Room beside the largest image, since not every size was tried.
 _ROOM = 1.25
+_SHORT = "?"
 
 
 def refusals(model: VLM, asked: Sequence[Asked]) -> dict[int, str]:
@@ -34,41 +35,53 @@ def refusals(model: VLM, asked: Sequence[Asked]) -> dict[int, str]:
     - of images, those at the corners of all sizes in log(width), log(height). Limits of a side, of the area
       and of the aspect ratio are straight lines there, so that where the corners are taken nothing between
       them is refused. Where one is refused, there are new corners without it, until all are taken;
-    - of questions, those that spell the image's placeholder, and those whose bytes may be more than the
-      tokens that the largest image leaves (a token stands for one byte at least).
+    - of questions, those that spell a special token (an image's placeholder, a beginning), and those whose
+      bytes may be more than the tokens that the largest image leaves (a token stands for one byte at least).
 
     What a processor refuses for other reasons is still refused when it is encoded.
 
     Args:
         model: with a processor.
         asked: the questions.
+
+    Raises:
+        UnavailableError: the model cannot encode any sample.
     """
+    lengths: dict[Asked, int | str] = {}
 
-    def reason(one: Asked) -> str | None:
-        question, task, size = one
-        try:
-            model.encode(Sample(_black(size), question, task=task))
-        except MechVRPError as error:
-            return str(error)
-        return None
+    def length(one: Asked) -> int | str:
+        """Tokens of the prompt, or why there is none."""
+        if one not in lengths:
+            question, task, size = one
+            try:
+                batch = model.encode(Sample(_black(size), question, task=task))
+            except (DataError, InputError) as error:
+                lengths[one] = str(error)
+            else:
+                lengths[one] = batch.inputs["input_ids"].shape[1]
+        return lengths[one]
 
-    tasks = {task for _, task, _ in asked}
+    tasks = sorted({task for _, task, _ in asked})
     if not tasks:
         return {}
-    some = min(tasks)
-    refused, corners = _refused_sizes(
-        {size for _, _, size in asked}, lambda size: reason(("?", some, size)) is not None
+    refused, taken = _refused_sizes(
+        {size for _, _, size in asked},
+        lambda size: isinstance(length((_SHORT, tasks[0], size)), str),
     )
-    longest = {task: _longest(model, task, corners) for task in tasks}
-    token = str(getattr(model.processor, "image_token", "") or "")
+    longest = _longest(length, tasks, taken)
+    specials = _specials(model)
+    starts = {token[0] for token in specials}
     found = {}
     for index, one in enumerate(asked):
         question, task, size = one
         tokens = _ROOM * longest[task] + _bytes(question)
         long = model.n_ctx is not None and tokens > model.n_ctx
-        if long or size in refused or (token and token in question):
-            why = reason(one)
-            if why is not None:
+        spelt = any(start in question for start in starts) and any(
+            token in question for token in specials
+        )
+        if long or spelt or size in refused:
+            why = length(one)
+            if isinstance(why, str):
                 found[index] = why
     return found
 
@@ -77,42 +90,68 @@ def _refused_sizes(
     sizes: Collection[Size], refuses: Callable[[Size], bool]
 ) -> tuple[set[Size], set[Size]]:
     """The sizes that are refused, and those among the others that were tried."""
-    left, refused, taken = set(sizes), set[Size](), set[Size]()
-    while new := _corners(left) - taken:
-        bad = {size for size in sorted(new) if refuses(size)}
-        taken |= new - bad
+    ordered = sorted(set(sizes))
+    points = np.log(np.array(ordered, dtype=float)).reshape(-1, 2)
+    left = np.arange(len(ordered))
+    refused, taken = set[Size](), set[Size]()
+    while len(left):
+        corners = {ordered[i]: i for i in left[_corners(points[left])]}
+        new = sorted(set(corners) - taken)
+        if not new:
+            break
+        bad = {size for size in new if refuses(size)}
+        taken |= set(new) - bad
         refused |= bad
-        left -= bad
+        left = np.setdiff1d(left, [corners[size] for size in bad])
+    # Tilings have most tokens where an image is large and all but square, which need be no corner.
+    if len(left):
+        squarest = ordered[left[int(points[left].min(axis=1).argmax())]]
+        if squarest not in taken:
+            (refused if refuses(squarest) else taken).add(squarest)
     return refused, taken
 
 
-def _corners(sizes: Collection[Size]) -> set[Size]:
-    """Those that the others lie between, in log(width), log(height)."""
+def _corners(points: np.ndarray) -> np.ndarray:
+    """Numbers of those that the others lie between."""
     from scipy.spatial import ConvexHull, QhullError
 
-    ordered = sorted(sizes)
-    if len(ordered) < 4:
-        return set(ordered)
-    points = np.log(np.array(ordered, dtype=float))
+    if len(points) < 4:
+        return np.arange(len(points))
     try:
-        return {ordered[i] for i in ConvexHull(points).vertices}
+        return np.asarray(ConvexHull(points).vertices)
     except QhullError:  # they lie on one line, which has two ends; sorted, these are first and last
-        return {ordered[0], ordered[-1]}
+        return np.array([0, len(points) - 1])
 
 
-def _longest(model: VLM, task: str, sizes: Collection[Size]) -> int:
-    """Tokens of the longest prompt of the shortest question about an image of these sizes."""
-    found = [
-        model.encode(Sample(_black(size), "?", task=task)).inputs["input_ids"].shape[1]
-        for size in sizes
-    ]
-    return max(found, default=0)
+def _longest(
+    length: Callable[[Asked], int | str], tasks: Sequence[str], sizes: Collection[Size]
+) -> dict[str, float]:
+    """Tokens of the shortest question about the largest image, by task; without end where it is refused."""
+    first = {size: length((_SHORT, tasks[0], size)) for size in sizes}
+    known = {size: n for size, n in first.items() if isinstance(n, int)}
+    if not known:
+        return dict.fromkeys(tasks, np.inf)
+    smallest = min(known, key=lambda size: (size[0] * size[1], size))
+    found = {}
+    for task in tasks:  # prompts of tasks differ in their text alone
+        own = length((_SHORT, task, smallest))
+        more = own - known[smallest] if isinstance(own, int) else np.inf
+        found[task] = max(known.values()) + more
+    return found
+
+
+def _specials(model: VLM) -> tuple[str, ...]:
+    tokenizer: Any = model.tokenizer
+    named = getattr(tokenizer, "all_special_tokens", ())
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    image = str(getattr(model.processor, "image_token", "") or "")
+    return tuple({image, *named, *(token.content for token in added if token.special)} - {""})
 
 
 def _bytes(question: str) -> int:
-    """In UTF-8; tokenizers may first write what one character stands for in full."""
-    plain = len(question.encode("utf-8", "replace"))
-    return max(plain, len(unicodedata.normalize("NFKC", question).encode("utf-8", "replace")))
+    """In UTF-8; tokenizers may first write what one character stands for in full, or take it apart."""
+    forms = (question, *(unicodedata.normalize(form, question) for form in ("NFKC", "NFKD")))
+    return max(len(form.encode("utf-8", "replace")) for form in forms)
 
 
 def _black(size: Size) -> Callable[[], Image]:

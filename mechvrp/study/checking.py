@@ -20,7 +20,18 @@ from mechvrp.study.coding import decode
 from mechvrp.study.config import StudyConfig
 from mechvrp.study.engines.base import Engine
 
-__all__ = ["check_weights", "check_width", "dataset_digest", "usable_dataset"]
+__all__ = [
+    "Checked",
+    "check_records",
+    "check_weights",
+    "check_width",
+    "dataset_digest",
+    "usable_dataset",
+]
+
+
+#: What makes a prompt, and is noted of every model.
+_ALWAYS = ("chat_template", "instruction", "tokenizer")
 
 
 @dataclass(frozen=True)
@@ -33,8 +44,8 @@ class _LeftOut:
 
 
 @dataclass(frozen=True)
-class _Checked:
-    """``stages/check/data.json``."""
+class Checked:
+    """What was found of a dataset's records: ``stages/check/data.json``."""
 
     records: int
     digest: str
@@ -50,8 +61,26 @@ def dataset_digest(dataset: Dataset) -> str:
     return found.hexdigest()[:16]
 
 
+def check_records(
+    dataset: Dataset, engines: Sequence[Engine], config: StudyConfig, say: Console
+) -> Checked:
+    """Look at all records and their images, and ask each model which questions it refuses (`refusals`).
+
+    Of several models none is kept, since they may not fit into memory beside each other.
+
+    Raises:
+        InputError: a model has fewer dimensions than are to be ablated.
+        UnavailableError: a model cannot encode samples.
+        DataError: no record can be used.
+    """
+    say.print(f"  looking at {len(dataset):,} records and their images")
+    found = Checked(len(dataset), dataset_digest(dataset), _left_out(dataset, engines, config))
+    _check_some(dataset, found)
+    return found
+
+
 def usable_dataset(
-    run: RunFolder, dataset: Dataset, engines: Sequence[Engine], config: StudyConfig, say: Console
+    run: RunFolder, dataset: Dataset, checked: Checked | None, say: Console
 ) -> Dataset:
     """The dataset without the records that cannot be used: by ``Dataset.check``, or by one of the models.
 
@@ -59,23 +88,20 @@ def usable_dataset(
     left out before. A run goes on with the same records only, and looks at their images no second time.
 
     Args:
-        run, dataset, config: of the study.
-        engines: of its models; each is asked which questions it refuses (`refusals`). Of several models none
-            is kept, since they may not fit into memory beside each other.
+        run, dataset: of the study.
+        checked: by `check_records`, where the run folder has nothing of it yet.
         say: where to report to.
 
     Raises:
-        InputError: a model has fewer dimensions than are to be ablated.
         DataError: no record can be used.
         RunFolderError: the records are others than when the run began.
     """
     digest = dataset_digest(dataset)
-    value = run.read_stage("check", "data")
-    kept = None if value is None else decode(_Checked, value, "stages/check/data.json")
-    if kept is None:
-        say.print(f"  looking at {len(dataset):,} records and their images")
-        kept = _Checked(len(dataset), digest, _left_out(dataset, engines, config))
-        _check_some(dataset, kept)  # first: once the files are mended the run can begin
+    if checked is None:
+        value = run.read_stage("check", "data")
+        kept = decode(Checked, value or {}, "stages/check/data.json")
+    else:
+        kept = checked
         run.write_stage("check", "data", asdict(kept))
     if (kept.records, kept.digest) != (len(dataset), digest):
         raise RunFolderError(
@@ -100,15 +126,15 @@ def usable_dataset(
     )
 
 
-def _gone(kept: _Checked) -> set[int]:
+def _gone(kept: Checked) -> set[int]:
     return {entry.index for entry in kept.left_out if entry.index is not None}
 
 
-def _first(kept: _Checked) -> str:
+def _first(kept: Checked) -> str:
     return "; ".join(f"{entry.record}: {entry.reason}" for entry in kept.left_out[:3])
 
 
-def _check_some(dataset: Dataset, kept: _Checked) -> None:
+def _check_some(dataset: Dataset, kept: Checked) -> None:
     if len(_gone(kept)) == len(dataset):
         raise DataError(f"no record of {dataset.name} can be used: {_first(kept)}")
 
@@ -129,11 +155,20 @@ def check_weights(run: RunFolder, part: str, engine: Engine) -> None:
             f"{run.path} was begun with another {name}: its weights have the fingerprint "
             f"{value.get('fingerprint')}, these {now}. Restore them, or choose another folder"
         )
-    before = value.get("processor", {})  # what only one version of transformers has is not compared
+    before = value.get("processor")
+    if before is None:  # a run of before processors were noted
+        return
+    if not isinstance(before, dict):
+        raise RunFolderError(
+            f"{run.path}: stages/check/{part}.json is damaged: its processor is {before!r:.60}, not an object. "
+            "Restore the file, or choose another folder"
+        )
+    # What an image processor has in one version of transformers only is not compared.
+    keys = sorted({*(processor.keys() & before.keys()), *_ALWAYS})
     other = [
-        f"{key} ({before[key]}, now {processor[key]})"
-        for key in processor
-        if before.get(key, processor[key]) != processor[key]
+        f"{key} ({before.get(key) or 'none'}, now {processor.get(key) or 'none'})"
+        for key in keys
+        if before.get(key) != processor.get(key)
     ]
     if other:
         raise RunFolderError(
@@ -143,7 +178,9 @@ def check_weights(run: RunFolder, part: str, engine: Engine) -> None:
 
 
 def _weights(model: VLM) -> tuple[str, str, dict[str, str]]:
-    return model.name, fingerprint(model), processor_settings(model.processor)
+    settings = processor_settings(model.processor)
+    settings["instruction"] = str(getattr(model.model.config, "mechvrp_instruction", ""))
+    return model.name, fingerprint(model), settings
 
 
 def _left_out(

@@ -22,7 +22,7 @@ from mechvrp.models import VLM, fingerprint
 from mechvrp.plots.directions import isolated
 from mechvrp.store import RunFolder
 from mechvrp.store.places import place, unreachable
-from mechvrp.study.checking import check_width, dataset_digest, usable_dataset
+from mechvrp.study.checking import check_records, check_width, dataset_digest, usable_dataset
 from mechvrp.study.config import StudyConfig
 from mechvrp.study.engines import check_engine, open_engines
 from mechvrp.study.pictures import write_pictures
@@ -125,13 +125,17 @@ def run_study(
         engines = stack.enter_context(
             open_engines(engine, workers, address, given, settings, folder, say)
         )
-        if run is None:
+        checked = None
+        if run is None:  # made last: what is refused leaves no folder behind
             engines[0].ask(check_width, settings)
+            checked = check_records(dataset, engines, settings, say)
             run = RunFolder.create(out, settings.to_json())
         stack.enter_context(run.lock())
         for at in engines:
             stack.callback(at.close)  # workers end before the folder is let go of
-        dataset = usable_dataset(run, dataset, engines, settings, say)
+        if checked is None and run.read_stage("check", "data") is None:
+            checked = check_records(dataset, engines, settings, say)
+        dataset = usable_dataset(run, dataset, checked, say)
         train, heldout = split_images(dataset, settings)
         parts = []
         for index, at in enumerate(engines):

@@ -96,12 +96,13 @@ def test_a_check_finds_what_opening_finds(cut, kind):
         assert source.look() == source().size
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_the_size_is_that_of_the_image_upright(orientation):
+def test_the_size_is_that_of_the_image_upright(orientation, kind):
     found = io.BytesIO()
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.new("RGB", (40, 24)).save(found, "JPEG", exif=exif)
+    Image.new("RGB", (40, 24)).save(found, kind, exif=exif)
     source = ImageSource("row 1", data=found.getvalue())
     assert source.look() == source().size == ((24, 40) if orientation > 4 else (40, 24))
 

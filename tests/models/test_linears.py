@@ -39,6 +39,18 @@ class Adapted(nn.Module):
         return plain
 
 
+class Whole(nn.Module):
+    """A linear map that keeps its weight to itself."""
+
+    def __init__(self, inner: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = inner.in_features, inner.out_features
+        self.own, self.bias = nn.Parameter(inner.weight.detach()), inner.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.own, self.bias)
+
+
 class Packed(nn.Module):
     """Eight bits a weight, as GPTQ and AWQ have them: nothing is called ``weight``."""
 
@@ -141,6 +153,43 @@ def test_heads_and_lenses_read_the_whole_weight(kind):
         margins.append(logit_margins(model, samples).post)
     torch.testing.assert_close(heads[0], heads[1], atol=1e-4, rtol=0)
     torch.testing.assert_close(margins[0], margins[1], atol=1e-3, rtol=0)
+
+
+def test_small_weights_beside_a_large_bias_in_half_precision():
+    torch.manual_seed(0)
+    model = mechvrp.load("tiny-llava", dtype="bfloat16")
+    inner = nn.Linear(64, 32).to(torch.bfloat16)
+    with torch.no_grad():
+        inner.weight.normal_(0, 0.02)
+        inner.bias.normal_(0, 3)
+    whole = Whole(inner)
+    assert is_linear(whole)
+    torch.testing.assert_close(weight_of(model, whole), inner.weight.detach(), atol=1e-3, rtol=1e-2)
+
+
+def test_an_mlp_whose_sizes_are_called_alike_is_no_linear_map():
+    mlp = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 4))
+    mlp.in_features = mlp.out_features = 4
+    assert not is_linear(mlp)
+    table = nn.Embedding(9, 4)
+    wrapper = Adapted(nn.Linear(9, 4))
+    wrapper.base_layer = table
+    assert not is_linear(wrapper)
+
+
+def test_which_adapters_are_in_use_is_in_the_fingerprint():
+    base = mechvrp.load("tiny-llava")
+    plain = mechvrp.models.fingerprint(base)
+    hf, _ = replaced(base.model, Adapted, ("o_proj",))
+    model = mechvrp.load(hf, processor=base.processor)
+    found = {plain, mechvrp.models.fingerprint(model)}
+    layers: list[Any] = [module for module in hf.modules() if isinstance(module, Adapted)]
+    for names in (["default"], ["default", "second"]):
+        layers[0].active_adapters = names
+        found.add(mechvrp.models.fingerprint(model))
+    layers[0].scaling = {"default": 3.0}
+    found.add(mechvrp.models.fingerprint(model))
+    assert len(found) == 5
 
 
 def test_packed_weights_are_in_the_fingerprint():

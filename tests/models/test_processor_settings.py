@@ -30,4 +30,18 @@ def test_what_changes_inputs_changes_them():
 
 
 def test_of_none_nothing_is_known():
-    assert processor_settings(None) == {}
+    assert processor_settings(None) == {"chat_template": "", "tokenizer": ""}
+
+
+def test_they_are_the_same_in_every_process():
+    class Odd:
+        def to_dict(self):
+            return {"a set": {"b", "a"}, "an object": object(), "deep": {"list": [1, (2, 3)]}}
+
+    assert processor_settings(Odd()) == {
+        "a set": '["a", "b"]',
+        "an object": '"object"',
+        "chat_template": "",
+        "deep.list": "[1, [2, 3]]",
+        "tokenizer": "",
+    }

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import mechvrp
-from mechvrp.errors import InputError
+from mechvrp.errors import InputError, UnavailableError
 from mechvrp.models.refusals import _refused_sizes, refusals
 
 SIZES = st.tuples(st.integers(1, 4000), st.integers(1, 4000))
@@ -39,6 +39,14 @@ def test_corners_find_every_size_that_limits_refuse(sizes, ratio, least, most):
     assert len(once) == len(set(once))
 
 
+def test_the_squarest_large_size_is_tried_though_no_corner():
+    """Idefics3 makes most tiles of it."""
+    tried = []
+    sizes = [(300, 3000), (3000, 300), (949, 949), (949, 948), (948, 949), (100, 100)]
+    _refused_sizes(sizes, tried.append)
+    assert (949, 949) in tried
+
+
 def test_of_many_sizes_few_are_tried():
     tried = []
     sizes = [(w, h) for w in range(200, 640, 4) for h in range(200, 640, 4)]
@@ -65,6 +73,45 @@ def test_what_is_refused_is_what_encode_refuses(name):
         else:
             model.encode(sample)
     assert 0 < len(found) < len(asked)
+
+
+def test_prompts_of_tasks_that_differ(monkeypatch):
+    """Without an instruction of the checkpoint's own, tasks have prompts of their own, one too long here."""
+    model = mechvrp.load("tiny-qwen2-vl")
+    monkeypatch.setattr(model.model.config, "mechvrp_instruction", None)
+    lengths = {
+        task: model.encode(mechvrp.Sample(Image.new("RGB", (64, 64)), "?", task=task))
+        .inputs["input_ids"]
+        .shape[1]
+        for task in ("open-ended", "vqa")
+    }
+    least, most = sorted(lengths.values())
+    assert least < most
+    monkeypatch.setattr(
+        model.model.config.get_text_config(decoder=True), "max_position_embeddings", most - 1
+    )
+    tasks = sorted(lengths, key=lengths.__getitem__)
+    for order in (tasks, tasks[::-1]):
+        found = refusals(model, [("?", task, (64, 64)) for task in order])
+        assert set(found) == {order.index(tasks[-1])}
+
+
+@pytest.mark.parametrize(
+    ("name", "question"),
+    [("tiny-paligemma", "is <bos> there"), ("tiny-qwen2-vl", "is there a <|video_pad|>")],
+)
+def test_other_special_tokens_than_the_image_s(name, question):
+    model = mechvrp.load(name)
+    found = refusals(
+        model, [("is there a one", "existence", (48, 48)), (question, "existence", (48, 48))]
+    )
+    assert set(found) == {1}
+
+
+def test_a_model_without_a_processor_is_no_fault_of_records():
+    model = mechvrp.load(mechvrp.load("tiny-llava").model)
+    with pytest.raises(UnavailableError, match="without a processor"):
+        refusals(model, [("is there a one", "existence", (48, 48))])
 
 
 def test_of_nothing_nothing_is_refused():

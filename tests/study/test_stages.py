@@ -261,6 +261,14 @@ def test_a_run_goes_on_with_the_same_weights_and_records_only(model, tmp_path):
         mechvrp.run_study("tiny-llava", "folder", stages=["correlate", "intervene"], **options)
     other = json.loads(was)
     other["processor"] |= {"image_processor.resample": "2", "of another version": "true"}
+    noted.write_text(json.dumps({**json.loads(was), "processor": ["damaged"]}))
+    with pytest.raises(RunFolderError, match="damaged: its processor is"):
+        mechvrp.run_study("tiny-llava", "folder", stages=["correlate", "intervene"], **options)
+    gone = json.loads(was)
+    gone["processor"]["chat_template"] = "0123"
+    noted.write_text(json.dumps(gone))
+    with pytest.raises(RunFolderError, match=r"differ: chat_template \(0123, now "):
+        mechvrp.run_study("tiny-llava", "folder", stages=["correlate", "intervene"], **options)
     noted.write_text(json.dumps(other))
     with pytest.raises(
         RunFolderError, match=r"another processor .* differ: \S+resample \(2, now 3\)\. Restore"
@@ -362,4 +370,10 @@ def test_a_width_that_a_later_model_lacks_is_refused_before_compute(model, tmp_p
     monkeypatch.setattr(narrow, "d_model", 40)
     with pytest.raises(InputError, match="k = 48 is more than the 40 dimensions of tiny-qwen2-vl"):
         mechvrp.run_study([model, narrow], n=60, out=tmp_path / "run", **OPTIONS)
-    assert not list(tmp_path.glob("run/stages/observe*"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_second_model_that_is_not_there_leaves_nothing_behind(tmp_path):
+    with pytest.raises(InputError, match="no model named 'tiny-lava'"):
+        mechvrp.run_study(["tiny-llava", "tiny-lava"], n=60, out=tmp_path / "run", **OPTIONS)
+    assert not list(tmp_path.iterdir())
