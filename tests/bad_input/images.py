@@ -36,8 +36,8 @@ def png(width: int, height: int, data: bytes = b"", more: bytes = b"") -> bytes:
     )
 
 
-def decoded(content: bytes) -> Any:
-    return lambda place: decode_image(content)
+def decoded(content: bytes, **options: Any) -> Any:
+    return lambda place: decode_image(content, **options)
 
 
 def named(name: str) -> Any:
