@@ -195,9 +195,9 @@ def _left_out(
         for i, (sample, size) in enumerate(zip(dataset, looked.sizes, strict=True))
         if size is not None and i not in bad
     }
+    places, questions = list(asked), list(asked.values())
     for engine in engines:
-        name, refused = engine.ask(_refusals, config, list(asked.values()))
-        places = list(asked)
+        name, refused = engine.ask(_refusals, config, questions)
         for place, reason in refused.items():
             words = reason if name in reason else f"{name} refuses it: {reason}"
             bad.setdefault(places[place], []).append(words)
