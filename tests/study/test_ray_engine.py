@@ -18,6 +18,7 @@ import pytest
 import mechvrp
 from mechvrp.errors import DataError, InputError, RunFolderError, WorkerError
 from mechvrp.store import RunFolder
+from mechvrp.store.atomic import TEMPORARY
 from mechvrp.study import observing, plan_study
 from tests.support.records import same
 from tests.support.shuffles import few_shuffles
@@ -128,10 +129,15 @@ def kill_one(out: Path, rng: random.Random, moments: list[int]) -> threading.Thr
 
 
 def test_two_workers_one_of_them_killed_leave_the_records_of_one_process(
-    whole, ray_here, told, tmp_path
+    whole, ray_here, told, tmp_path, monkeypatch
 ):
     out = tmp_path / "run"
     killing = kill_one(out, random.Random(0), [2])
+    # As a worker that is killed while it writes leaves it: this run's, since older ones go when it begins.
+    monkeypatch.setattr(
+        "mechvrp.study.engines.ray_engine._wait_for",
+        lambda chunks: leave_unfinished(chunks.folder),
+    )
     found = mechvrp.run_study("tiny-llava", out=out, **OPTIONS, **RAY)
     killing.join()
     assert any("a worker has ended" in words for words in told), told
@@ -201,6 +207,10 @@ def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(whole, tmp_path):
     assert ended(left)
     assert not list(out.rglob(".mechvrp-tmp-*"))
     same(mechvrp.run_study("tiny-llava", out=out, **OPTIONS).run, whole)
+
+
+def leave_unfinished(folder: Path) -> None:
+    (folder / f"{TEMPORARY}1-0-000001.parquet").write_bytes(b"unfinished")
 
 
 def start(out: Path, **options) -> subprocess.Popen[bytes]:

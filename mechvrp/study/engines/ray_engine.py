@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from mechvrp.errors import RunFolderError, WorkerError
 from mechvrp.store import software_versions
-from mechvrp.store.atomic import TEMPORARY, write_atomically
+from mechvrp.store.atomic import TEMPORARY, remove_temporaries, write_atomically
 from mechvrp.study.engines.base import Advance, Work
 from mechvrp.study.engines.ray_session import RaySession
 from mechvrp.study.engines.ray_worker import Loaded, Target
@@ -74,6 +74,7 @@ class RayEngine:
         finally:
             sign.unlink(missing_ok=True)
         _wait_for(chunks)
+        remove_temporaries(chunks.folder)  # of workers that were killed while they wrote
 
     def close(self) -> None:
         if self._team is not None:
