@@ -8,10 +8,8 @@ import re
 from io import BytesIO
 from pathlib import Path
 
-import nbformat
 import plotly.graph_objects as go
 import pytest
-from jupyter_client import KernelManager
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
@@ -19,7 +17,9 @@ FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 KINDS = {"text/plain", "text/html", "image/png"}
 
+# Run when it is first used: what it imports takes five seconds, which workers with other tests need not spend.
 spec = importlib.util.spec_from_file_location("run_notebooks", FOLDER / "run.py")
+spec.loader = importlib.util.LazyLoader(spec.loader)
 tool = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tool)
 
@@ -39,8 +39,8 @@ def test_there_are_notebooks_and_the_readme_lists_them():
 @each_notebook
 def test_a_notebook_is_small_and_clean(path):
     assert path.stat().st_size < tool.NOTEBOOK_BYTES
-    notebook = nbformat.read(path, as_version=4)
-    nbformat.validate(notebook)
+    notebook = tool.nbformat.read(path, as_version=4)
+    tool.nbformat.validate(notebook)
     assert notebook.metadata.kernelspec.name == "python3"
     assert tool.tidy(notebook).cells == notebook.cells  # nothing is left to strip
     for output in (one for cell in code_of(notebook) for one in cell.outputs):
@@ -57,7 +57,7 @@ def test_a_notebook_is_small_and_clean(path):
 @each_notebook
 def test_a_notebook_shows_what_it_found_at_full_size(path):
     """Run once, from top to bottom; each cell that prints or ends in a table or figure has it below."""
-    code = code_of(nbformat.read(path, as_version=4))
+    code = code_of(tool.nbformat.read(path, as_version=4))
     assert [cell.execution_count for cell in code] == list(range(1, 1 + len(code)))
     for cell in code:
         last = cell.source.strip().splitlines()[-1]
@@ -71,7 +71,7 @@ def test_a_notebook_shows_what_it_found_at_full_size(path):
 def test_a_notebook_says_what_changes_on_a_gpu_and_its_links_lead_somewhere(path):
     words = "\n".join(
         cell.source
-        for cell in nbformat.read(path, as_version=4).cells
+        for cell in tool.nbformat.read(path, as_version=4).cells
         if cell.cell_type == "markdown"
     )
     assert "## For a 7B checkpoint on a GPU" in words
@@ -82,6 +82,8 @@ def test_a_notebook_says_what_changes_on_a_gpu_and_its_links_lead_somewhere(path
 @pytest.fixture(scope="module")
 def kernel():
     """One for all notebooks, which mostly wait for the same imports; fresh ones are for the slow test."""
+    from jupyter_client import KernelManager
+
     manager = KernelManager(kernel_name="python3")
     manager.start_kernel(env=tool.environment(small=True), cwd=str(FOLDER))
     yield manager
@@ -101,7 +103,7 @@ def emptied(kernel):
 
 @each_notebook
 def test_a_notebook_runs(path, emptied):
-    full = code_of(nbformat.read(path, as_version=4))
+    full = code_of(tool.nbformat.read(path, as_version=4))
     ran = tool.execute(path, small=True, kernel=emptied)  # raises with the cell and its traceback
     code = code_of(ran)
     assert all(cell.execution_count for cell in code)
@@ -114,24 +116,26 @@ def test_a_notebook_runs(path, emptied):
 @each_notebook
 def test_a_notebook_runs_at_full_size(path):
     ran = tool.tidy(tool.execute(path))
-    committed = nbformat.read(path, as_version=4)
+    committed = tool.nbformat.read(path, as_version=4)
     for cell, there in zip(code_of(ran), code_of(committed), strict=True):
         kinds = [[sorted(one.get("data", "text")) for one in c.outputs] for c in (cell, there)]
         assert kinds[0] == kinds[1], cell.source
 
 
 def made(*outputs, source="figure", tags=()):
-    cell = nbformat.v4.new_code_cell(source, outputs=list(outputs), metadata={"tags": list(tags)})
-    return nbformat.v4.new_notebook(cells=[cell])
+    cell = tool.nbformat.v4.new_code_cell(
+        source, outputs=list(outputs), metadata={"tags": list(tags)}
+    )
+    return tool.nbformat.v4.new_notebook(cells=[cell])
 
 
 def shown(**data):
     kinds = {"plotly": tool.PLOTLY, "view": tool.VIEW, "text": "text/plain", "html": "text/html"}
-    return nbformat.v4.new_output("display_data", {kinds[k]: v for k, v in data.items()})
+    return tool.nbformat.v4.new_output("display_data", {kinds[k]: v for k, v in data.items()})
 
 
 def printed(text, name="stdout"):
-    return nbformat.v4.new_output("stream", name=name, text=text)
+    return tool.nbformat.v4.new_output("stream", name=name, text=text)
 
 
 def test_a_figure_becomes_a_small_picture_with_words():
@@ -169,15 +173,15 @@ def test_bars_go_views_become_text_and_prints_are_joined():
 @pytest.mark.parametrize(
     ("output", "why"),
     [
-        (printed("FutureWarning: ...", "stderr"), "writes to stderr"),
-        (printed("written to /home/me/run"), "a place on this machine"),
-        (printed(f"{ROOT}"), "machine"),
-        (nbformat.v4.new_output("display_data", {"text/html": "<script>"}), "not kept here"),
+        (lambda: printed("FutureWarning: ...", "stderr"), "writes to stderr"),
+        (lambda: printed("written to /home/me/run"), "a place on this machine"),
+        (lambda: printed(f"{ROOT}"), "machine"),
+        (lambda: shown(html="<script>"), "not kept here"),
     ],
 )
 def test_what_has_no_place_in_a_notebook_is_refused(output, why):
     with pytest.raises(tool.NotebookError, match=why):
-        tool.tidy(made(output))
+        tool.tidy(made(output()))
 
 
 def test_differences_leave_out_what_varies_and_pictures():

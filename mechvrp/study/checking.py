@@ -66,7 +66,8 @@ def check_records(
 ) -> Checked:
     """Look at all records and their images, and ask each model which questions it refuses (`refusals`).
 
-    Of several models none is kept, since they may not fit into memory beside each other.
+    Of several models only the first is kept, which is used next: they may not fit into memory beside each
+    other.
 
     Raises:
         InputError: a model has fewer dimensions than are to be ablated.
@@ -196,13 +197,15 @@ def _left_out(
         if size is not None and i not in bad
     }
     places, questions = list(asked), list(asked.values())
-    for engine in engines:
-        name, refused = engine.ask(_refusals, config, questions)
+    answers = []
+    for engine in reversed(engines):  # the first model is the one that is used next
+        answers.append(engine.ask(_refusals, config, questions))
+        if engine is not engines[0]:
+            engine.close()
+    for name, refused in reversed(answers):
         for place, reason in refused.items():
             words = reason if name in reason else f"{name} refuses it: {reason}"
             bad.setdefault(places[place], []).append(words)
-        if len(engines) > 1:
-            engine.close()
     by_reader = [_LeftOut(None, s.record, s.reason) for s in dataset.skipped]
     return (
         *by_reader,

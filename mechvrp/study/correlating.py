@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from mechvrp.errors import InputError, NumericalError
 from mechvrp.reliability import SIGNALS, Fusion, Signal, fuse, known_signals, measure_calibration
@@ -53,10 +56,11 @@ def signal_section(
         seed, n_resamples: of the intervals.
     """
     settings = {"seed": seed, "n_resamples": n_resamples}
-    rows = []
-    for name, signal in known_signals().items():
-        if name in seen:
-            rows += _rows(signal, seen, settings)
+    present = [signal for name, signal in known_signals().items() if name in seen]
+    # Side by side: resampling is NumPy's work, which holds no lock, and each signal has its own generator.
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        found = list(pool.map(partial(_rows, seen=seen, settings=settings), present))
+    rows = [row for rows in found for row in rows]
     fusion, without = _fusion(seen, train, heldout, folds, settings)
     calibration, uncalibrated = _calibration(seen, settings)
     return SignalSection(

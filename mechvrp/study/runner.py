@@ -127,7 +127,7 @@ def run_study(
         )
         checked = None
         if run is None:  # made last: what is refused leaves no folder behind
-            engines[0].ask(check_width, settings)
+            engines[-1].ask(check_width, settings)  # the first that is asked for records, too
             checked = check_records(dataset, engines, settings, say)
             run = RunFolder.create(out, settings.to_json())
         stack.enter_context(run.lock())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -345,8 +346,17 @@ def test_a_plan_says_what_workers_change():
     assert "with 8 workers, each with such a device of its own: 3 min at best" in str(on_gpus)
 
 
-def test_what_one_of_the_models_refuses_is_left_out_for_all(tmp_path):
+def test_what_one_of_the_models_refuses_is_left_out_for_all(tmp_path, monkeypatch):
     """A banner of 400 x 1 pixels is nothing to LLaVA, and too long for Qwen2-VL."""
+    loaded, held = [], []
+
+    def load(name, **options):
+        assert not any(model() for model in held), "two models are in memory"
+        loaded.append(name)
+        held.append(weakref.ref(model := mechvrp.load(name, **options)))
+        return model
+
+    monkeypatch.setattr("mechvrp.study.engines.local.load", load)
     scenes = mechvrp.data.load("scenes", limit=60)
     first = scenes[0]
     banner = mechvrp.Sample(Image.new("RGB", (400, 1)), first.question, "yes", "b", "existence")
@@ -361,6 +371,7 @@ def test_what_one_of_the_models_refuses_is_left_out_for_all(tmp_path):
     assert "tiny-llava" not in one["reason"]
     for name in names:
         assert f"{name} takes 512" in other["reason"]
+    assert loaded == [*reversed(names), names[1]]  # the first stays, since it is used next
     for pieces in result.run.written_chunks("observe").values():
         assert len(pieces.table(["correct"])["correct"]) == 60
 
