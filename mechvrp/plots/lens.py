@@ -64,7 +64,7 @@ def logit_lens(
             raise InputError(f"of is 'own' or 'truth'; got {of!r}")
         words = _WORDS[of]
         if groups is None and example is None:
-            groups = [sample.image_id for sample in margins.samples]
+            groups = [sample.source_id for sample in margins.samples]
         margins = margins.own if of == "own" else margins.truth
     if not isinstance(margins, Margins):
         raise InputError(

@@ -269,7 +269,7 @@ def _values(
         _check("layer", layer, values.hidden.shape[0])
         _check("unit", unit, values.hidden.shape[2])
         if groups is None:
-            groups = [sample.image_id for sample in values.samples]
+            groups = [sample.source_id for sample in values.samples]
         one = values.hidden[layer, :, unit]
         return one.astype(np.float64), f"unit {unit} behind block {layer}", groups
     if isinstance(values, Activations):

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 from plotly.subplots import make_subplots
 
+from mechvrp.data.sources import image_sources
 from mechvrp.errors import InputError, NumericalError, ShapeError
 from mechvrp.plots.checks import checked_rows
 from mechvrp.plots.theme import COLOURS, TEMPLATE, faint, label
@@ -37,7 +38,7 @@ def signal_violins(
         signals: an ``Observations``, or a table with a column a signal (a study's ``signals``).
         correct: ``[example]``, 0 or 1; by default the table's column ``correct``.
         names: signals; by default all that are known (``mechvrp.reliability.SIGNALS``) and vary.
-        groups: ``[example]`` image of each example; by default the column ``image_id``.
+        groups: ``[example]`` image of each example; by default the columns ``source_id`` or ``image_id``.
         columns: panels side by side.
 
     Returns:
@@ -61,7 +62,7 @@ def signal_violins(
     if len(right) != len(table):
         raise ShapeError(f"correct of length {len(right)}; the table has {len(table)} rows")
     if groups is None:
-        groups = table["image_id"].to_numpy() if "image_id" in table else np.arange(len(table))
+        groups = image_sources(table) if "image_id" in table else np.arange(len(table))
     images = np.asarray(groups).astype(str)
     if images.shape != right.shape:
         raise ShapeError(f"groups of shape {images.shape}; the table has {len(table)} rows")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from mechvrp.data.sources import image_sources
 from mechvrp.errors import InputError
 from mechvrp.reliability.calibration import measure_calibration
 from mechvrp.statistics import Estimate, auroc_interval, auroc_lead, correlation_interval
@@ -80,7 +81,7 @@ def evaluate(
     found: list[Figure] = []
 
     def add(name: str, rows: pd.DataFrame, make: Callable[[], Estimate]) -> None:
-        images = rows["image_id"].nunique()
+        images = len(set(image_sources(rows)))
         try:
             made = make()
         except InputError as error:  # one class only, a constant signal, too few images
@@ -99,7 +100,7 @@ def evaluate(
         )
 
     right = heldout["correct"].to_numpy(dtype=bool)
-    groups = heldout["image_id"].to_numpy(dtype=str)
+    groups = image_sources(heldout)
     add("AUROC for correctness", heldout, lambda: auroc_interval(scores, right, groups, **settings))
     if "answer_probability" in heldout:
         probability = heldout["answer_probability"].to_numpy(dtype=np.float64)
@@ -114,14 +115,12 @@ def evaluate(
         )
         if known.all():
             beside("self-consistency itself", sampled)
-    truth, images = risk["correct"].to_numpy(dtype=bool), risk["image_id"].to_numpy(dtype=str)
+    truth, images = risk["correct"].to_numpy(dtype=bool), image_sources(risk)
     try:
         calibration = measure_calibration(reliability, truth, images, **settings)
     except InputError as error:
         found.append(
-            Figure(
-                "Brier score", None, None, None, len(risk), risk["image_id"].nunique(), str(error)
-            )
+            Figure("Brier score", None, None, None, len(risk), len(set(images)), str(error))
         )
     else:
         add("Brier score", risk, lambda: calibration.brier)

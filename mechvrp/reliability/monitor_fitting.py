@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.special import expit
 
 from mechvrp.circuits.logistic import FittedProbe, one_thread_if_small
+from mechvrp.data.sources import image_sources
 from mechvrp.errors import InputError
 from mechvrp.reliability.monitor_evaluation import consistency, evaluate
 from mechvrp.reliability.monitor_reading import DEFAULT_SIGNALS, check_signals
@@ -131,7 +132,7 @@ def fitted_parts(
     kind = PlattScaling if recalibration == "platt" else IsotonicCalibration
     curve: Recalibration = kind.fit(expit(odds["recalibration"]), right["recalibration"])
     reliability = {name: curve(expit(values)) for name, values in odds.items()}
-    images = table["image_id"].to_numpy(dtype=str)
+    images = image_sources(table)
     threshold = calibrated_threshold(
         reliability["recalibration"],
         reliability["risk"],
@@ -181,7 +182,7 @@ def _check_layer(layer: int | str, names: tuple[str, ...], model: FittedModel) -
 def _divided(table: pd.DataFrame, seed: int) -> dict[str, np.ndarray]:
     """Rows of each part, ascending."""
     sides = table["split"].to_numpy(dtype=str)
-    images = table["image_id"].to_numpy(dtype=str)
+    images = image_sources(table)
     train, held = (np.unique(images[sides == side]) for side in ("train", "heldout"))
     shared = np.intersect1d(train, held)
     if len(shared):
@@ -206,7 +207,7 @@ def _divided(table: pd.DataFrame, seed: int) -> dict[str, np.ndarray]:
 
 
 def _part(table: pd.DataFrame, rows: np.ndarray) -> Part:
-    images = table["image_id"].to_numpy(dtype=str)[rows]
+    images = image_sources(table)[rows]
     return Part(tuple(map(str, np.unique(images))), len(rows))
 
 
@@ -220,7 +221,7 @@ def _fit_scorer(
 ) -> tuple[Scorer, int | None, tuple[LayerScore, ...]]:
     part = examples.table.iloc[rows]
     values = _targets(part, target)
-    groups = part["image_id"].to_numpy(dtype=str)
+    groups = image_sources(part)
     goal = Target(values, groups, image_folds(values, groups, _FOLDS, seed))
     columns = _columns(part, names)
     known = np.ones(len(rows), dtype=bool)

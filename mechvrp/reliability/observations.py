@@ -88,6 +88,7 @@ class Observations:
             "model": self.model,
             "example": np.arange(len(self)),
             "image_id": [s.image_id for s in self.samples],
+            "source_id": [s.source_id for s in self.samples],
             "task": [s.task for s in self.samples],
             "question": [s.question for s in self.samples],
             "answer": [s.answer for s in self.samples],

@@ -95,7 +95,8 @@ def _browser(
     columns = set(run.example_columns())
     signals = [name for name in (*SIGNALS, *run.config.get("signals", ())) if name in columns]
     table = run.read_examples(
-        dict.fromkeys([*EXAMPLE_COLUMNS, *signals]), where=pc.field("example").isin(chosen)
+        [name for name in dict.fromkeys([*EXAMPLE_COLUMNS, *signals]) if name in columns],
+        where=pc.field("example").isin(chosen),
     )
     gaps: list[str] = []
     models, shared = [], pd.DataFrame()

@@ -11,6 +11,7 @@ import pandas as pd
 
 from mechvrp.circuits import AblationOutcomes, rank_by_probe_weight
 from mechvrp.data import Dataset, Sample
+from mechvrp.data.sources import image_sources
 from mechvrp.models import VLM
 from mechvrp.store import Chunks
 from mechvrp.study.causal_rows import causal_section
@@ -75,7 +76,7 @@ def run_causal(
             engine.run(work, chunks, advance)
         check_rows(chunks, held)
         arrays, failed = join_interventions(chunks)
-        groups = seen["image_id"].to_numpy(dtype=str)[held]
+        groups = image_sources(seen)[held]
         section = causal_section(
             spec,
             arrays,
@@ -110,7 +111,7 @@ def _spec(
     train: np.ndarray,
     config: StudyConfig,
 ) -> CausalSpec:
-    groups, right = seen["image_id"].to_numpy(dtype=str), seen["correct"].to_numpy(dtype=bool)
+    groups, right = image_sources(seen), seen["correct"].to_numpy(dtype=bool)
     some = bounded(train, groups, config.probe_examples // 2, config.seed)
     choice = correlated.choice
     question = partial(

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse.csgraph import connected_components
 
+from mechvrp.data.sources import image_sources
 from mechvrp.errors import InputError, RunFolderError
 from mechvrp.store import RunFolder
 from mechvrp.study.schema import DataInfo, ModelInfo, ModelSection, Summary, check_examples
@@ -60,8 +61,8 @@ class Unit:
         By data set and image id, whatever the split or seed: where two images of one data set had the same
         id, taking them for one makes intervals wider, never narrower.
         """
-        names = self.section.data.name + "\n" + self.examples["image_id"].astype(str)
-        return names.to_numpy(dtype=str)
+        names = f"{self.section.data.name}\n"
+        return np.char.add(names, image_sources(self.examples))
 
     @cached_property
     def different_images(self) -> np.ndarray:

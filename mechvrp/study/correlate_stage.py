@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from mechvrp.circuits import ProbeSweep, compare_with_baselines, probe_sweep
+from mechvrp.data.sources import image_sources
 from mechvrp.errors import InputError, NumericalError
 from mechvrp.store import Chunks
 from mechvrp.study.config import StudyConfig
@@ -39,7 +40,7 @@ def correlate(
     """
     seen = observed_table(pieces)
     right = seen["correct"].to_numpy(dtype=bool)
-    groups, tasks = (seen[name].to_numpy(dtype=str) for name in ("image_id", "task"))
+    groups, tasks = image_sources(seen), seen["task"].to_numpy(dtype=str)
     sides = np.full(len(seen), "train", dtype=object)
     sides[heldout] = "heldout"
     folds = _folds(right, groups, train, teller)
@@ -94,7 +95,7 @@ def _probe(
     teller: Teller,
 ) -> tuple[ProbeSweep | None, ProbeSection | None]:
     right = seen["correct"].to_numpy(dtype=bool)
-    groups, tasks = (seen[name].to_numpy(dtype=str) for name in ("image_id", "task"))
+    groups, tasks = image_sources(seen), seen["task"].to_numpy(dtype=str)
     try:
         with teller.timed("probes"):
             sweep = probe_sweep(

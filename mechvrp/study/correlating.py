@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from mechvrp.data.sources import image_sources
 from mechvrp.errors import InputError, NumericalError
 from mechvrp.reliability import SIGNALS, Fusion, Signal, fuse, known_signals, measure_calibration
 from mechvrp.statistics import (
@@ -87,7 +88,7 @@ def _row(
 ) -> SignalRow:
     values = part[signal.name].to_numpy(dtype=float)
     right = part["correct"].to_numpy(dtype=bool)
-    groups, tasks = (part[c].to_numpy(dtype=str) for c in ("image_id", "task"))
+    groups, tasks = image_sources(part), part["task"].to_numpy(dtype=str)
     r = auroc = p = None
     gap = f"{n - len(part)} of {n} examples have no such signal" if len(part) < n else ""
     try:
@@ -160,7 +161,7 @@ def _fusion(
         found = fuse(
             seen[names].astype(float),
             seen["correct"].to_numpy(dtype=bool),
-            seen["image_id"].to_numpy(dtype=str),
+            image_sources(seen),
             train,
             heldout,
             folds=folds,
@@ -195,10 +196,10 @@ def _within(found: Fusion, seen: pd.DataFrame, settings: dict[str, Any]) -> Esti
     held = seen.iloc[found.heldout]
     if held["task"].nunique() < 2:
         return None
-    right, tasks, groups = (held[c].to_numpy() for c in ("correct", "task", "image_id"))
+    right, tasks, groups = held["correct"].to_numpy(), held["task"].to_numpy(), image_sources(held)
     try:
         return within_task_auroc_interval(
-            found.scores, right.astype(bool), tasks.astype(str), groups.astype(str), **settings
+            found.scores, right.astype(bool), tasks.astype(str), groups, **settings
         )
     except InputError:  # no task has both kinds; the rows of single signals say so
         return None
@@ -209,7 +210,7 @@ def _calibration(
 ) -> tuple[CalibrationInfo | None, str]:
     try:
         found = measure_calibration(
-            seen["answer_probability"], seen["correct"], seen["image_id"], **settings
+            seen["answer_probability"], seen["correct"], image_sources(seen), **settings
         )
     except (InputError, NumericalError) as error:
         return None, f"no calibration of the answer's probability: {error}"

@@ -17,6 +17,7 @@ from mechvrp.circuits import (
     rank_by_probe_weight,
 )
 from mechvrp.data import Dataset, Sample, is_correct
+from mechvrp.data.sources import image_sources
 from mechvrp.errors import DataError, InputError, NumericalError, UnavailableError
 from mechvrp.models import VLM
 from mechvrp.store import Chunks
@@ -60,7 +61,7 @@ def intervene(
         config, teller: of the study.
     """
     seen = observed_table(observed)
-    held = bounded(heldout, seen["image_id"].to_numpy(str), config.intervene_examples, config.seed)
+    held = bounded(heldout, image_sources(seen), config.intervene_examples, config.seed)
     if len(held) < len(heldout):
         teller.notes.append(
             f"interventions were run on {len(held)} of {len(heldout)} held-out examples "
@@ -153,7 +154,7 @@ def _ablation(
     """The curve, of outcomes that are there or that are run now."""
     assert correlated.choice is not None
     site = correlated.choice.site
-    images = seen["image_id"].to_numpy(dtype=str)
+    images = image_sources(seen)
     ranking = rank_by_probe_weight(correlated.choice.probe, site, images=images[train])
     try:
         with teller.timed("ablations"):

@@ -22,6 +22,7 @@ from mechvrp.circuits import (
     sparse_probe,
     tree_readout,
 )
+from mechvrp.data.sources import image_sources
 from mechvrp.errors import InputError, NumericalError
 from mechvrp.reliability import STRUCTURE_FEATURES
 from mechvrp.statistics import (
@@ -137,7 +138,7 @@ def fit_readouts(
 ) -> FittedReadouts:
     """The readouts of `readout_section` themselves; arguments as there."""
     right = seen["correct"].to_numpy(dtype=bool)
-    groups = seen["image_id"].to_numpy(dtype=str)
+    groups = image_sources(seen)
     try:
         task = readout_task(right, groups, train, heldout, folds=folds, seed=seed)
     except (InputError, NumericalError) as error:
@@ -211,7 +212,7 @@ def _row(
     settings: dict[str, Any],
 ) -> ReadoutRow:
     right = held["correct"].to_numpy(dtype=bool)
-    groups, tasks = (held[c].to_numpy(dtype=str) for c in ("image_id", "task"))
+    groups, tasks = image_sources(held), held["task"].to_numpy(dtype=str)
     scores, gaps = readout.scores, []
 
     def judged(what: str, measure: Callable[..., Estimate], *data: Any) -> Estimate | None:
@@ -273,7 +274,7 @@ def _swept(sweep: ProbeSweep) -> tuple[ReadoutLayer, ...]:
 def _layers(
     readout: Readout, held: pd.DataFrame, settings: dict[str, Any]
 ) -> tuple[ReadoutLayer, ...]:
-    right, groups = held["correct"].to_numpy(dtype=bool), held["image_id"].to_numpy(dtype=str)
+    right, groups = held["correct"].to_numpy(dtype=bool), image_sources(held)
     found = []
     for one in sorted(readout.by_layer, key=lambda one: one.layer):
         try:
@@ -301,7 +302,7 @@ def _gap(name: str, held: pd.DataFrame, reason: str) -> ReadoutRow:
         layer=None,
         detail="",
         n=len(held),
-        n_groups=int(held["image_id"].nunique()),
+        n_groups=len(set(image_sources(held))),
         **numbers,
         gap=reason,
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 
+from mechvrp.data.sources import image_sources
 from mechvrp.errors import RunFolderError
 from mechvrp.reliability import STRUCTURE_FEATURES
 from mechvrp.store import Chunks
@@ -51,7 +52,9 @@ def observed_table(pieces: Chunks) -> pd.DataFrame:
 def example_tables(pieces: Chunks) -> Iterator[pd.DataFrame]:
     """The same without features, a piece at a time."""
     for table in pieces.tables():
-        yield table.drop(columns=[*_LONG, *_FEATURES])
+        # Noted in all pieces, though an older version may have made some of them.
+        sources = image_sources(table)
+        yield table.drop(columns=[*_LONG, *_FEATURES]).assign(source_id=sources)
 
 
 def check_rows(pieces: Chunks, rows: np.ndarray) -> None:

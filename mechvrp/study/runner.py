@@ -196,9 +196,10 @@ def prepare_study(
 def split_images(dataset: Dataset, config: StudyConfig) -> tuple[np.ndarray, np.ndarray]:
     """Indices of training and held-out examples; an image is on one side.
 
-    With one image there is no split: all of it is training, and what needs held-out images is a gap.
+    With one image (or several made from one) there is no split: all of it is training, and what needs
+    held-out images is a gap.
     """
-    if len(set(dataset.image_ids)) < 2:
+    if len({s.source_id for s in dataset}) < 2:
         return np.arange(len(dataset)), np.empty(0, dtype=int)
     _, test = train_test_split(
         dataset,

@@ -46,6 +46,7 @@ EXAMPLE_COLUMNS: dict[str, str] = {
     "model": "name of the model, as in its section of the summary",
     "example": "index of the example in the data set",
     "image_id": "identity of the image",
+    "source_id": "image_id, or that of the image it was made from; not in older runs",
     "task": "task name",
     "split": "'train' or 'heldout'",
     "question": "the question as asked, without the prompt template",
@@ -56,6 +57,10 @@ EXAMPLE_COLUMNS: dict[str, str] = {
     "probe_score": "held-out examples: log-odds of a right answer; null for training examples",
     "gallery": "name of the image's picture in gallery/, or null if the run keeps none",
 }
+
+
+#: Of `EXAMPLE_COLUMNS`: not in tables of older runs.
+_NEWER = ("source_id",)
 
 
 @dataclass(frozen=True)
@@ -358,7 +363,7 @@ def check_examples(columns: Sequence[str], present: Sequence[str], models: Seque
     Raises:
         RunFolderError: a column or a model's rows are missing.
     """
-    absent = [name for name in EXAMPLE_COLUMNS if name not in columns]
+    absent = [n for n in EXAMPLE_COLUMNS if n not in columns and n not in _NEWER]
     if absent:
         raise RunFolderError(f"examples.parquet lacks the columns {absent}; it has {list(columns)}")
     without = sorted(set(models) - set(present))
