@@ -82,7 +82,7 @@ def open_engines(
         InputError: workers, and a run folder at an address.
     """
     if engine == "local":
-        yield [LocalEngine(loader(entry, config)) for entry in entries]
+        yield [LocalEngine(loader(entry, config), not isinstance(entry, VLM)) for entry in entries]
         return
     if is_remote(folder):
         raise InputError(

@@ -23,9 +23,11 @@ class LocalEngine:
 
     Attributes:
         load: gives the model; called when it is needed, and again after the engine was closed.
+        owns: whether the model is held here alone, so that closing frees its memory.
     """
 
     load: Callable[[], VLM]
+    owns: bool = True
     _held: VLM | None = field(default=None, init=False)
 
     @property
@@ -51,7 +53,8 @@ class LocalEngine:
     def close(self) -> None:
         if self._held is not None:
             self._held = None
-            gc.collect()  # a model refers to itself; the next one may need its memory
+            if self.owns:
+                gc.collect()  # a model refers to itself; the next one may need its memory
 
 
 def loader(entry: str | VLM, config: StudyConfig) -> Callable[[], VLM]:
