@@ -12,7 +12,7 @@ from uuid import uuid4
 from safetensors import SafetensorError
 
 from mechvrp.errors import RunFolderError
-from mechvrp.store.places import is_remote, put
+from mechvrp.store.places import is_remote, names_in, put
 
 __all__ = ["TEMPORARY", "remove_temporaries", "write_atomically"]
 
@@ -58,9 +58,13 @@ def _written(target: Path, write: Callable[[Path], Any]) -> Path:
 
 def remove_temporaries(folder: Path) -> int:
     """Remove what killed runs left unfinished; only for who holds the folder's lock."""
-    if is_remote(folder):
-        return 0  # there they lie on the machine that wrote
-    found = [path for path in folder.rglob(f"{TEMPORARY}*") if path.is_file()]
+    if is_remote(
+        folder
+    ):  # unfinished files lie on the machine that wrote; here are signs for workers
+        names = sorted(name for name in names_in(folder) if name.startswith(TEMPORARY))
+        found = [folder / name for name in names]
+    else:
+        found = [path for path in folder.rglob(f"{TEMPORARY}*") if path.is_file()]
     for path in found:
         path.unlink(missing_ok=True)
     return len(found)

@@ -11,11 +11,13 @@ import pandas as pd
 import pytest
 import torch
 
-from mechvrp.errors import InputError, WorkerError
+from mechvrp.errors import InputError, RunFolderError, WorkerError
 from mechvrp.store import Chunks, software_versions
+from mechvrp.store.atomic import TEMPORARY, remove_temporaries
+from mechvrp.store.places import make_folder, place
 from mechvrp.study.engines import LocalEngine, Piece, Work
 from mechvrp.study.engines.ray_engine import RayEngine
-from mechvrp.study.engines.ray_worker import Loaded, ReplicaWorker
+from mechvrp.study.engines.ray_worker import Loaded, ReplicaWorker, Target
 from mechvrp.study.engines.team import Died, Ended, Raised, Team
 
 
@@ -243,7 +245,7 @@ class InThisProcess:
         yield value
 
 
-def test_workers_leave_what_one_process_leaves_their_notes_too(tmp_path):
+def test_workers_leave_what_one_process_leaves_their_notes_too(tmp_path, bucket):
     def compute(model, rows, advance):
         notes = ("no map",) if 4 in rows else ()
         arrays = {"h": np.array(rows, np.float32)[None]}
@@ -251,10 +253,11 @@ def test_workers_leave_what_one_process_leaves_their_notes_too(tmp_path):
         table = pd.DataFrame({"example": rows})
         return Piece(table, arrays, {"h": ("layer", "example")}, notes)
 
-    steps: dict[str, list[int]] = {"local": [], "ray": []}
-    for name, found in steps.items():
-        (tmp_path / name).mkdir()
-        pieces = Chunks(tmp_path / name / "chunks", 7, 2)
+    runs = {"local": tmp_path / "local", "ray": tmp_path / "ray", "at an address": place(bucket)}
+    for name, run in runs.items():
+        make_folder(run)
+        found: list[int] = []
+        pieces = Chunks(run / "chunks", 7, 2)
         pieces.write(1, pd.DataFrame({"example": [2, 3]}), {"h": np.ones((1, 2))}, notes=["before"])
         (pieces.folder / "pieces.json").unlink()
         work = Work(
@@ -265,18 +268,36 @@ def test_workers_leave_what_one_process_leaves_their_notes_too(tmp_path):
         else:
             pool = InThisProcess(tmp_path)
             session = SimpleNamespace(pool=pool, size=2, open=lambda entry, dtype, p=pool: p)
-            engine = RayEngine(session, "m", "auto", tmp_path / name)
+            engine = RayEngine(session, "m", "auto", run)
             engine.run(work, pieces, found.append)
             engine.close()
         assert pieces.complete
         assert pieces.notes() == ["before", "no map"]  # of a piece that was there, too
         assert sum(found) == 7
-    held = [sorted(p.name for p in (tmp_path / n).rglob("*") if p.is_file()) for n in steps]
-    assert held[0] == held[1]
-    assert {"000001.notes.json", "000002.notes.json"} < set(held[0])
-    for path in (tmp_path / "local" / "chunks").glob("*.parquet"):
-        other = tmp_path / "ray" / "chunks" / path.name
-        assert pd.read_parquet(path).equals(pd.read_parquet(other))
-        assert path.with_suffix(".safetensors").read_bytes() == (
-            other.with_suffix(".safetensors").read_bytes()
-        )
+    one, *others = (
+        {p.name: p.read_bytes() for p in run.rglob("*") if p.is_file()} for run in runs.values()
+    )
+    assert {"000001.notes.json", "000002.notes.json"} < set(one)
+    for other in others:
+        assert other == one
+
+
+def test_a_store_that_does_not_let_a_worker_in_is_an_error(tmp_path, bucket, monkeypatch):
+    run = place(bucket)
+    worker = ReplicaWorker(str(tmp_path), threads=torch.get_num_threads())
+    target = Target(run / "chunks", 2, 2, run / "sign", "token")
+
+    def refused(self):
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(type(run), "read_text", refused)
+    with pytest.raises(RunFolderError, match="cannot be reached or written: PermissionError"):
+        worker.piece(lambda *_: pytest.fail("computed"), None, target, 0)
+
+
+def test_what_a_killed_study_left_at_an_address_is_removed_when_it_goes_on(bucket):
+    run = place(bucket)
+    (run / f"{TEMPORARY}sign-1").write_text("token")
+    (run / "config.json").write_text("{}")
+    assert remove_temporaries(run) == 1
+    assert [path.name for path in run.iterdir()] == ["config.json"]

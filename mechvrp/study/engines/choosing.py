@@ -79,15 +79,15 @@ def open_engines(
         say: where to report to.
 
     Raises:
-        InputError: workers, and a run folder at an address.
+        InputError: workers, and a run folder in this process's memory.
     """
     if engine == "local":
         yield [LocalEngine(loader(entry, config), not isinstance(entry, VLM)) for entry in entries]
         return
-    if is_remote(folder):
+    if is_remote(folder) and folder.protocol == "memory":  # type: ignore[attr-defined]
         raise InputError(
-            f"workers of the engine ray write into a folder that all of them see, and {folder} is an address: "
-            "give a folder on shared storage, or use the engine local"
+            f"workers of the engine ray write into a folder that all of them see, and {folder} is in this "
+            "process's memory: give a folder or an address on shared storage, or use the engine local"
         )
     from mechvrp.study.engines.ray_engine import RayEngine, RaySession
 

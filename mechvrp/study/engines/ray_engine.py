@@ -15,6 +15,7 @@ from rich.markup import escape
 from mechvrp.errors import RunFolderError, WorkerError
 from mechvrp.store import software_versions
 from mechvrp.store.atomic import TEMPORARY, remove_temporaries, write_atomically
+from mechvrp.store.places import is_remote
 from mechvrp.study.engines.base import Advance, Work
 from mechvrp.study.engines.ray_session import RaySession
 from mechvrp.study.engines.ray_worker import Loaded, Target
@@ -37,7 +38,7 @@ class RayEngine:
         session: Ray, for all models of a study.
         entry: name, folder or hub id, loaded by each worker.
         dtype: as ``StudyConfig``.
-        folder: the run's.
+        folder: the run's: on shared storage, or an address.
     """
 
     session: RaySession
@@ -59,8 +60,11 @@ class RayEngine:
             return
         team, pool = self.team, self.session.pool
         token = uuid.uuid4().hex
-        sign = (self.folder / f"{TEMPORARY}sign-{token}").resolve()
-        target = Target(chunks.folder.resolve(), chunks.total, chunks.size, sign, token)
+        sign = self.folder / f"{TEMPORARY}sign-{token}"
+        pieces = chunks.folder
+        if not is_remote(sign):  # as all machines call it, wherever they are
+            sign, pieces = sign.resolve(), pieces.resolve()
+        target = Target(pieces, chunks.total, chunks.size, sign, token)
         write_atomically(sign, lambda path: path.write_text(token))
         try:
             with pool.shared(work.compute) as compute:

@@ -15,6 +15,7 @@ import torch
 from mechvrp.errors import WorkerError
 from mechvrp.models import VLM, fingerprint, load
 from mechvrp.store import Chunks, software_versions
+from mechvrp.store.places import is_remote, unreachable
 from mechvrp.study.engines.base import Piece
 
 __all__ = ["Loaded", "ReplicaWorker", "Target"]
@@ -97,6 +98,7 @@ class ReplicaWorker:
 
         Raises:
             WorkerError: this machine does not see the run folder, or the study has ended meanwhile.
+            RunFolderError: a store does not let this machine in, or does not answer.
             MechVRPError: of the computation.
         """
         _check_folder(target)
@@ -119,15 +121,24 @@ def _check_folder(target: Target) -> None:
         if time.monotonic() > deadline:
             raise WorkerError(
                 f"{socket.gethostname()} does not see the run folder {target.sign.parent}: workers write into "
-                "it, so it must be on storage that all machines share, under the same path"
+                "it, so it must be on storage that all machines share, under the same path or address"
             )
         time.sleep(0.5)
 
 
 def _is_there(target: Target) -> bool:
-    """Whether the study's sign is seen."""
-    try:
-        os.listdir(target.sign.parent)  # a network file system may have kept an older listing
-        return target.sign.read_text() == target.token
-    except OSError:
-        return False
+    """Whether the study's sign is seen; a store that does not let this machine in is an error."""
+    remote = is_remote(target.sign)
+    with unreachable(target.sign):
+        try:
+            if not remote:
+                os.listdir(
+                    target.sign.parent
+                )  # a network file system may have kept an older listing
+            return target.sign.read_text() == target.token
+        except FileNotFoundError:
+            return False
+        except OSError:
+            if remote:
+                raise
+            return False
