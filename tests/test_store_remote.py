@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from mechvrp.errors import InputError, RunFolderError
-from mechvrp.store import RunFolder, holding
+from mechvrp.store import Chunks, RunFolder, holding
 from mechvrp.store.places import place
 
 TABLE = pd.DataFrame({"example": range(10), "model": ["a", "b"] * 5, "x": np.arange(10) / 3})
@@ -223,3 +223,70 @@ def test_where_a_run_cannot_be(bucket, monkeypatch):
     monkeypatch.setitem(conf, "s3", dead)
     with pytest.raises(RunFolderError, match="cannot be reached"):
         RunFolder.open("s3://bucket/run")
+
+
+def test_of_arrays_at_an_address_what_is_asked_for_is_fetched(bucket, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(size=(4, 64, 300)).astype(np.float32)
+    monkeypatch.setattr("mechvrp.store.arrays._CLOSE", 2 * 1200)  # two examples of a layer
+    arrays = {"first": np.arange(128.0).reshape(64, 2), "hidden": hidden}
+    dims = {"first": ("example", "pair"), "hidden": ("layer", "example", "d")}
+    here, there = (
+        Chunks(folder, total=64, size=64) for folder in (tmp_path / "run", place(f"{bucket}/run"))
+    )
+    table = pd.DataFrame({"example": range(64)})
+    for pieces in (here, there):
+        pieces.write(0, table, arrays, dims)
+    fetched = []
+    real = there.folder.fs.cat_ranges
+
+    def counted(paths, starts, ends, **options):
+        fetched.extend(zip(starts, ends, strict=True))
+        return real(paths, starts, ends, **options)
+
+    monkeypatch.setattr(there.folder.fs, "cat_ranges", counted)
+    monkeypatch.setattr("mechvrp.store.arrays.fetched", lambda path: pytest.fail("a whole file"))
+    for rows, span in (
+        (np.arange(64), 64),
+        (np.array([5]), 1),
+        (np.array([1, 4, 40, 41]), 4 + 2),
+        (np.arange(0), 0),
+    ):
+        for name, at in (("hidden", {}), ("hidden", {"layer": 2}), ("first", {})):
+            fetched.clear()
+            (expected,), (found,) = (list(p.examples(name, rows, **at)) for p in (here, there))
+            assert found.dtype == expected.dtype
+            assert np.array_equal(found, expected)
+            if name == "hidden":
+                size = sum(end - start for start, end in fetched)
+                assert size == span * (1 if at else len(hidden)) * 1200
+                assert len(fetched) <= 2 * (1 if at else len(hidden))
+    assert there.names() == ({"example"}, {"first", "hidden"})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"12345678", (10**12).to_bytes(8, "little") + b"{}", (2).to_bytes(8, "little") + b"[]"],
+)
+def test_a_damaged_file_of_arrays_at_an_address_is_named(bucket, content):
+    pieces = Chunks(place(f"{bucket}/run"), total=2, size=2)
+    pieces.write(0, TABLE.iloc[:2], {"h": np.ones((1, 2))}, {"h": ("layer", "example")})
+    whole = (pieces.folder / "000000.safetensors").read_bytes()
+    for bad in (content, whole[:-4]):
+        (pieces.folder / "000000.safetensors").write_bytes(bad)
+        with pytest.raises(RunFolderError, match="damaged"):
+            list(pieces.examples("h", np.arange(2)))
+        with pytest.raises(RunFolderError, match="damaged"):
+            pieces.names()
+
+
+def test_a_store_that_fails_while_parts_are_fetched_is_an_error(bucket, monkeypatch):
+    pieces = Chunks(place(f"{bucket}/run"), total=2, size=2)
+    pieces.write(0, TABLE.iloc[:2], {"h": np.ones((1, 2))}, {"h": ("layer", "example")})
+    for answer, words in (
+        ([ConnectionError("throttled")], "cannot be reached or written: ConnectionError"),
+        ([b"short"], "it ends early"),
+    ):
+        monkeypatch.setattr(pieces.folder.fs, "cat_ranges", lambda *_, answer=answer: answer)
+        with pytest.raises(RunFolderError, match=words):
+            list(pieces.examples("h", np.arange(2)))
