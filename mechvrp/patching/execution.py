@@ -17,6 +17,7 @@ from torch import Tensor
 from mechvrp.models import Batch
 from mechvrp.patching.continuing import logits_behind
 from mechvrp.patching.entering import entering, repeated
+from mechvrp.patching.finite import require_clean
 from mechvrp.patching.interventions import Intervention
 from mechvrp.patching.last_query import LastAttended, LastQuery
 from mechvrp.patching.layout import Given, Joined, LastOnly, Layout, PackedEdit, packed
@@ -117,6 +118,7 @@ class Runner:
                 cache = self.model.envoy.output.past_key_values.save()
         self._kept = kept
         self.logits = logits[:, -1].float()
+        require_clean(self.logits, self.model, "the clean run's logits")
         if self.watch:
             self.attention = torch.stack(
                 [rows[layer].to(self.logits.device) for layer in sorted(rows)], dim=1

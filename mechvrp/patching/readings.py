@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mechvrp.errors import InputError, MechVRPError, ShapeError
+from mechvrp.patching.finite import require_clean
 from mechvrp.patching.interventions import Intervention
 from mechvrp.patching.measures import Reading
 from mechvrp.patching.variants import Variant
@@ -44,8 +45,11 @@ def read_variants(
 
     Raises:
         ShapeError: a reading gives something else than a number (or an array) for each example.
+        NumericalError: one of the base run is NaN or infinite.
     """
     clean = {name: _read(model, batch, (), name, f, base) for name, f in readings.items()}
+    for name, value in clean.items():
+        require_clean(torch.from_numpy(value), model, f"values of {name!r} in the clean run")
     found = {
         name: np.full((len(variants), *value.shape), np.nan, np.float32)
         for name, value in clean.items()

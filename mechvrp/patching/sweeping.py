@@ -105,6 +105,7 @@ def sweep(
 
     Raises:
         InputError: a measure, target or variant is unusable, or all variants failed.
+        NumericalError: the clean run is NaN or infinite, so that nothing can be compared with it.
     """
     check_batches(model, batch)
     whole("memory", memory, 1)

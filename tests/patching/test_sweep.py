@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import mechvrp
-from mechvrp.errors import InputError, ShapeError
+from mechvrp.errors import InputError, NumericalError, ShapeError
 from mechvrp.patching import execution, plan, sweep
 from tests.support import tiny
 
@@ -616,3 +616,36 @@ def test_bad_sweeps_are_refused(options, error, match):
     given_ = {"variants": [[]], "measure": "kl", "progress": False, **options}
     with pytest.raises(error, match=match):
         sweep(model, batch, **given_)
+
+
+def overflowing() -> mechvrp.VLM:
+    """In float16, with a projection whose products are beyond what that can hold."""
+    model = mechvrp.load("tiny-llava", dtype="float16", device="cpu")
+    model.model.model.language_model.layers[1].mlp.down_proj.weight.data *= 60_000
+    return model
+
+
+def test_a_clean_run_of_nan_is_refused_and_not_measured():
+    model = overflowing()
+    scenes = mechvrp.data.load("scenes", n_images=2)
+    batch = model.encode(scenes)
+    edits = [mechvrp.zero("mlp_out", layer=1)]  # that heals it
+    for measure in (["logit_diff", "kl", "correct"], lambda t: t.resid_post[1].sum((1, 2))):
+        with pytest.raises(
+            NumericalError, match="in float16 are NaN or infinite .*dtype='bfloat16'"
+        ):
+            sweep(model, batch, edits, measure, progress=False)
+    ranking = mechvrp.Ranking(("blocks.0.mlp.hook_post",), np.arange(model.d_mlp, dtype=float))
+    with pytest.raises(NumericalError, match="are NaN or infinite"):
+        mechvrp.ablation_curve(model, scenes, ranking, (2, 4), draws=3, progress=False)
+
+
+def test_a_reading_that_is_nan_without_edits_is_refused():
+    model = loaded("llava-clip", "sdpa")
+    batch = model.encode(tiny.samples(), instruction="")
+
+    def root(t):
+        return t.resid_post[0][:, -1, 0] * float("nan")
+
+    with pytest.raises(NumericalError, match="values of 'root' in the clean run"):
+        sweep(model, batch, [mechvrp.zero("mlp_out", layer=1)], root, progress=False)
