@@ -27,6 +27,7 @@ from nnsight.tracing.util import push
 
 from mechvrp import errors
 from mechvrp.errors import InputError, MechVRPError
+from mechvrp.tracing.remote_bodies import check_body
 from mechvrp.tracing.travelling import AT_SERVERS, ROOT, Pickler, check_named, package
 
 if TYPE_CHECKING:
@@ -92,7 +93,9 @@ def _packed(model: VLM, tracer: Tracer) -> bytes:
     info: Any = tracer.info
     node: Any = tracer.node
     local, finish = dict(info.frame.f_locals), getattr(tracer, "_finish", None)
-    check_named(node.body, {**info.frame.f_globals, **local})
+    scope = {**info.frame.f_globals, **local}
+    check_named(node.body, scope)
+    check_body(node.body, scope)
     if finish is not None:  # edits that are still to be made at the end of the body
         call = ast.copy_location(
             ast.Expr(ast.Call(ast.Name(_END, ast.Load()), [], [])), node.body[-1]

@@ -8,6 +8,7 @@ made into modules there. They run on what a server of nnsight has: torch, transf
 from __future__ import annotations
 
 import ast
+import io
 import json
 import sys
 import types
@@ -206,6 +207,11 @@ class Pickler(CustomCloudPickler):
             ):  # of a folder that does not travel: its own text
                 return self._dynamic_function_reduce(obj)
             raise InputError(_STAYS.format(f"{obj.__module__}.{obj.__qualname__}"))
+        if isinstance(obj, io.IOBase):
+            raise InputError(
+                f"an open file ({getattr(obj, 'name', type(obj).__name__)}) cannot be sent with a remote run: "
+                "read it before the run, or write to it after"
+            )
         if isinstance(obj, Sample):  # what is asked of images is in the inputs
             own = (None, obj.question, obj.answer, obj.image_id, obj.task, obj.split, obj.meta)
             return Sample, own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import nnsight
 import pytest
 import torch
 
@@ -119,6 +120,51 @@ def test_what_cannot_run_remotely_is_refused_before_it_is_sent(monkeypatch):
             t.resid_post[9].save()
     with mechvrp.trace(model, batch) as t:  # nothing is left behind
         assert torch.isfinite(t.logits).all()
+
+
+def test_what_a_body_does_in_vain_is_refused_before_it_is_sent(tmp_path):
+    model, batch = loaded("llava-clip")
+    kept, by_name, rows, total = [], {}, torch.zeros(3), torch.zeros(())
+    here = {"remote": "local"}
+    with pytest.raises(InputError, match=r"kept lies here.*kept\.append"):
+        with mechvrp.trace(model, batch, **here) as t:
+            for layer in range(2):
+                kept.append(t.resid_post[layer][:, -1].save())
+    with pytest.raises(InputError, match="by_name lies here"):
+        with mechvrp.trace(model, batch, **here) as t:
+            by_name["a"] = t.resid_post[0].save()
+    with pytest.raises(InputError, match="rows lies here"):
+        with mechvrp.trace(model, batch, **here) as t:
+            rows[0] = t.resid_post[0].mean()
+    with pytest.raises(InputError, match="total lies here"):
+        with mechvrp.trace(model, batch, **here) as t:
+            total += t.resid_post[0].mean()
+    with pytest.raises(InputError, match=r"model\.generate runs the model"):
+        with mechvrp.trace(model, batch, **here) as t:
+            model.generate(batch)
+            t.logits.save()
+    with (tmp_path / "notes").open("w") as handle:
+        with pytest.raises(InputError, match=r"an open file \(.*notes\) cannot be sent"):
+            with mechvrp.trace(model, batch, **here) as t:
+                handle.write(str(t.logits.shape))
+    assert not kept
+    assert not by_name
+    # What is made in the body may be filled there, also under a name that means something else outside.
+    kept, total = [1.0], torch.ones(())
+    with mechvrp.trace(model, batch, **here) as t:
+        kept = []
+        total = t.resid_post[0].sum() * 0
+        for layer in range(2):
+            kept.append(t.resid_post[layer][:, -1])
+            total += kept[-1].sum()
+        nnsight.save(kept)
+        total.save()
+    with mechvrp.trace(model, batch) as t:
+        first = t.resid_post[0][:, -1].save()
+        second = t.resid_post[1][:, -1].save()
+    assert torch.equal(kept[0], first)
+    assert torch.equal(kept[1], second)
+    assert torch.allclose(total, first.sum() + second.sum())
 
 
 def test_a_curve_alike():
