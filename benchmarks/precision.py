@@ -1,9 +1,10 @@
 """Every figure of a study in float32, bfloat16 and float16: what half the bits change.
 
-``python -m benchmarks.precision`` runs, of each embedded model and in each dtype, a study (signals, probes,
-ablations), a grid of activation patching and an ablation curve of neurons, and writes how far each figure lies
-from float32's to PRECISION.md and precision.json. The same samples, split, seeds and units in all dtypes: the
-curve's ranking is float32's.
+``python -m benchmarks.precision`` runs, of each embedded model and in each dtype, a study (preset ``vrp``: signals,
+comparators, probes and other readouts, ablations, causal rows), a grid of activation patching, an ablation curve of
+neurons, the proof of a circuit and the flow of image information, and writes how far each figure lies from float32's
+to PRECISION.md and precision.json. The same samples, split, seeds and units in all dtypes: the curve's ranking and
+the circuit are float32's.
 """
 
 from __future__ import annotations
@@ -16,11 +17,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import pandas as pd
 import torch
 import typer
 
 import mechvrp
-from mechvrp.circuits import Ranking
+from mechvrp.circuits import (
+    Circuit,
+    Ranking,
+    counterfactual_pairs,
+    discover_circuit,
+    image_flow,
+    prove_circuit,
+)
 from mechvrp.errors import MechVRPError
 from mechvrp.patching import activation_patching
 from mechvrp.study import compare_runs, run_study
@@ -41,6 +50,8 @@ KINDS = {
     "entropy difference": "nats",
     "patch effect": "share of the way from corrupted to clean",
     "logit margin": "logits",
+    "circuit share": "share of the difference between clean and corrupted",
+    "image flow": "share of the difference, or AUROC",
 }
 
 
@@ -61,7 +72,7 @@ class Found:
 def _study(name: str, dtype: str, n: int, folder: Path) -> Iterator[Found]:
     out = folder / f"{name}-{dtype}"
     run_study(
-        name, "scenes", out=out, preset="quick", n=n, dtype=dtype, progress=False,
+        name, "scenes", out=out, preset="vrp", n=n, dtype=dtype, progress=False,
         split="adversarial",
     )  # fmt: skip
     for figures in compare_runs([out]).figures_by_table.values():
@@ -113,6 +124,49 @@ def _curve(
             yield Found(name, dtype, words, "logit margin", float(values))
 
 
+def _proof(
+    model: mechvrp.VLM, name: str, dtype: str, pairs: int, circuit: Circuit
+) -> Iterator[Found]:
+    samples = mechvrp.data.load("scenes", split="mixed", seed=3, task="existence", limit=pairs)
+    proof = prove_circuit(
+        circuit,
+        model,
+        counterfactual_pairs(model, list(samples), same="skip"),
+        draws=19,
+        removal_draws=1,
+        n_resamples=200,
+        same_weights=False,  # rounded ones
+    )
+    for words, one in (
+        ("faithfulness", proof.faithfulness.circuit),
+        ("faithfulness of random circuits", proof.faithfulness.random),
+        ("completeness", proof.completeness.circuit),
+        *((f"faithfulness lost without {part.node}", part.drop) for part in proof.minimality),
+    ):
+        yield Found(name, dtype, words, "circuit share", one.value, one.low, one.high)
+
+
+def _flow(model: mechvrp.VLM, name: str, dtype: str, n: int) -> Iterator[Found]:
+    samples = mechvrp.data.load("scenes", split="mixed", seed=4, task="existence", limit=n)
+    for row in image_flow(model, list(samples), n_resamples=200).to_frame().to_dict("records"):
+        parts = [row[key] for key in ("method", "what", "measure")]
+        layer = "all layers" if row["layer"] is pd.NA else f"layer {row['layer']}"
+        value, low, high = (
+            None if pd.isna(row[key]) else float(row[key])
+            for key in ("value", "value_low", "value_high")
+        )
+        yield Found(
+            name, dtype, f"flow, {', '.join(parts)}, {layer}", "image flow", value, low, high
+        )
+
+
+def _found(name: str, pairs: int) -> Circuit:
+    """The circuit of right answers of the float32 model, on other images than it is proven on."""
+    model = mechvrp.load(name, dtype="float32")
+    samples = mechvrp.data.load("scenes", split="train", seed=3, task="existence", limit=pairs)
+    return discover_circuit(model, counterfactual_pairs(model, list(samples), same="skip")).circuit
+
+
 def _ranked(name: str, n: int) -> tuple[np.ndarray, str]:
     """Neurons of the last block but one by how far their float32 activations tell yes from no."""
     model = mechvrp.load(name, dtype="float32")
@@ -127,12 +181,15 @@ def figures(name: str, n: int, pairs: int, folder: Path) -> list[Found]:
     """All figures of one model; one that cannot be had in a dtype says why."""
     found: list[Found] = []
     scores, site = _ranked(name, max(n // 2, 20))
+    circuit = _found(name, max(pairs // 4, 4))
     for dtype in DTYPES:
         model = mechvrp.load(name, dtype=dtype)
         parts: dict[str, Any] = {
             "study": lambda d=dtype: _study(name, d, n, folder),
             "patching": lambda d=dtype, m=model: _patched(m, name, d, pairs),
             "curve": lambda d=dtype, m=model: _curve(m, name, d, n, scores, site),
+            "proof": lambda d=dtype, m=model: _proof(m, name, d, pairs, circuit),
+            "flow": lambda d=dtype, m=model: _flow(m, name, d, max(n // 4, 24)),
         }
         for part, run in parts.items():
             try:
@@ -151,7 +208,7 @@ def differences(found: list[Found]) -> list[tuple[str, str, str, int, float, flo
     rows = []
     for model in dict.fromkeys(f.model for f in found):
         for dtype in DTYPES[1:]:
-            for kind in KINDS:
+            for kind in dict.fromkeys([*KINDS, *(f.kind for f in found if f.kind)]):
                 gaps, outside, bounded = [], 0, 0
                 for f in found:
                     whole = exact.get((f.model, f.measure, f.kind))
@@ -178,16 +235,17 @@ def page(found: list[Found], n: int, pairs: int) -> str:
         "",
         f"`python -m benchmarks.precision --models {','.join(names)} --n {n} --pairs {pairs}`, torch "
         f"{torch.__version__}. Each figure of a study "
-        "(preset `quick`, adversarial scenes), of activation patching and of an ablation curve, in bfloat16 "
-        "and float16 against float32, on the same samples, splits and units. *Outside*: figures that lie "
-        "outside float32's own 95 % interval, of those that have one.",
+        "(preset `vrp`, adversarial scenes), of activation patching, of an ablation curve, of a circuit's proof "
+        "and of the flow of image information, in bfloat16 and float16 against float32, on the same samples, "
+        "splits and units. *Outside*: figures that lie outside float32's own 95 % interval, of those that have "
+        "one.",
         "",
         "| model | dtype | figures of | number | mean distance | largest | outside |",
         "|---|---|---|---|---|---|---|",
     ]
     for model, dtype, kind, number, mean, most, outside in differences(found):
         lines.append(
-            f"| {model} | {dtype} | {kind} ({KINDS[kind]}) | {number} | {mean:.2g} | {most:.2g} | {outside} |"
+            f"| {model} | {dtype} | {kind} ({KINDS.get(kind, kind)}) | {number} | {mean:.2g} | {most:.2g} | {outside} |"
         )
     gaps = [f for f in found if f.gap and not f.kind]
     if gaps:
