@@ -1,10 +1,10 @@
 """Every figure of a study in float32, bfloat16 and float16: what half the bits change.
 
-``python -m benchmarks.precision`` runs, of each embedded model and in each dtype, a study (preset ``vrp``: signals,
-comparators, probes and other readouts, ablations, causal rows), a grid of activation patching, an ablation curve of
-neurons, the proof of a circuit and the flow of image information, and writes how far each figure lies from float32's
-to PRECISION.md and precision.json. The same samples, split, seeds and units in all dtypes: the curve's ranking and
-the circuit are float32's.
+``python -m benchmarks.precision`` runs, of each embedded model and in each dtype, a study (preset ``vrp``:
+signals, comparators, probes and other readouts, ablations, causal rows), a grid of activation patching, an
+ablation curve of neurons, the proof of a circuit and the flow of image information, and writes how far each
+figure lies from float32's to PRECISION.md and precision.json. The same samples, split, seeds and units in all
+dtypes: the curve's ranking and the circuit are float32's.
 """
 
 from __future__ import annotations
@@ -51,8 +51,10 @@ KINDS = {
     "patch effect": "share of the way from corrupted to clean",
     "logit margin": "logits",
     "circuit share": "share of the difference between clean and corrupted",
-    "image flow": "share of the difference, or AUROC",
+    "flow share": "share of the difference between clean and corrupted",
 }
+#: Measures of the flow of image information, as these kinds.
+FLOW = {"accuracy": "pp", "logit_diff": "logit margin", "share": "flow share"}
 
 
 @dataclass(frozen=True)
@@ -150,14 +152,14 @@ def _flow(model: mechvrp.VLM, name: str, dtype: str, n: int) -> Iterator[Found]:
     samples = mechvrp.data.load("scenes", split="mixed", seed=4, task="existence", limit=n)
     for row in image_flow(model, list(samples), n_resamples=200).to_frame().to_dict("records"):
         parts = [row[key] for key in ("method", "what", "measure")]
-        layer = "all layers" if row["layer"] is pd.NA else f"layer {row['layer']}"
+        layer = "all layers" if pd.isna(row["layer"]) else f"layer {row['layer']}"
         value, low, high = (
             None if pd.isna(row[key]) else float(row[key])
             for key in ("value", "value_low", "value_high")
         )
-        yield Found(
-            name, dtype, f"flow, {', '.join(parts)}, {layer}", "image flow", value, low, high
-        )
+        area = "AUROC difference" if parts[2].startswith("lead") else "AUROC"
+        kind = FLOW.get(parts[2], area)
+        yield Found(name, dtype, f"flow, {', '.join(parts)}, {layer}", kind, value, low, high)
 
 
 def _found(name: str, pairs: int) -> Circuit:
@@ -235,18 +237,17 @@ def page(found: list[Found], n: int, pairs: int) -> str:
         "",
         f"`python -m benchmarks.precision --models {','.join(names)} --n {n} --pairs {pairs}`, torch "
         f"{torch.__version__}. Each figure of a study "
-        "(preset `vrp`, adversarial scenes), of activation patching, of an ablation curve, of a circuit's proof "
-        "and of the flow of image information, in bfloat16 and float16 against float32, on the same samples, "
-        "splits and units. *Outside*: figures that lie outside float32's own 95 % interval, of those that have "
-        "one.",
+        "(preset `vrp`, adversarial scenes), of activation patching, of an ablation curve, of a circuit's "
+        "proof and of the flow of image information, in bfloat16 and float16 against float32, on the same "
+        "samples, splits and units. *Outside*: figures that lie outside float32's own 95 % interval, of those "
+        "that have one.",
         "",
         "| model | dtype | figures of | number | mean distance | largest | outside |",
         "|---|---|---|---|---|---|---|",
     ]
     for model, dtype, kind, number, mean, most, outside in differences(found):
-        lines.append(
-            f"| {model} | {dtype} | {kind} ({KINDS.get(kind, kind)}) | {number} | {mean:.2g} | {most:.2g} | {outside} |"
-        )
+        of, sizes = f"{kind} ({KINDS.get(kind, kind)})", f"{mean:.2g} | {most:.2g}"
+        lines.append(f"| {model} | {dtype} | {of} | {number} | {sizes} | {outside} |")
     gaps = [f for f in found if f.gap and not f.kind]
     if gaps:
         lines += ["", "What could not be had:", ""]
