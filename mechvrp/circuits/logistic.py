@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy.special import expit
@@ -95,6 +96,27 @@ class FittedProbe:
             )
         more = frozenset() if given is None else image_ids(name, given)
         return more | (self.images or frozenset())
+
+    def save(self, path: str | Path) -> Path:
+        """Write it as one file of safetensors (nothing in it can run code); ``load`` reads it.
+
+        Raises:
+            InputError: the probe holds NaN or infinity, or the file cannot be written.
+        """
+        from mechvrp.circuits.probe_files import write_probe
+
+        return write_probe(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> FittedProbe:
+        """The probe in a file that ``save`` wrote.
+
+        Raises:
+            DataError: it is not there, damaged, or something else.
+        """
+        from mechvrp.circuits.probe_files import read_probe
+
+        return cls(**read_probe(path))
 
     @property
     def raw_coef(self) -> np.ndarray:
