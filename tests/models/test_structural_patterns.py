@@ -1,4 +1,4 @@
-"""Attention weights of models that no family describes: those of eager attention, in each layer that attends."""
+"""Attention weights of models that no family describes: those of eager attention, in all layers that attend."""
 
 from __future__ import annotations
 
