@@ -222,11 +222,11 @@ def _rank(path: Path) -> tuple[int, str]:
 
 def sites_table() -> str:
     """Every component of a site, in the order of computation."""
-    from mechvrp.tracing import COMPONENTS
+    from mechvrp.tracing import COMPONENTS, IMAGE_KEYS
 
     rows = [
         f"| `{one.name}` | `{one.hook.format(layer='L')}` | [{', '.join(one.dims)}] |"
-        for one in COMPONENTS.values()
+        for one in (*COMPONENTS.values(), *IMAGE_KEYS.values())
     ]
     return "\n".join(["| component | hook name | axes |", "|---|---|---|", *rows])
 

@@ -23,7 +23,7 @@ from mechvrp.errors import InputError, NumericalError, ShapeError, SiteError
 from mechvrp.models.tokens import integers, on_image
 from mechvrp.patching.selection import Selected, flat, select, unflat
 from mechvrp.tracing.access import expected_shape
-from mechvrp.tracing.sites import COMPONENTS, Site
+from mechvrp.tracing.sites import COMPONENTS, IMAGE_KEYS, Site
 
 if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
@@ -55,9 +55,10 @@ class Intervention(ABC):
     Attributes:
         site: where.
         positions: as ``batch.tokens.resolve``; at ``projected``, ``"all"``, ``"image"`` and
-            (row, col) patches; at ``pattern``, query positions; at ``vision_resid_post``, ``"all"``.
+            (row, col) patches; at ``pattern``, query positions; at ``vision_resid_post``, ``image_k`` and
+            ``image_v``, ``"all"``.
         units: indices of the last axis (dimensions, neurons, dimensions of a head); ``None`` for all.
-        heads: indices of the head axis, for ``q``, ``k``, ``v``, ``z`` and ``pattern``.
+        heads: indices of the head axis, for ``q``, ``k``, ``v``, ``z``, ``image_k``, ``image_v``, ``pattern``.
     """
 
     site: Site
@@ -72,6 +73,11 @@ class Intervention(ABC):
         if site.component == "vision_resid_post" and self.positions != "all":
             raise SiteError(
                 f"{site} has no prompt positions; use positions='all', or edit patches at 'projected'"
+            )
+        if site.component in IMAGE_KEYS and self.positions != "all":
+            raise SiteError(
+                f"{site} has keys of the image and no prompt positions: use positions='all', or change some "
+                f"keys in a trace, t.{site.component}[{site.layer}][:, keys] = ..."
             )
         if (
             site.component == "projected"
@@ -97,7 +103,7 @@ class Intervention(ABC):
                 raise SiteError(
                     f"{site}: {name}s are counted from 0; got {name} {min(chosen or ())}"
                 )
-        if site.component == "vision_resid_post":
+        if site.component == "vision_resid_post" or site.component in IMAGE_KEYS:
             return
         resolved = batch.tokens.resolve(self.positions)
         if site.component == "embed" and all(
@@ -194,7 +200,8 @@ class Steer(Intervention):
         super().check(model, batch)
         site = self.site.check(model)
         dims = expected_shape(model, batch, site)
-        token = dims[2:] if site.kind.dims[:2] == ("batch", "pos") else dims[1:]
+        rows = site.kind.dims[:2] in (("batch", "pos"), ("batch", "image_key"))
+        token = dims[2:] if rows else dims[1:]
         if site.component == "pattern":
             raise SiteError(f"{site} holds weights that sum to 1: it cannot be steered")
         if None not in token and not fits(self.direction, token):
@@ -320,7 +327,7 @@ def build(
 ) -> Edits:
     """One intervention, or a tuple of them where ``layer`` names several layers."""
     if isinstance(layer, Iterable):
-        if not isinstance(site, str) or site not in COMPONENTS:
+        if not isinstance(site, str) or site not in {**COMPONENTS, **IMAGE_KEYS}:
             raise SiteError(f"several layers need a component's name, e.g. 'neurons'; got {site!r}")
         layers = integers("layers", layer)
         if not layers or len(set(layers)) != len(layers):

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from mechvrp.models.tokens import on_image
+from mechvrp.tracing.sites import IMAGE_KEYS
 
 if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
@@ -76,6 +77,8 @@ def select(site: Site, positions: Positions, value: Tensor, model: VLM, batch: B
     """The tokens that ``positions`` mean at a site whose value is ``value``."""
     if site.component == "vision_resid_post":
         return _in_tower(value, model, batch)
+    if site.component in IMAGE_KEYS:
+        return _of_keys(value)
     rows, places, features = [], [], []
     if site.component == "projected" and positions == "all":
         positions = "image"
@@ -97,6 +100,16 @@ def select(site: Site, positions: Positions, value: Tensor, model: VLM, batch: B
         batch.tokens.all_patches[row, position],
         batch.tokens.attention_mask.sum(-1)[row],
     )
+
+
+def _of_keys(value: Tensor) -> Selected:
+    """All keys of the image, of each sample in turn."""
+    samples, keys = value.shape[:2]
+    example = torch.arange(samples).repeat_interleave(keys)
+    none = torch.full_like(example, -1)
+    place, patch = torch.arange(keys).repeat(samples), torch.full((len(example), 5), -1)
+    index = torch.arange(len(example), device=value.device)
+    return Selected(index, example, none, place, patch, torch.full_like(example, keys))
 
 
 def _in_tower(value: Tensor, model: VLM, batch: Batch) -> Selected:

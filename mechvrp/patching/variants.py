@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mechvrp.errors import InputError, MechVRPError
+from mechvrp.errors import InputError, MechVRPError, SiteError
 from mechvrp.models.checks import check_batches, listing
 from mechvrp.patching.interventions import Edits, Intervention, flatten
 from mechvrp.patching.selection import Selected, select
 from mechvrp.tracing import access
-from mechvrp.tracing.sites import Site
+from mechvrp.tracing.sites import IMAGE_KEYS, Site
 
 if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
@@ -108,6 +108,11 @@ def _variant(
     try:
         for edit in edits:
             access.check_available(model, edit.site.check(model))
+            if edit.site.component in IMAGE_KEYS:
+                raise SiteError(
+                    f"{edit.site}: what a sweep shares is told by prompt positions, and these are keys of the "
+                    "image: edit them in a trace each, t.apply(...)"
+                )
             edit.check(model, batch)
         ordered = tuple(sorted(edits, key=lambda e: e.site.check(model).order))
         entries = [_entry(edit.site.check(model), model) for edit in ordered]

@@ -4,6 +4,7 @@ from mechvrp.tracing.activations import Activations as Activations
 from mechvrp.tracing.caching import cache as cache
 from mechvrp.tracing.convert import from_transformer_lens as from_transformer_lens
 from mechvrp.tracing.sites import COMPONENTS as COMPONENTS
+from mechvrp.tracing.sites import IMAGE_KEYS as IMAGE_KEYS
 from mechvrp.tracing.sites import Component as Component
 from mechvrp.tracing.sites import Site as Site
 from mechvrp.tracing.streaming import cache_to_zarr as cache_to_zarr
@@ -14,6 +15,7 @@ from mechvrp.tracing.tracer import trace as trace
 
 __all__ = [
     "COMPONENTS",
+    "IMAGE_KEYS",
     "Activations",
     "Component",
     "Edit",

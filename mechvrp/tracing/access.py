@@ -14,7 +14,7 @@ from mechvrp.errors import ShapeError, UnavailableError
 from mechvrp.models.placing import heads_put_together, heads_taken_apart, is_sharded
 from mechvrp.models.structure.operations import ATTENTION, residual_operation
 from mechvrp.tracing.attention import Inputs, inputs_of, replaced_output
-from mechvrp.tracing.sites import COMPONENTS, Site
+from mechvrp.tracing.sites import COMPONENTS, IMAGE_KEYS, Site
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +59,8 @@ def expected_shape(model: VLM, batch: Batch, site: Site) -> tuple[int | None, ..
     """The shape of a site; ``None`` where it is the tower's own affair."""
     n, length = len(batch), batch.tokens.length
     features = sum(len(tokens) for tokens in batch.tokens.images)
-    heads = model.n_kv_heads if site.component in ("k", "v") else model.n_heads
+    shared = ("k", "v", *IMAGE_KEYS)
+    heads = model.n_kv_heads if site.component in shared else model.n_heads
     sizes: dict[str, int | None] = {
         "batch": n,
         "pos": length,
@@ -169,6 +170,14 @@ def module_of(model: VLM, site: Site) -> Any:
     return _block(model, site, getattr(model.modules, site.component))
 
 
+def _image_keys(model: VLM, site: Site) -> Any:
+    """The module that makes the image's keys or values for a block of cross attention."""
+    paths = model.family.image_keys(site.layer or 0)
+    if paths is None:
+        raise UnavailableError(f"{model.name} has no {site}: the block attends to the prompt alone")
+    return _block(model, site, paths[list(IMAGE_KEYS).index(site.component)])
+
+
 def attention_rows(model: VLM, site: Site, sample: Tensor, position: Tensor) -> Tensor:
     """``pattern`` of some queries only, [row, head, key]; to read, not to edit."""
     check_available(model, site)
@@ -213,7 +222,8 @@ _INSIDE = COMPONENTS["resid_mid"].step
 
 def _arrive(model: VLM, site: Site) -> None:
     """See to it that operations inside a block can be reached, before the model gets there."""
-    if site.kind.where == "block" and site.kind.step <= _INSIDE:
+    inside = site.kind.where == "block" and site.kind.step <= _INSIDE
+    if inside and site.component not in IMAGE_KEYS:
         model.instrument(site.layer or 0)
 
 
@@ -229,7 +239,10 @@ def _writer(model: VLM, site: Site) -> str:
 
 
 def read(model: VLM, site: Site) -> Tensor:
-    """The value of a checked site, waiting until the model reaches it."""
+    """The value of a checked site, waiting until the model reaches it.
+
+    ``image_k`` and ``image_v`` come in the model's own rows, whatever the batch: [..., head, d_head].
+    """
     _arrive(model, site)
     m = model.modules
     match site.component:
@@ -246,6 +259,8 @@ def read(model: VLM, site: Site) -> Tensor:
             return _block(model, site).input
         case "q" | "k" | "v":
             return _heads(model, module_of(model, site).output)
+        case "image_k" | "image_v":
+            return _heads(model, _image_keys(model, site).output)
         case "pattern":
             return _read_pattern(model, site)
         case "z":
@@ -289,6 +304,15 @@ def write(model: VLM, site: Site, value: Tensor) -> None:
             _block(model, site).input = value
         case "q" | "k" | "v":
             module_of(model, site).output = value.flatten(-2)
+        case "image_k" | "image_v":
+            module = _image_keys(model, site)
+            output = module.output
+            if value.numel() != output.numel():
+                raise ShapeError(
+                    f"{site} was assigned a tensor of shape {tuple(value.shape)}; expected [batch, key, head, "
+                    f"d_head] of {output.numel()} numbers in all"
+                )
+            module.output = value.reshape(output.shape)
         case "pattern":
             _write_pattern(model, site, value)
         case "z":

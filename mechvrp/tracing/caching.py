@@ -17,7 +17,7 @@ from mechvrp.tracing import access
 from mechvrp.tracing.activations import Activations, Rows, _kind
 from mechvrp.tracing.bars import progress_bar
 from mechvrp.tracing.sending import Remote, away
-from mechvrp.tracing.sites import Site, expand_sites
+from mechvrp.tracing.sites import IMAGE_KEYS, Site, expand_sites
 from mechvrp.tracing.tracer import Trace
 
 if TYPE_CHECKING:
@@ -113,6 +113,11 @@ def requested(
     wanted = expand_sites(model, sites)
     for site in wanted:
         access.check_available(model, site)
+        if site.component in IMAGE_KEYS:
+            raise SiteError(
+                f"{site} has keys of the image in place of prompt positions, by which a cache keeps values: "
+                f"read it in a trace, t.{site.component}[{site.layer}].save()"
+            )
         if site.component == "projected" and positions != "all" and not on_image(positions):
             raise SiteError(
                 f"{site} holds image tokens only: cache it with positions='image', 'all' or "

@@ -19,6 +19,7 @@ neurons            blocks.L.mlp.hook_post                        [batch, pos, d_
 mlp_out            blocks.L.hook_mlp_out                         [batch, pos, d_model]
 resid_post         blocks.L.hook_resid_post                      [batch, pos, d_model]
 logits             unembed.hook_out                              [batch, pos, d_vocab]
+image_k, image_v   blocks.L.cross_attn.hook_k (v)                [batch, image key, head, d_head]
 =================  ============================================  ============================
 
 ``embed`` is the token embedding, before image features are written over the placeholders (then it is
@@ -26,6 +27,10 @@ logits             unembed.hook_out                              [batch, pos, d_
 (``batch.tokens.images[i].feature`` says which rows are whose). ``q`` and ``k`` are before rotary
 embedding; ``logits`` after a soft cap where there is one. ``vision_resid_post`` is [image, token, d]
 in CLIP and SigLIP towers and [patch, d] in Qwen's, whose 2.5 version orders patches by window.
+
+``image_k`` and ``image_v`` are of models whose image is not in the sequence (Mllama): in blocks of cross
+attention, the keys and values that the prompt attends to, before their norm; a sample's tiles one after the
+other, as the tower has them.
 """
 
 from __future__ import annotations
@@ -42,7 +47,7 @@ from mechvrp.models.tokens import integers
 if TYPE_CHECKING:
     from mechvrp.models import VLM
 
-__all__ = ["COMPONENTS", "Component", "Site", "expand_sites"]
+__all__ = ["COMPONENTS", "IMAGE_KEYS", "Component", "Site", "expand_sites"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class Component:
 
 RESID = ("batch", "pos", "d_model")
 HEADS = ("batch", "pos", "head", "d_head")
+KEYS = ("batch", "image_key", "head", "d_head")
 STAGES = ("embed", "vision", "projector", "block", "end")
 
 COMPONENTS: dict[str, Component] = {
@@ -100,9 +106,19 @@ COMPONENTS: dict[str, Component] = {
     )
 }
 
+#: What only blocks of cross attention have, in place of image positions of the prompt.
+IMAGE_KEYS: dict[str, Component] = {
+    c.name: c
+    for c in (
+        Component("image_k", "blocks.{layer}.cross_attn.hook_k", KEYS, "block", 2),
+        Component("image_v", "blocks.{layer}.cross_attn.hook_v", KEYS, "block", 3),
+    )
+}
+_ALL = {**COMPONENTS, **IMAGE_KEYS}
+
 _PATTERNS = [
     (re.compile(re.escape(c.hook).replace(re.escape("{layer}"), r"(-?\d{1,18})")), c)
-    for c in COMPONENTS.values()
+    for c in _ALL.values()
 ]
 
 
@@ -114,7 +130,7 @@ class Site:
     layer: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.component, str) or self.component not in COMPONENTS:
+        if not isinstance(self.component, str) or self.component not in _ALL:
             raise SiteError(_unknown(self.component))
         if self.layer is not None:
             (number,) = integers("a layer", self.layer)
@@ -139,7 +155,7 @@ class Site:
             return name
         if not isinstance(name, str):
             raise SiteError(f"a site is named by a string or a Site; got {name!r}")
-        if name in COMPONENTS:
+        if name in _ALL:
             return cls(name, layer)
         for pattern, component in _PATTERNS:
             if match := pattern.fullmatch(name):
@@ -151,7 +167,7 @@ class Site:
 
     @property
     def kind(self) -> Component:
-        return COMPONENTS[self.component]
+        return _ALL[self.component]
 
     def __str__(self) -> str:
         return self.kind.hook.format(layer=self.layer)
@@ -183,8 +199,8 @@ def expand_sites(model: VLM, sites: str | Site | list[str | Site]) -> list[Site]
         raise SiteError(f"sites are named by strings; got {sites!r:.60}")
     found: set[Site] = set()
     for site in sites:
-        if isinstance(site, str) and site in COMPONENTS and COMPONENTS[site].layered:
-            vision = COMPONENTS[site].where == "vision"
+        if isinstance(site, str) and site in _ALL and _ALL[site].layered:
+            vision = _ALL[site].where == "vision"
             layers = model.n_vision_layers if vision else model.n_layers
             found.update(Site(site, layer) for layer in range(layers))
         else:
@@ -198,8 +214,8 @@ def _unknown(name: object) -> str:
     name = str(name)
     if len(name) > 200:  # the closest of long names takes long to find
         return f"no site {name[:60]!r}... ({len(name)} characters)"
-    hooks = [c.hook.format(layer="L") for c in COMPONENTS.values()]
-    known = [*COMPONENTS, *hooks]
+    hooks = [c.hook.format(layer="L") for c in _ALL.values()]
+    known = [*_ALL, *hooks]
     close = difflib.get_close_matches(re.sub(r"\.-?\d+\.", ".L.", name), known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     return f"no site {name!r}.{hint} Known: {', '.join(hooks)}"

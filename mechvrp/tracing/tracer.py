@@ -20,7 +20,7 @@ from mechvrp.models.placing import is_sharded
 from mechvrp.tracing import access
 from mechvrp.tracing.freshness import forget_stale_source
 from mechvrp.tracing.sending import Remote, backend_of
-from mechvrp.tracing.sites import COMPONENTS, Site
+from mechvrp.tracing.sites import COMPONENTS, IMAGE_KEYS, Site
 
 if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
@@ -166,13 +166,13 @@ class Trace(InterleavingTracer):
         self.put(site, value.to(here, copy=True))
 
     def __getattr__(self, name: str) -> Any:
-        component = COMPONENTS.get(name)
+        component = COMPONENTS.get(name) or IMAGE_KEYS.get(name)
         if component is None:
             raise AttributeError(f"a trace has no {name!r}; its sites are {', '.join(COMPONENTS)}")
         return _Layers(self, name) if component.layered else self[name]
 
     def __setattr__(self, name: str, value: Any) -> None:
-        component = COMPONENTS.get(name)
+        component = COMPONENTS.get(name) or IMAGE_KEYS.get(name)
         if component is None:
             super().__setattr__(name, value)
         elif component.layered:
@@ -235,6 +235,8 @@ class Trace(InterleavingTracer):
         if self._lent is not None and self._lent[0] == site:
             return self._lent[1]
         value = access.read(self.vlm, site)
+        if site.component in IMAGE_KEYS:  # a sample's tiles are rows of the model's own
+            value = value.reshape(len(self.batch), -1, *value.shape[-2:])
         if access.is_made(self.vlm, site):
             if torch.is_grad_enabled():
                 value = value.clone()  # the softmax's own output must stay for its gradient

@@ -136,5 +136,5 @@ def test_classes_that_were_checked():
     assert len(rows) >= 20
     assert rows["gemma3"].attention == "image"
     assert rows["qwen3_vl"].sweeps == "resume, full"
-    assert rows["mllama"].grid == "no image positions"
+    assert rows["mllama"].grid == "keys of cross attention"
     assert PAGE.read_text() == page(checked_classes()), "run python -m tests.support.family_table"

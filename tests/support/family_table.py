@@ -58,6 +58,11 @@ def page(rows: Iterable[CheckedClass]) -> str:
         "(Gemma 4). A model whose positions are not the counted ones is left to count them itself; one that",
         "sees its padding takes prompts of one length only. `check_family` says so.",
         "",
+        "Where the image is not in the sequence and blocks of cross attention look at it (Mllama), image",
+        "sites are keys: `t.image_k[layer]` and `t.image_v[layer]`, [batch, image key, head, d_head], are read",
+        "and edited in traces, whole or by keys and heads. Caches and sweeps, which go by positions of the",
+        "prompt, refuse them.",
+        "",
         "| class | `model_type` | attention | places of image tokens | sites it lacks | in some blocks | "
         "exact sweeps |",
         "|---|---|---|---|---|---|---|",

@@ -134,7 +134,13 @@ class Family(ABC):
 
     def unavailable(self, component: str, layer: int | None = None) -> str:
         """Why the models have no such site (a component of ``mechvrp.tracing``), "" if they have it."""
+        if component in ("image_k", "image_v"):
+            return "image tokens are among the prompt's, and no block attends to other keys"
         return ""
+
+    def image_keys(self, layer: int) -> tuple[str, str] | None:
+        """In a block of cross attention, the modules of the image's keys and values; ``None`` elsewhere."""
+        return None
 
     def no_image(self) -> str:
         """Why image tokens are not in the sequence, "" if they are."""

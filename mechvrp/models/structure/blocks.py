@@ -39,12 +39,15 @@ class BlockFacts:
         paths, reasons: by part.
         widths: values of a position, by part.
         handed: whether its attention calls a function that transformers hands out.
+        crossed: of cross attention, the Linears of its queries, and of keys and values of something else than
+            the prompt; empty where there is none.
     """
 
     paths: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     widths: dict[str, int] = field(default_factory=dict)
     handed: bool = False
+    crossed: tuple[str, str, str] | tuple[()] = ()
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ def _attention(block: Block, bones: Skeleton, facts: BlockFacts) -> None:
         return
     attn = facts.paths["attn"] = min(found, key=lambda path: path.count("."))
     facts.handed = _is_handed(_at(block, attn))
+    facts.crossed = _crossed(block, attn)
     linears = [call for call in outermost_linears(block.calls) if call.path.startswith(f"{attn}.")]
     written = [call for call in linears if call.module.out_features == bones.d_model]
     mixed = 0
@@ -141,6 +145,19 @@ def _attention(block: Block, bones: Skeleton, facts: BlockFacts) -> None:
             )
         else:
             facts.paths[part] = named[0].path
+
+
+def _crossed(block: Block, attn: str) -> tuple[str, str, str] | tuple[()]:
+    """The Linears of queries, keys and values, where the last two are given other rows than the prompt's."""
+    found = {}
+    for part, names in _NAMES.items():
+        for call in outermost_linears(block.calls):
+            owner, _, name = call.path.rpartition(".")
+            if owner == attn and name in names and call.given is not None:
+                inside = call.given.shape[:-1] == block.given.shape[:-1]
+                if inside == (part == "q"):
+                    found[part] = call.path
+    return (found["q"], found["k"], found["v"]) if len(found) == 3 else ()
 
 
 def _neurons(block: Block, bones: Skeleton, facts: BlockFacts) -> None:

@@ -24,7 +24,7 @@ class CheckedClass:
         kind: the class.
         attention: how its prompt attends to itself.
         grid: by which rule its image tokens have places; ``"none"`` if they have none, ``"no image
-            positions"`` if they are not in the sequence.
+            positions"`` if they are not in the sequence, ``"keys of cross attention"`` where they are these.
         lacks: components that no block has.
         partly: components that some blocks lack.
         sweeps: ``"branches, suffix, resume, full"`` or those of them that are exact.
@@ -55,6 +55,8 @@ def row_of(model: Any, sweeps: str) -> CheckedClass:
     facts, report = model.family.facts, report_of(model.family.facts, model.family.name)
     sites = [row for row in report.rows if row.what not in ("attention", "padding", "resume")]
     grid = facts.layout.label if facts.image_token is not None else "no image positions"
+    if facts.crossed:
+        grid = "keys of cross attention"
     return CheckedClass(
         model.family.name,
         facts.kind,

@@ -54,6 +54,7 @@ class Facts:
         between: whether something is added to the residual stream between blocks.
         resumes: whether a run from a block on is exact.
         forgets_image: whether such a run needs no pixels.
+        crossed: by block that attends to the image's own keys, the modules of its keys and values.
         soft_cap: of its logits, ``None`` if they have none.
         notes: what else was seen, by subject.
     """
@@ -72,6 +73,7 @@ class Facts:
     between: bool = False
     resumes: bool = False
     forgets_image: bool = False
+    crossed: dict[int, tuple[str, str]] = field(default_factory=dict)
     soft_cap: float | None = None
     notes: dict[str, str] = field(default_factory=dict)
 

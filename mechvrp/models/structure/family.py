@@ -56,6 +56,9 @@ class Structural(Family):
     def unavailable(self, component: str, layer: int | None = None) -> str:
         return self.facts.unavailable(component, layer)
 
+    def image_keys(self, layer: int) -> tuple[str, str] | None:
+        return self.facts.crossed.get(layer)
+
     def prompt(self, processor: Any, question: str, *, task: str, instruction: str | None) -> str:
         return _prompt(self, processor, question + (instruction or ""))
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from mechvrp.errors import InputError, UnsupportedModelError
 from mechvrp.models.families.base import Modules
 from mechvrp.models.structure.blocks import Shared, examine, share, tolerance
+from mechvrp.models.structure.crossing import find_image_keys
 from mechvrp.models.structure.facts import Facts, FoundModules, component_of
 from mechvrp.models.structure.heads import find_heads
 from mechvrp.models.structure.imaging import look_at_image
@@ -79,6 +80,7 @@ def measure(model: Any, envoy: NNsight, given: Inputs) -> Facts:
     facts.attention = probe.looks(image)
     facts.how["attention"] = "a token's state was changed: the positions that moved"
     find_heads(probe, shared, facts)
+    find_image_keys(probe, seen.facts, facts)
     _residual(probe, shared, facts)
     _resuming(probe, facts)
     _padding(probe, facts)

@@ -23,7 +23,9 @@ COMPONENTS = (
     "embed", "vision_resid_post", "projected", "resid_pre", "q", "k", "v", "pattern", "z", "attn_out",
     "resid_mid", "neurons", "mlp_out", "resid_post", "logits",
 )  # fmt: skip
-_IN_BLOCK = COMPONENTS[3:-1]
+#: Of blocks that attend to the image's own keys, where there are any.
+_CROSSED = ("image_k", "image_v")
+_IN_BLOCK = (*COMPONENTS[3:-1], *_CROSSED)
 
 #: What to edit in place of a block's part that is not there: the first of these that the block has.
 _INSTEAD = {
@@ -123,7 +125,10 @@ class FamilyReport:
 
 def report_of(facts: Facts, family: str, *, described: bool = False) -> FamilyReport:
     """The rows of what was measured."""
-    rows = [_component(facts, name) for name in COMPONENTS]
+    names = list(COMPONENTS)
+    if facts.image_token is None and None not in facts.reasons.get("image_k", {None: ""}):
+        names[names.index("z") : names.index("z")] = _CROSSED
+    rows = [_component(facts, name) for name in names]
     rows.append(_row("final_norm", facts, facts.unavailable("final_norm")))
     rows.append(_row("image", facts, facts.notes.get("image", "")))
     if "image" not in facts.notes:
@@ -165,6 +170,9 @@ def _row(name: str, facts: Facts, why: str) -> ReportRow:
 
 
 def _remedy(facts: Facts, name: str, layer: int) -> str:
+    if name == "image" and facts.crossed:
+        layers = ", ".join(map(str, facts.crossed))
+        return f"edit image_k and image_v of block {layers}: the keys and values of the image"
     if name not in _INSTEAD:
         texts = _REMEDIES | (_WITHOUT_IMAGE if facts.image_token is None else {})
         return texts.get(name, "")
