@@ -109,6 +109,11 @@ def test_the_report_says_where_they_are(model):
 
 
 def test_what_has_no_meaning_there_is_refused(model, batch):
+    with pytest.raises(
+        SiteError, match=r"attended to in block 2: read and edit image_k and image_v"
+    ):
+        with mechvrp.trace(model, batch) as t:
+            t.apply(mechvrp.zero("resid_pre", layer=1, positions="image"))
     with pytest.raises(SiteError, match="keys of the image and no prompt positions"):
         with mechvrp.trace(model, batch) as t:
             t.apply(mechvrp.zero("image_v", layer=2, positions="last"))

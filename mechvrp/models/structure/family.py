@@ -93,7 +93,11 @@ class Structural(Family):
         return self.facts.soft_cap
 
     def no_image(self) -> str:
-        return self.facts.notes.get("image", "")
+        why = self.facts.notes.get("image", "")
+        if why and self.facts.crossed:
+            layers = ", ".join(map(str, self.facts.crossed))
+            why += f". It is attended to in block {layers}: read and edit image_k and image_v there"
+        return why
 
     def _counts(self, inputs: dict[str, Tensor]) -> list[int]:
         if self.facts.image_token is None:
