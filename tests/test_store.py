@@ -526,3 +526,14 @@ def test_a_name_that_comes_twice_is_found_among_many() -> None:
     pairs = [(f"n{i}", i) for i in range(200_000)]
     with pytest.raises(ValueError, match="'n199999' comes twice"):  # in minutes, if each is counted
         distinct_names([*pairs, pairs[-1]])
+
+
+def test_a_tilde_is_the_users_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "home").mkdir()
+    for given in ("~/run", Path("~/run")):
+        assert RunFolder.create(given, {"seed": 1}).path == tmp_path / "home" / "run"
+    assert RunFolder.open("~/run").config == {"seed": 1}
+    assert not (tmp_path / "~").exists()
+    assert RunFolder.create("./~", {"seed": 1}).path.resolve() == tmp_path / "~"

@@ -354,7 +354,7 @@ def _entry(name: str) -> tuple[DatasetInfo, Callable[..., Dataset]]:
 def _root(info: DatasetInfo, root: str | os.PathLike[str] | None) -> str | Path:
     if root is None:
         raise DataError(f"{info.name!r} needs root=, a folder that holds {info.root}")
-    path = path_of(root, "root=", DataError).expanduser()
+    path = path_of(root, "root=", DataError)
     if info.remote and not path.exists() and _REMOTE.fullmatch(str(root)):
         return str(root)
     if not path.exists():

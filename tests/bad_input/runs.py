@@ -6,13 +6,16 @@ import json
 import os
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from plotly.graph_objects import Figure
 from safetensors.torch import save
 
+from mechvrp.cards import prepare
 from mechvrp.circuits import AblationCurve, Circuit, Ranking
 from mechvrp.errors import (
     DataError,
@@ -23,7 +26,8 @@ from mechvrp.errors import (
     ShapeError,
     SiteError,
 )
-from mechvrp.reliability import Monitor
+from mechvrp.plots import save_figure
+from mechvrp.reliability import Monitor, PlattScaling, load_recalibration
 from mechvrp.store import Chunks, RunFolder
 from mechvrp.study import StudyConfig, compare_runs, run_study
 from mechvrp.study.report import write_report
@@ -36,6 +40,7 @@ LOADS: dict[str, tuple[Callable[[Any], Any], type[MechVRPError]]] = {
     "Ranking.load": (Ranking.load, DataError),
     "Circuit.load": (Circuit.load, RunFolderError),
     "AblationCurve.load": (AblationCurve.load, RunFolderError),
+    "load_recalibration": (load_recalibration, DataError),
     "read_settings": (read_settings, InputError),
 }
 FOLDERS: dict[str, tuple[Callable[[Any], Any], type[MechVRPError]]] = {
@@ -181,6 +186,25 @@ ROWS: list[Bad] = [
         for what, (content, _) in CONTENTS.items()
     ),
     bad("Monitor.load without weights", lambda p: (p.put("m/monitor.json", "{}"), Monitor.load(p.tmp / "m")), "weights.safetensors cannot be read", DataError),
+    *(
+        bad(f"load_recalibration of {what}", held(load_recalibration, content), says, DataError)
+        for what, (content, says) in CONTENTS.items()
+    ),
+    # addresses, where a path of this machine is wanted
+    *(
+        bad(f"{what} {given!s:.20}", lambda p, save=save, given=given: save(given), says, error)
+        for given in ("s3://bucket/x.json", Path("s3://bucket/x.json"))
+        for what, save, says, error in (
+            ("a ranking saved at", RANKED.save, "is one of this machine", InputError), ("a circuit saved at", Circuit([NODE]).save, "is one of this machine", InputError),
+            ("a recalibration saved at", PlattScaling(1.0, 0.0).save, "is one of this machine", InputError),
+            ("a figure saved at", lambda at: save_figure(Figure(), at), "is one of this machine", InputError),
+            ("a card at", lambda at: prepare("tiny-llava", out=at), "is one of this machine", InputError),
+            ("a ranking read from", Ranking.load, "is one of this machine", DataError), ("a monitor read from", Monitor.load, "is one of this machine", DataError),
+        )
+    ),
+    bad("a run at what Path makes of an address", lambda p: RunFolder.create(Path("s3://bucket/run"), {}), "an address", RunFolderError),
+    bad("a comparison at what Path makes of an address", lambda p: compare_runs([opened(p).path], out=Path("s3://bucket/cmp")), "an address", RunFolderError),
+    bad("a run in an archive that is not there", lambda p: RunFolder.create("zip://x::/no.zip", {}), "cannot be reached: FileNotFoundError", RunFolderError),
     # rankings and circuits
     *(
         bad(f"a ranking's {name} {value!r:.20}", ranking(name, value), says, DataError)
