@@ -160,11 +160,11 @@ def _of_run(run: RunFolder) -> list[Unit]:
     summary = Summary.from_json(run.read_summary())
     if not any(section.accuracy for section in summary.sections):
         return []
-    examples = run.read_examples()
     # A model that could not be observed has no accuracy, and no examples.
     sections = [section for section in summary.sections if section.accuracy]
     names = [section.model.name for section in sections]
-    check_examples(list(examples.columns), sorted(set(examples["model"])), names)
+    check_examples(run, names)
+    examples = run.read_examples()
     samples = run.config.get("samples")
     units = []
     for section in sections:

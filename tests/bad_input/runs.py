@@ -33,6 +33,8 @@ from mechvrp.study import StudyConfig, compare_runs, run_study
 from mechvrp.study.report import write_report
 from mechvrp.study.settings import parse_settings, read_settings
 from tests.bad_input.rows import DEEP, Bad, Place, bad
+from tests.support import studies
+from tests.support.runs import made_up
 
 __all__ = ["ROWS"]
 
@@ -122,6 +124,40 @@ def summary(content: Any, read: Callable[[RunFolder], Any]) -> Any:
     return run
 
 
+def examples(read: Callable[[RunFolder], Any], **columns: Any) -> Any:
+    """A sound run, but for some columns of its table of examples."""
+
+    def run(place: Place) -> Any:
+        folder = RunFolder.open(studies.run(place.tmp / "run", "a", n=60))
+        folder.write_examples(folder.read_examples().assign(**columns))
+        return read(folder)
+
+    return run
+
+
+def sized(**sizes: int) -> Any:
+    """A sound run, but for the sizes of its model."""
+
+    def run(place: Place) -> Any:
+        folder = made_up(place.tmp / "run", images=20)
+        told = folder.read_summary()
+        told["sections"][0]["model"] |= sizes
+        folder.write_summary(told)
+        return Monitor.fit(folder)
+
+    return run
+
+
+def counted(total: int) -> Any:
+    def run(place: Place) -> Any:
+        folder = made_up(place.tmp / "run", images=20)
+        sizes = {"total": total, "size": total, "arrays": True}
+        place.put("run/chunks/observe/0-made-up/pieces.json", sizes)
+        return Monitor.fit(folder)
+
+    return run
+
+
 def safetensors(header: Any, data: bytes = b"\0" * 8) -> bytes:
     made = json.dumps(header).encode()
     return struct.pack("<Q", len(made)) + made + data
@@ -190,6 +226,27 @@ ROWS: list[Bad] = [
         bad(f"load_recalibration of {what}", held(load_recalibration, content), says, DataError)
         for what, (content, says) in CONTENTS.items()
     ),
+    # tables and sizes of a stranger's run
+    *(
+        bad(f"a table of examples whose {name} is {kind}", examples(write_report, **{name: value}), says, RunFolderError)
+        for name, kind, value, says in (
+            ("answer_probability", "text", "high", "column 'answer_probability' is of kind 'text', expected 'number'"),
+            ("probe_score", "text", "1.0", "column 'probe_score' is of kind 'text'"), ("spatial_entropy", "text", "x", "column 'spatial_entropy' is of kind 'text'"),
+            ("correct", "text", "yes", "column 'correct' is of kind 'text'"), ("question", "a number", 3, "column 'question' is of kind 'whole number', expected 'text'"),
+            ("task", "missing", None, "column 'task' has no value in 60 rows"), ("example", "always the same", 0, "has an example twice"),
+            ("example", "text", "0", "column 'example' is of kind 'text'"),
+        )
+    ),
+    bad("a comparison of a run whose signals are text", examples(lambda run: compare_runs([run.path]), spatial_entropy="x"), "column 'spatial_entropy' is of kind 'text'", RunFolderError),
+    bad("a monitor of a run whose signals are text", lambda p: Monitor.fit(made_up(p.tmp / "run", images=20, answer_probability=lambda table: "x")), "column 'answer_probability' is of kind 'text'", RunFolderError),
+    *(
+        bad(f"a monitor of a run of {sizes}", sized(**sizes), says, RunFolderError)
+        for sizes, says in (
+            ({"n_layers": 10**9}, "tells of 1000000000 layers of width 12, and the hidden"), ({"d_model": 10**9}, "tells of 3 layers of width 1000000000, and"),
+            ({"n_layers": 10**9, "d_model": 0}, "layers of width 0"), ({"n_layers": 0}, "has 0 layers"),
+        )
+    ),
+    bad("a monitor of a run of a million million examples", counted(10**12), "its observations 1000000000000", RunFolderError),
     # addresses, where a path of this machine is wanted
     *(
         bad(f"{what} {given!s:.20}", lambda p, save=save, given=given: save(given), says, error)
