@@ -18,7 +18,7 @@ _ALSO = {"number": ("whole number",)}
 
 
 def column_kinds(schema: Any) -> dict[str, str]:
-    """By column: ``text``, ``boolean``, ``whole number``, ``number``, ``nothing`` (nulls alone) or ``other``."""
+    """By column: text, boolean, whole number, number, nothing (nulls alone) or other."""
     return {field.name: _kind(field.type) for field in schema}
 
 
