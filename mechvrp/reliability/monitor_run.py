@@ -123,9 +123,9 @@ class RunExamples:
         held = next(self.pieces.examples("hidden", np.arange(0))).shape
         if held != (self.model.n_layers, 0, self.model.d_model):
             raise RunFolderError(
-                f"the run's summary tells of {self.model.n_layers} layers of width {self.model.d_model}, and "
-                f"the hidden states in {self.pieces.folder} have the shape {held} (of no examples). Run the study "
-                "again"
+                f"the run's summary tells of {self.model.n_layers} layers of width {self.model.d_model}, "
+                f"and the hidden states in {self.pieces.folder} are of shape {held} (no example). Run the "
+                "study again"
             )
 
     def hidden(

@@ -242,7 +242,7 @@ ROWS: list[Bad] = [
     *(
         bad(f"a monitor of a run of {sizes}", sized(**sizes), says, RunFolderError)
         for sizes, says in (
-            ({"n_layers": 10**9}, "tells of 1000000000 layers of width 12, and"), ({"d_model": 10**9}, "tells of 3 layers of width 1000000000, and"),
+            ({"n_layers": 10**9}, "tells of 1000000000 layers of width 12, and the hidden"), ({"d_model": 10**9}, "tells of 3 layers of width 1000000000, and"),
             ({"n_layers": 10**9, "d_model": 0}, "layers of width 0"), ({"n_layers": 0}, "has 0 layers"),
         )
     ),
