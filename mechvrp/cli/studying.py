@@ -237,5 +237,5 @@ def study(
             from mechvrp.errors import UnavailableError
 
             why = "; ".join(f"{name}: {reason}" for name, reason in found.unobserved.items())
-            where = f" The report, {found.report}, says no more." if found.report else ""
-            raise UnavailableError(f"no model could be observed: {why}.{where}")
+            told = f". The report is {found.report}" if found.report else ""
+            raise UnavailableError(f"no model could be observed: {why}{told}")

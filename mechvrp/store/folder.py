@@ -12,8 +12,7 @@ Layout of a run folder (format 1)::
     gallery/*.png, *.webp   small pictures of examples' images
     report.html             the report, made from the files above
 
-Every file is written beside its place and moved there with ``os.replace``, so a run that is
-interrupted leaves the previous file or the new one, never half of one. Nothing is pickled.
+Files are written beside their place and moved there: the old one or the new, never half. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -285,7 +284,7 @@ class RunFolder:
             raise RunFolderError(f"{path} is damaged: {error}. Remove it, and {_AGAIN}") from error
 
     def example_columns(self) -> dict[str, str]:
-        """The names of the per-example table's columns, and what each holds (`column_kinds`)."""
+        """The per-example table's columns, and what each holds (`column_kinds`)."""
         path = self._existing("examples.parquet")
         try:
             with fetched(path) as file:

@@ -62,12 +62,12 @@ def page(rows: Iterable[CheckedClass]) -> str:
         "",
         "| part of a study | sites and facts it needs | without them |",
         "|---|---|---|",
-        "| observe | a processor; one image an example, all of whose tokens have places on its grid; `resid_pre` of "
-        "block 0; `resid_post` and `pattern` of every block; `logits` | the model is not observed, and the study "
-        "says why; where that is so of every model, `mechvrp study` ends with status 1 |",
+        "| observe | a processor; one image an example, all of whose tokens have places on its grid; "
+        "`resid_pre` of block 0; `resid_post` and `pattern` of every block; `logits` | the model is not "
+        "observed, and the study says why; if none is, `mechvrp study` ends with status 1 |",
         "| margins between attention and MLP | `resid_mid` | a gap |",
-        "| margins by depth | a final norm of whose output the unembedding makes the logits | a gap; the margin of "
-        "the answer itself comes from the logits |",
+        "| margins by depth | a final norm of whose output the unembedding makes the logits | a gap; the "
+        "margin of the answer itself comes from the logits |",
         "| correlate | nothing more | |",
         "| the probe's dimensions ablated, hidden states corrupted | `resid_post` | |",
         "| MLP neurons ablated | `neurons` of the probe's block | a gap |",
