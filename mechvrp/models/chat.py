@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mechvrp.errors import InputError
+from mechvrp.errors import UnavailableError
 
 __all__ = ["render_chat"]
 
@@ -24,7 +24,7 @@ def render_chat(processor: Any, messages: list[dict[str, Any]]) -> str:
     """The text that the processor's chat template makes of messages, the assistant's turn begun.
 
     Raises:
-        InputError: the template fails, or takes longer than a few seconds.
+        UnavailableError: the template fails, or takes longer than a few seconds.
     """
     try:
         with _limited(_SECONDS):
@@ -40,10 +40,11 @@ def render_chat(processor: Any, messages: list[dict[str, Any]]) -> str:
     else:
         return str(text)
     name = getattr(getattr(processor, "tokenizer", None), "name_or_path", "") or "this model"
-    raise InputError(
+    raise UnavailableError(
         f"the chat template of {name} ({type(processor).__name__}) fails: {how}. Mend or replace it "
         "(chat_template.jinja beside the weights), give a processor that has another "
-        "(mechvrp.load(..., processor=...)), or encode inputs yourself and give them to model.batch"
+        "(mechvrp.load(..., processor=...)), or encode inputs yourself and give them to model.batch (and, of a "
+        "model that no family describes, to mechvrp.load(..., probe=...))"
     ) from why
 
 

@@ -16,9 +16,17 @@ from safetensors.torch import load_file, save_file
 
 import mechvrp
 from mechvrp.data import Sample
-from mechvrp.errors import DataError, InputError, NumericalError, ShapeError, UnsupportedModelError
+from mechvrp.errors import (
+    DataError,
+    InputError,
+    NumericalError,
+    ShapeError,
+    UnavailableError,
+    UnsupportedModelError,
+)
 from mechvrp.models import chat
 from mechvrp.models.structure.family import structural
+from mechvrp.study import run_study
 from tests.bad_input.rows import DEEP, Bad, Place, bad
 
 __all__ = ["ROWS"]
@@ -242,12 +250,13 @@ ROWS: list[Bad] = [
     bad("a tokenizer that is no JSON", file("tokenizer.json", "{bad"), "could not load", InputError),
     bad("an empty tokenizer", file("tokenizer.json", "{}"), "could not load", InputError),
     # chat templates
-    *(bad(f"a chat template {text:.40}", template(text), f"fails: {says}", InputError) for text, says in TEMPLATES),
-    bad("a chat template that loops", without_end(template(LOOP)), "still running after 0.2 s", InputError),
+    *(bad(f"a chat template {text:.40}", template(text), f"fails: {says}", UnavailableError) for text, says in TEMPLATES),
+    bad("a chat template that loops", without_end(template(LOOP)), "still running after 0.2 s", UnavailableError),
     bad("a chat template that drops the question", template("<image>"), "changed the question", DataError),
-    bad("a chat template in a checkpoint", lambda p: file("chat_template.jinja", "{{ 1/0 }}")(p).encode(p.samples), "/checkpoint (", InputError),
-    *(bad(f"looking at a model whose chat template is {text:.40}", looked_at(text), says, InputError) for text, says in TEMPLATES[:4]),
-    bad("looking at a model whose chat template loops", without_end(looked_at(LOOP)), "still running after 0.2 s", InputError),
+    bad("a chat template in a checkpoint", lambda p: file("chat_template.jinja", "{{ 1/0 }}")(p).encode(p.samples), "/checkpoint (", UnavailableError),
+    *(bad(f"looking at a model whose chat template is {text:.40}", looked_at(text), says, UnavailableError) for text, says in TEMPLATES[:4]),
+    bad("a study of a model whose chat template loops", without_end(lambda p: run_study(mechvrp.load(p.model.model, processor=templated(p, LOOP)), out=p.tmp / "out", n=20, progress=False)), "still running after 0.2 s", UnavailableError),
+    bad("looking at a model whose chat template loops", without_end(looked_at(LOOP)), "still running after 0.2 s", UnavailableError),
     # encode
     bad("encode(None)", encode(None), "encode takes mechvrp.data.Sample objects; got None", InputError),
     bad("encode a text", encode("Is it dark?"), "encode takes mechvrp.data.Sample objects", InputError),
