@@ -225,12 +225,14 @@ def _from_tables(pieces: Chunks, chosen: np.ndarray) -> dict[str, Any]:
         for i in pieces.within(index, chosen).tolist():
             row = table.iloc[i]
             weights = np.asarray(row["map"], dtype=np.float64)
-            peak = float(weights.max())
-            if not 0 < peak < np.inf:
-                raise ValueError(f"the largest weight of a map is {peak}")
+            rows, peak = int(row["map_rows"]), float(weights.max())
+            if weights.ndim != 1 or not (0 <= weights.min() <= peak < np.inf and peak > 0):
+                raise ValueError(f"a map holds {row['map']!r:.60}")
+            if rows < 1 or len(weights) % rows:
+                raise ValueError(f"a map of {len(weights)} tokens has {rows} rows")
             levels = np.round(255 * weights / peak).astype(np.uint8)
             cells = base64.b64encode(levels.tobytes()).decode("ascii")
-            maps.append([int(row["map_rows"]), _four(peak), cells])
+            maps.append([rows, _four(peak), cells])
             votes.append([[text, n] for text, n in Counter(map(str, row["votes"])).most_common()])
     return {"maps": maps, "votes": votes}
 

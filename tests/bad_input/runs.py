@@ -135,6 +135,20 @@ def examples(read: Callable[[RunFolder], Any], **columns: Any) -> Any:
     return run
 
 
+def observed(**columns: Any) -> Any:
+    """A report of a run whose pieces have other maps or votes than a study writes."""
+
+    def run(place: Place) -> Any:
+        folder = RunFolder.open(studies.run(place.tmp / "run", "a", n=60))
+        table = pd.DataFrame({"map": [[0.5, 0.5]] * 60, "map_rows": 1, "votes": [["yes"]] * 60})
+        for name, value in columns.items():
+            table[name] = pd.Series([value] * 60)
+        folder.chunks("observe", "0-a", 60, 60).write(0, table)
+        return write_report(folder)
+
+    return run
+
+
 def sized(**sizes: int) -> Any:
     """A sound run, but for the sizes of its model."""
 
@@ -236,6 +250,10 @@ ROWS: list[Bad] = [
             ("task", "missing", None, "column 'task' has no value in 60 rows"), ("example", "always the same", 0, "has an example twice"),
             ("example", "text", "0", "column 'example' is of kind 'text'"),
         )
+    ),
+    *(
+        bad(f"a run of which {name} is {value}", observed(**{name: value}), "its maps, votes or margins are not as a study writes them", RunFolderError)
+        for name, value in (("map", []), ("map", ["x"]), ("map", 3.0), ("map", [0.0, 0.0]), ("map", [0.5, -0.5]), ("map_rows", "x"), ("map_rows", 0), ("map_rows", 3), ("votes", 3))
     ),
     bad("a comparison of a run whose signals are text", examples(lambda run: compare_runs([run.path]), spatial_entropy="x"), "column 'spatial_entropy' is of kind 'text'", RunFolderError),
     bad("a monitor of a run whose signals are text", lambda p: Monitor.fit(made_up(p.tmp / "run", images=20, answer_probability=lambda table: "x")), "column 'answer_probability' is of kind 'text'", RunFolderError),
