@@ -313,7 +313,7 @@ def load(
         if text is not None:
             given_text(text, f"{option}=")
     if options.get("images_root") is not None:
-        path_of(options["images_root"], "images_root=", DataError)
+        options["images_root"] = path_of(options["images_root"], "images_root=", DataError)
     given: dict[str, Any] = {"split": split, "limit": limit, "seed": seed, **options}
     if info.root:
         given |= {"root": _root(info, root), "on_error": on_error}

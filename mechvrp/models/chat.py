@@ -56,11 +56,13 @@ def _limited(seconds: float) -> Iterator[None]:
     is waited for.
     """
     raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
-    me, turn, inside = ctypes.c_ulong(threading.get_ident()), threading.Lock(), [True]
+    me, turn = ctypes.c_ulong(threading.get_ident()), threading.Lock()
+    left, sent = threading.Event(), threading.Event()
 
     def stop() -> None:
         with turn:
-            if inside:
+            if not left.is_set():
+                sent.set()
                 raise_in(me, ctypes.py_object(_TooLong))
 
     timer = threading.Timer(seconds, stop)
@@ -71,5 +73,6 @@ def _limited(seconds: float) -> Iterator[None]:
     finally:
         timer.cancel()
         with turn:
-            inside.clear()
-            raise_in(me, None)  # one that was sent, and has not arrived
+            left.set()
+            if sent.is_set():
+                raise_in(me, None)  # it may not have arrived yet

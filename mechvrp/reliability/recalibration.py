@@ -276,15 +276,17 @@ def recalibration_of(record: dict[str, Any], where: str) -> Recalibration:
     if not isinstance(kind, str) or kind not in _KINDS:
         raise DataError(f"{where} is of kind {kind!r}; expected one of {sorted(_KINDS)}")
     try:
-        return cast(Recalibration, _KINDS[kind](**{k: _numbers(v) for k, v in numbers.items()}))
+        return cast(Recalibration, _KINDS[kind](**{k: _read(k, v) for k, v in numbers.items()}))
     except (TypeError, ValueError) as error:
         raise DataError(f"{where} does not hold the numbers of {kind!r}: {error}") from error
 
 
-def _numbers(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(map(_number, value))
-    return _number(value)
+def _read(name: str, value: Any) -> Any:
+    if name not in ("confidence", "accuracy"):
+        return _number(value)
+    if not isinstance(value, list):
+        raise TypeError(f"{name} is no list")
+    return tuple(map(_number, value))
 
 
 def _number(value: Any) -> float:

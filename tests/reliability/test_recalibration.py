@@ -114,6 +114,7 @@ def test_files(kind, tmp_path):
             "no num",
         ),
         ('{"format": 1, "kind": ["isotonic"]}', "of kind"),
+        ('{"format": 1, "kind": "platt", "slope": 0.7, "intercept": [0, 1]}', "is no number"),
         ('{"format": true, "kind": "temperature", "temperature": 1}', "format 1"),
     ],
 )
