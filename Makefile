@@ -67,7 +67,7 @@ notebooks: $(STAMP) ## run the notebooks at full size and keep what they show (n
 bench: $(STAMP) ## benchmarks; the table is benchmarks/RESULTS.md
 	MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184 $(BIN)/python -m benchmarks
 
-READERS := records image ranking circuit curve monitor header summary pieces settings
+READERS := records image ranking circuit curve monitor recalibration header summary pieces settings
 SECONDS := 60
 
 fuzz: $(STAMP) ## fuzz every reader for a minute; what is found is in runs/fuzz (pip install "mechvrp[fuzz]" first)

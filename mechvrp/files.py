@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ from mechvrp.errors import InputError
 
 __all__ = ["distinct_names", "file_to_write", "make_folder", "parse_json", "path_of", "read_file"]
 
+#: An address, or what ``Path`` makes of one.
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]+:/")
+
 
 def path_of(given: Any, what: str = "a path", error: type[InputError] = InputError) -> Path:
-    """``given`` as a path.
+    """``given`` as a path of this machine; a ``~`` that it begins with is the user's home, as in a shell.
 
     Args:
         given: what a caller gave.
@@ -23,14 +27,21 @@ def path_of(given: Any, what: str = "a path", error: type[InputError] = InputErr
         error: the class to raise.
 
     Raises:
-        InputError: (``error``) it is no path, is empty, or cannot be the name of a file.
+        InputError: (``error``) it is no path, is empty, is an address, or cannot be the name of a file.
     """
     if not isinstance(given, str | os.PathLike) or not isinstance(os.fspath(given), str):
         raise error(f"{what} is text or a Path; got {given!r:.60} ({type(given).__name__})")
     name = os.fspath(given)
     if not name or "\0" in name:
         raise error(f"{what} is empty or holds a NUL character: {name!r:.60}")
+    if _ADDRESS.match(name):
+        raise error(
+            f"{what} is one of this machine; got {name!r:.60}, an address (a folder of that name is "
+            f"{'./' + name!r:.60}). Of what is written, runs, comparisons and stores of activations can be at "
+            "addresses, which are given as text"
+        )
     try:
+        name = os.path.expanduser(name)
         os.stat(name)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         pass  # to be made, or refused by whoever opens it

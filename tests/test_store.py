@@ -212,7 +212,11 @@ def test_examples_in_parts_are_one_table(run: RunFolder) -> None:
     assert table["example"].tolist() == [0, 1, 2]
     assert table["score"].dropna().tolist() == [0.5]
     assert table["word"].isna().tolist() == [True, True, False]
-    assert run.example_columns() == ["example", "score", "word"]
+    assert run.example_columns() == {
+        "example": "whole number",
+        "score": "number",
+        "word": "text",
+    }
     assert run.read_examples(["example"], where=[("word", "=", "w")])["example"].tolist() == [2]
     with pytest.raises(InputError, match="no rows"):
         run.write_examples_in_parts(lambda: iter([]))
@@ -526,3 +530,14 @@ def test_a_name_that_comes_twice_is_found_among_many() -> None:
     pairs = [(f"n{i}", i) for i in range(200_000)]
     with pytest.raises(ValueError, match="'n199999' comes twice"):  # in minutes, if each is counted
         distinct_names([*pairs, pairs[-1]])
+
+
+def test_a_tilde_is_the_users_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "home").mkdir()
+    for name in ("~/run", Path("~/run")):
+        assert RunFolder.create(name, {"seed": 1}).path == tmp_path / "home" / "run"
+    assert RunFolder.open("~/run").config == {"seed": 1}
+    assert not (tmp_path / "~").exists()
+    assert RunFolder.create("./~", {"seed": 1}).path.resolve() == tmp_path / "~"

@@ -22,6 +22,7 @@ from mechvrp.cards.requirements import requirements
 from mechvrp.data import Dataset, Sample, is_correct
 from mechvrp.data import load as load_data
 from mechvrp.errors import DataError, InputError
+from mechvrp.files import path_of
 from mechvrp.models import VLM, load
 from mechvrp.models.zoo import folder, names
 from mechvrp.reliability import (
@@ -56,7 +57,7 @@ def checkpoint_folder(name: str) -> Path:
     Raises:
         DataError: it holds no ``training.json``: only checkpoints of the zoo have a card.
     """
-    path = folder(name) if name in names() else Path(name)
+    path = folder(name) if name in names() else path_of(name, "a checkpoint's folder", DataError)
     if not (path / "training.json").is_file():
         raise DataError(
             f"{name!r} is neither an embedded checkpoint ({', '.join(names())}) nor a folder with a "
@@ -88,7 +89,7 @@ def prepare(
     """
     path = checkpoint_folder(name)
     training = json.loads((path / "training.json").read_text())
-    target = path if out is None else Path(out)
+    target = path if out is None else path_of(out, "a card's folder")
     target.mkdir(parents=True, exist_ok=True)
     if not os.access(target, os.W_OK):
         raise PermissionError(f"{target} can't be written; choose another folder with --out")
@@ -218,7 +219,7 @@ def write_card(
             )
     figures = {**found, "beside": rows}
     training = json.loads((path / "training.json").read_text())
-    target = path if out is None else Path(out)
+    target = path if out is None else path_of(out, "a card's folder")
     (target / "evaluation.json").write_text(json.dumps(figures, indent=1) + "\n")
     (target / "README.md").write_text(card_text(training, figures))
     return target / "README.md"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,7 +16,12 @@ def compare(
     runs: Annotated[
         list[str], typer.Argument(help="Run folders written by mechvrp study, or their addresses.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder for compare.html and tables/.")],
+    out: Annotated[
+        str,
+        typer.Option(
+            help="Folder for compare.html and tables/, or an address (s3://bucket/compared)."
+        ),
+    ],
     seeds: Annotated[
         list[str] | None,
         typer.Option(
@@ -57,7 +61,7 @@ def compare(
     if not quiet:
         for remark in found.remarks:
             typer.echo(f"note: {remark}")
-        typer.echo(out / "compare.html")
+        typer.echo(f"{out.rstrip('/')}/compare.html")
 
 
 @app.command()

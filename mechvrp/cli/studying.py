@@ -230,4 +230,12 @@ def study(
     else:
         from mechvrp.study import run_study
 
-        run_study(model or None, data, out=out, stages=stage or None, progress=not quiet, **named)
+        found = run_study(
+            model or None, data, out=out, stages=stage or None, progress=not quiet, **named
+        )
+        if found.in_vain:
+            from mechvrp.errors import UnavailableError
+
+            why = "; ".join(f"{name}: {reason}" for name, reason in found.unobserved.items())
+            told = f". The report is {found.report}" if found.report else ""
+            raise UnavailableError(f"no model could be observed: {why}{told}")

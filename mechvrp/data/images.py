@@ -171,7 +171,6 @@ def _decoded(
 ) -> tuple[Image, tuple[int, int]]:
     """As `decode_image`, and the image's width and height; as a preview a JPEG is an eighth as large."""
     from PIL import Image as PILImage
-    from PIL import ImageOps
 
     label = repr(source) if isinstance(source, str) else f"of {len(source)} bytes"
     PILImage.init()
@@ -190,7 +189,9 @@ def _decoded(
                 im.draft("RGB", (max(1, width // _PREVIEW), max(1, height // _PREVIEW)))
             reduced = im.size != (width, height)
             turned = im.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
-            image = as_rgb(ImageOps.exif_transpose(im), label)
+            image = as_rgb(im, label)
+            if image is im:  # which is closed
+                image = im.copy()
             if reduced:
                 return image, (height, width) if turned else (width, height)
             return image, image.size
@@ -212,8 +213,9 @@ def _decoded(
 
 
 def as_rgb(image: Any, label: str = "") -> Image:
-    """An opened image as RGB; what transparency hides is shown, as in the official code of benchmarks.
+    """An opened image as RGB, upright by its EXIF orientation.
 
+    What transparency hides is shown, as in the official code of benchmarks.
     A grey image of 16 bits is scaled to 8 (Pillow's own conversion would clip it to white).
 
     Args:
@@ -221,22 +223,36 @@ def as_rgb(image: Any, label: str = "") -> Image:
         label: names it in errors.
 
     Raises:
-        DataError: it is something else, has no pixels, or pixels of 32 bits without a fixed range.
+        DataError: it is something else, has no pixels or such as cannot be RGB (of 32 bits, without a fixed
+            range), or is not decoded yet and damaged.
     """
     from PIL import Image as PILImage
+    from PIL import ImageOps
 
     if not isinstance(image, PILImage.Image):
         raise DataError(f"expected a PIL.Image, got {image!r:.60} ({type(image).__name__})")
     if not image.width * image.height:
         raise DataError(f"image {label or repr(image)} has no pixels")
-    if image.mode.startswith("I;16"):
-        image = image.convert("I").point(lambda value: value / 256).convert("L")
-    elif image.mode in ("I", "F"):
+    if image.mode in ("I", "F"):
         raise DataError(
             f"image {label or repr(image)} has pixels of 32 bits (mode {image.mode}) without a "
             "fixed range; convert it to 8 bits"
         )
-    return image if image.mode == "RGB" else image.convert("RGB")
+    mode = image.mode
+    try:
+        if image.getexif().get(_ORIENTATION, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+        if mode.startswith("I;16"):
+            image = image.convert("I").point(lambda value: value / 256).convert("L")
+        image.load()  # as `convert` does: of an image that is open, not all need be there
+        return image if image.mode == "RGB" else image.convert("RGB")
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly anything
+        raise DataError(
+            f"image {label or repr(image)} (mode {mode}) cannot be decoded as RGB ({type(error).__name__}: "
+            f"{error}); expected an undamaged one of a mode such as RGB, RGBA, L or P"
+        ) from error
 
 
 def look_at_images(

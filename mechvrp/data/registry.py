@@ -313,7 +313,7 @@ def load(
         if text is not None:
             given_text(text, f"{option}=")
     if options.get("images_root") is not None:
-        path_of(options["images_root"], "images_root=", DataError)
+        options["images_root"] = path_of(options["images_root"], "images_root=", DataError)
     given: dict[str, Any] = {"split": split, "limit": limit, "seed": seed, **options}
     if info.root:
         given |= {"root": _root(info, root), "on_error": on_error}
@@ -354,7 +354,7 @@ def _entry(name: str) -> tuple[DatasetInfo, Callable[..., Dataset]]:
 def _root(info: DatasetInfo, root: str | os.PathLike[str] | None) -> str | Path:
     if root is None:
         raise DataError(f"{info.name!r} needs root=, a folder that holds {info.root}")
-    path = path_of(root, "root=", DataError).expanduser()
+    path = path_of(root, "root=", DataError)
     if info.remote and not path.exists() and _REMOTE.fullmatch(str(root)):
         return str(root)
     if not path.exists():

@@ -10,6 +10,7 @@ from mechvrp.circuits import Circuit, CircuitNode, Ranking
 from mechvrp.circuits.nodes import parse_nodes
 from mechvrp.errors import InputError
 from mechvrp.explorer.places import literal
+from mechvrp.files import path_of
 
 if TYPE_CHECKING:
     from mechvrp.models import VLM
@@ -115,7 +116,7 @@ class Draft:
         Raises:
             InputError: no nodes, no such folder, or a file that stands there and is no circuit's.
         """
-        made, target = self.circuit(), Path(path)
+        made, target = self.circuit(), path_of(path, "a circuit's file")
         if target.exists() and not target.is_dir():
             try:
                 if not target.is_file():

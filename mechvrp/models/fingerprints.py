@@ -41,12 +41,18 @@ def fingerprint(model: VLM) -> str:
     Of a model loaded without weights (``dispatch=False``) it is that of its name and revision on the hub.
 
     Raises:
-        UnavailableError: weights are not in memory (offloaded), or of a dtype that has no plain bits.
+        UnavailableError: weights are not in memory (offloaded, or never loaded, and not by a hub id), or of a
+            dtype that has no plain bits.
     """
     if not hasattr(model, "model"):
         raise InputError(f"expected a model from mechvrp.load(...); got {model!r:.60}")
     state = (*(_state(tensor) for _, tensor in _weights(model)), *_adapters(model))
     if model.hub.get("dispatch") is False:
+        if "repo_id" not in model.hub:
+            raise UnavailableError(
+                f"{model.name} was loaded without its weights (dispatch=False) and by no hub id: nothing says "
+                "which weights are meant, and it has no fingerprint; load it with its weights, or by its hub id"
+            )
         named = [
             type(model.model).__name__,
             *(str(model.hub.get(k)) for k in ("repo_id", "revision")),

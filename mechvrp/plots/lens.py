@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 from plotly.subplots import make_subplots
 
-from mechvrp.errors import InputError, ShapeError
+from mechvrp.errors import InputError, ShapeError, UnavailableError
 from mechvrp.plots.theme import COLOURS, TEMPLATE, count, reference, ribbon
 from mechvrp.reliability import Margins, Observations
 from mechvrp.statistics import group_means
@@ -57,6 +57,7 @@ def logit_lens(
         InputError: another result, no example has a margin, ``correct`` or ``groups`` beside one example, or
             no such example.
         ShapeError: ``correct`` or ``groups`` of another length.
+        UnavailableError: the model has no margins at some depths.
     """
     words = "token minus foil"
     if isinstance(margins, Observations):
@@ -80,6 +81,11 @@ def logit_lens(
         raise InputError("no example has a margin (is the right answer unknown?)")
 
     depth = _depths(margins)
+    if not np.isfinite(depth[:, known]).all():
+        raise UnavailableError(
+            "margins are not known at every depth of this model (see gaps of its observations), so there is no "
+            "course through it to draw"
+        )
     parts = np.stack([margins.attention, margins.mlp])
     layers = margins.post.shape[0]
     x = np.arange(2 * layers + 1) / 2

@@ -15,6 +15,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from mechvrp.errors import InputError, UnavailableError
+from mechvrp.files import path_of
 
 __all__ = ["save_figure"]
 
@@ -57,7 +58,7 @@ def save_figure(
     """
     if not isinstance(figure, go.Figure):
         raise InputError(f"expected a plotly figure (go.Figure); got {type(figure).__name__}")
-    target = Path(path)
+    target = path_of(path, "a picture's file")
     form = target.suffix.lower().lstrip(".").replace("jpg", "jpeg")
     if form not in _FORMATS:
         raise InputError(f"{target.name}: a picture ends in .{', .'.join(_FORMATS)}")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Margins",
     "Residuals",
+    "final_margins",
     "lens_logits",
     "logit_margins",
     "margins_between",
@@ -45,18 +46,21 @@ class Residuals:
         entry: before block 0.
         mid: in every block between attention and MLP.
         post: behind every block.
+        without_mid: blocks that have no such place (attention and MLP side by side); their ``mid`` is 0.
     """
 
     entry: Float[Tensor, "example d_model"]
     mid: Float[Tensor, "layer example d_model"]
     post: Float[Tensor, "layer example d_model"]
+    without_mid: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Margins:
     """Margins m(h): the logit of ``token`` minus that of ``foil``, read off the residual stream h.
 
-    NaN where an example has no such pair, since its right answer is unknown.
+    NaN where an example has no such pair, since its right answer is unknown; and at depths that cannot be
+    read of the model (``Observations.gaps`` says why).
 
     Attributes:
         token, foil: ids; -1 where there is none.
@@ -199,11 +203,22 @@ def margins_between(model: VLM, states: Residuals, token: Tensor, foil: Tensor) 
         return torch.where(known, found, torch.nan).double().numpy()
 
     # In float64, so that differences of margins sum to what they should.
-    return Margins(
-        token.cpu().numpy(),
-        foil.cpu().numpy(),
-        *(margin(s) for s in (states.entry, states.mid, states.post)),
-    )
+    entry, mid, post = (margin(s) for s in (states.entry, states.mid, states.post))
+    mid[list(states.without_mid)] = np.nan
+    return Margins(token.cpu().numpy(), foil.cpu().numpy(), entry, mid, post)
+
+
+def final_margins(
+    logits: Float[Tensor, "example vocab"], layers: int, token: Tensor, foil: Tensor
+) -> Margins:
+    """Margins of which only the last is known: of a model whose logits the lens does not make."""
+    pairs = torch.stack([token, foil], dim=-1).cpu()
+    known = (pairs >= 0).all(-1)
+    chosen = logits.cpu().gather(1, pairs.clamp(min=0)).double()
+    post = np.full((layers, len(pairs)), np.nan)
+    post[-1] = torch.where(known, chosen[:, 0] - chosen[:, 1], torch.nan).numpy()
+    nothing = np.full_like(post, np.nan)
+    return Margins(token.cpu().numpy(), foil.cpu().numpy(), nothing[0], nothing, post)
 
 
 def join_margins(parts: Sequence[Margins]) -> Margins:
@@ -218,8 +233,14 @@ def mlp_share(margins: Margins) -> float:
     Examples without a margin are left out. Below 0 or above 1 where the two work against each other.
 
     Raises:
+        UnavailableError: the model has no place between attention and MLP, so it is not known who adds what.
         NumericalError: the margin does not grow or shrink, so there is nothing to share.
     """
+    known = np.isfinite(margins.final)
+    if not np.isfinite(margins.mlp[:, known]).all():
+        raise UnavailableError(
+            "not every block has a margin between attention and MLP, so what each adds is not known"
+        )
     growth = float(np.nanmean(margins.growth)) if np.isfinite(margins.growth).any() else 0.0
     if abs(growth) < 1e-9:
         raise NumericalError(f"the mean margin grows by {growth:.3g}: there is nothing to share")

@@ -229,6 +229,7 @@ def _fit_scorer(
     chosen: int | None = None
     layers: tuple[LayerScore, ...] = ()
     if "probe" in names:
+        examples.check_sizes()
         numbers = list(range(examples.model.n_layers)) if layer == "auto" else [layer]
         layers = _judged(examples, rows, goal, numbers)
         # Of equals the first: rounding must not choose.

@@ -17,7 +17,7 @@ from mechvrp.reliability.answers import Answer
 from mechvrp.reliability.continuing import prefill
 from mechvrp.reliability.generation import signals_of
 from mechvrp.reliability.grids import on_grid
-from mechvrp.reliability.margins import lens_logits
+from mechvrp.reliability.margins import final_margins, lens_logits
 from mechvrp.reliability.observations import STRUCTURE_SIGNALS
 from mechvrp.reliability.observing import _structure
 from mechvrp.reliability.sampling import Sampling
@@ -114,9 +114,12 @@ def read_answers(
     # Before decoding goes on, which uses up the cache and needs nothing of this.
     columns = {}
     if "own_margin" in names:
-        pairs = torch.stack(own_pair(model, logits), dim=-1)
-        found = lens_logits(model, states[last], pairs).double().numpy()
-        columns["own_margin"] = found[:, 0] - found[:, 1]
+        pair = own_pair(model, logits)
+        if model.family.unavailable("final_norm"):  # as `observe`
+            columns["own_margin"] = final_margins(logits, 1, *pair).final
+        else:
+            found = lens_logits(model, states[last], torch.stack(pair, dim=-1)).double().numpy()
+            columns["own_margin"] = found[:, 0] - found[:, 1]
     if structural:
         rows = np.array([_structure(image) for image in maps])
         columns |= {name: rows[:, STRUCTURE_SIGNALS.index(name)] for name in structural}

@@ -14,12 +14,22 @@ from jaxtyping import Float
 
 from mechvrp.errors import InputError, RunFolderError
 from mechvrp.models import VLM, fingerprint
+from mechvrp.reliability.signals import SIGNALS
 from mechvrp.store import Chunks, RunFolder
+from mechvrp.store.columns import check_kinds, check_present
 
 __all__ = ["FittedModel", "RunExamples", "identify", "read_run"]
 
 #: Of a run's summary, what tells its model.
 _INFO = {"name": str, "family": str, "n_layers": int, "d_model": int, "dtype": str}
+
+
+#: Of its table of examples, what each example must have.
+_COLUMNS = {
+    **dict.fromkeys(("model", "image_id", "task", "split"), "text"),
+    "example": "whole number",
+    "correct": "boolean",
+}
 
 
 @dataclass(frozen=True)
@@ -104,6 +114,20 @@ class RunExamples:
     table: pd.DataFrame
     pieces: Chunks
 
+    def check_sizes(self) -> None:
+        """Compare the model's sizes with what the first piece holds, before anything is made by them.
+
+        Raises:
+            RunFolderError: they differ, or the piece is missing or damaged.
+        """
+        held = next(self.pieces.examples("hidden", np.arange(0))).shape
+        if held != (self.model.n_layers, 0, self.model.d_model):
+            raise RunFolderError(
+                f"the run's summary tells of {self.model.n_layers} layers of width {self.model.d_model}, "
+                f"and the hidden states in {self.pieces.folder} are of shape {held} (no example). Run the "
+                "study again"
+            )
+
     def hidden(
         self, rows: np.ndarray, layers: Sequence[int]
     ) -> Float[np.ndarray, "layer row d_model"]:
@@ -116,6 +140,7 @@ class RunExamples:
         Raises:
             RunFolderError: a piece is missing or of another model's shape.
         """
+        self.check_sizes()
         found = np.empty((len(layers), len(rows), self.model.d_model), dtype=np.float32)
         for index, part in enumerate(self.pieces.arrays(["hidden"])):
             held, span = part["hidden"], self.pieces.rows(index)
@@ -165,7 +190,14 @@ def read_run(run: Any, model: VLM | str | None) -> RunExamples:
         raise InputError(f"{folder.path} holds runs of {', '.join(names)}, not of {name}")
     index = 0 if name is None else names.index(name)
     fitted = _fitted(sections[index], model if isinstance(model, VLM) else None, folder)
+    path, columns = folder.path / "examples.parquet", folder.example_columns()
+    absent = [column for column in _COLUMNS if column not in columns]
+    if absent:
+        raise RunFolderError(f"{path} lacks the columns {absent}; it has {list(columns)}")
+    numbers = [column for column in SIGNALS if column in columns]
+    check_kinds(path, columns, dict.fromkeys(numbers, "number") | _COLUMNS)
     table = folder.read_examples()
+    check_present(path, table, tuple(_COLUMNS))
     table = table[table["model"] == fitted.name].sort_values("example").reset_index(drop=True)
     return RunExamples(
         model=fitted,
@@ -187,6 +219,11 @@ def _sections(folder: RunFolder) -> list[dict[str, Any]]:
         if not isinstance(info, dict) or any(type(info.get(k)) is not t for k, t in _INFO.items()):
             raise RunFolderError(
                 f"{folder.path / 'summary.json'} is damaged: it does not describe its models"
+            )
+        if min(info["n_layers"], info["d_model"]) < 1:
+            raise RunFolderError(
+                f"{folder.path / 'summary.json'} is damaged: {info['name']} has {info['n_layers']} layers of "
+                f"width {info['d_model']}"
             )
     if not infos:
         raise RunFolderError(f"{folder.path / 'summary.json'} describes no model")
@@ -224,7 +261,8 @@ def _pieces(folder: RunFolder, index: int, name: str, table: pd.DataFrame) -> Ch
             f"{folder.path} holds no observations of {name} (parts: {sorted(written)}); run the study again"
         )
     pieces = written[part]
-    if not np.array_equal(table["example"].to_numpy(), np.arange(pieces.total)):
+    here = len(table) == pieces.total  # a total that is far too large must not be counted through
+    if not here or not np.array_equal(table["example"].to_numpy(), np.arange(pieces.total)):
         raise RunFolderError(
             f"the table in {folder.path} has {len(table)} examples of {name}, its observations "
             f"{pieces.total}; run the study again"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,6 +51,8 @@ class Observations:
         truth: margins of the right answer's first token and its foil; NaN for samples without answers.
         maps: attention from the last prompt position to the image tokens, [layer, head, row, col] each
             (grids may differ); ``None`` where they were not kept.
+        gaps: by the name of a part of the margins (``entry``, ``mid``, ``post``) why the model has none at
+            some depths, where they are NaN. The final margin is always there.
     """
 
     model: str
@@ -63,6 +65,7 @@ class Observations:
     own: Margins
     truth: Margins
     maps: tuple[Float[np.ndarray, "layer head row col"], ...] | None
+    gaps: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -150,4 +153,5 @@ def join_observations(parts: Sequence[Observations]) -> Observations:
         own=join_margins([part.own for part in parts]),
         truth=join_margins([part.truth for part in parts]),
         maps=tuple(m for part in parts for m in part.maps or ()) if kept else None,
+        gaps=parts[0].gaps,
     )

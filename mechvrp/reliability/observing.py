@@ -24,7 +24,7 @@ from mechvrp.reliability.attention_shape import (
 )
 from mechvrp.reliability.generation import Normalise, check_answering, signals_of
 from mechvrp.reliability.grids import on_grid
-from mechvrp.reliability.margins import Residuals, margins_between
+from mechvrp.reliability.margins import Margins, Residuals, final_margins, margins_between
 from mechvrp.reliability.observations import STRUCTURE_SIGNALS, Observations, join_observations
 from mechvrp.reliability.sampling import Sampling
 from mechvrp.reliability.structure import (
@@ -64,7 +64,9 @@ def observe(
 
     One forward over the prompts of a batch gives all of it; only answers are decoded on, over its keys and
     values. What comes out is what ``greedy_answers``, ``cache``, ``attention_maps`` and ``logit_margins``
-    give, each with a forward of its own.
+    give, each with a forward of its own. Margins at depths that a model does not have, or that the lens cannot
+    read of it, are NaN, and ``gaps`` says why; without attention weights and image tokens on a grid there is
+    no observation.
 
     Args:
         model: loaded with ``attn="sdpa"`` (the default) or ``"eager"``.
@@ -138,6 +140,13 @@ def _observed(
         on_grid(tokens, rows[:, i][..., tokens.position.numpy()])
         for i, tokens in enumerate(batch.tokens.images)
     )
+    gaps = _gaps(model)
+
+    def margins(pair: tuple[Tensor, Tensor]) -> Margins:
+        if "post" in gaps:
+            return final_margins(logits, model.n_layers, *pair)
+        return margins_between(model, states, *pair)
+
     truth = right_pair(model, chunk, logits)
     own = own_pair(model, logits)
     return Observations(
@@ -150,10 +159,28 @@ def _observed(
         region_mass=np.array(
             [_on_region(model, s, found) for s, found in zip(chunk, maps, strict=True)]
         ),
-        own=margins_between(model, states, *own),
-        truth=margins_between(model, states, *truth),
+        own=margins(own),
+        truth=margins(truth),
         maps=maps if keep_maps else None,
+        gaps=gaps,
     )
+
+
+def _gaps(model: VLM) -> dict[str, str]:
+    """Parts of the margins that are not there at every depth, and why."""
+    if why := model.family.unavailable("final_norm"):
+        return dict.fromkeys(("entry", "mid", "post"), f"the logit lens does not hold: {why}")
+    absent = _without_mid(model)
+    if not absent:
+        return {}
+    which = "no block has" if len(absent) == model.n_layers else f"{len(absent)} blocks have no"
+    return {"mid": f"{which} resid_mid: {next(iter(absent.values()))}"}
+
+
+def _without_mid(model: VLM) -> dict[int, str]:
+    """The blocks without a place between attention and MLP, and why."""
+    found = {i: model.family.unavailable("resid_mid", i) for i in range(model.n_layers)}
+    return {layer: why for layer, why in found.items() if why}
 
 
 def _prefill(model: VLM, batch: Batch) -> tuple[Tensor, Any, Residuals, np.ndarray]:
@@ -162,6 +189,7 @@ def _prefill(model: VLM, batch: Batch) -> tuple[Tensor, Any, Residuals, np.ndarr
     Attention is [layer, example, head, key].
     """
     kept: dict[str, list[Tensor]] = {"rows": [], "mid": [], "post": []}
+    absent = _without_mid(model)
 
     def last(value: Tensor) -> Tensor:
         return value[:, -1].detach().to("cpu", torch.float32, copy=True)
@@ -170,11 +198,15 @@ def _prefill(model: VLM, batch: Batch) -> tuple[Tensor, Any, Residuals, np.ndarr
         kept["entry"] = [last(t.resid_pre[0])]
         for layer in range(model.n_layers):
             kept["rows"].append(t.attention_rows(layer).detach().float().cpu())
-            kept["mid"].append(last(t.resid_mid[layer]))
+            if layer not in absent:
+                kept["mid"].append(last(t.resid_mid[layer]))
             kept["post"].append(last(t.resid_post[layer]))
+            if layer in absent:
+                kept["mid"].append(torch.zeros_like(kept["post"][-1]))
         logits = t.logits.save()
         cache = model.envoy.output.past_key_values.save()
-    states = Residuals(kept["entry"][0], torch.stack(kept["mid"]), torch.stack(kept["post"]))
+    mid, post = torch.stack(kept["mid"]), torch.stack(kept["post"])
+    states = Residuals(kept["entry"][0], mid, post, tuple(absent))
     rows = torch.stack(kept["rows"])
     for name, value in (("resid_post", states.post), ("attention", rows)):
         if not bool(torch.isfinite(value).all()):

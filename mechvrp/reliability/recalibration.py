@@ -18,8 +18,10 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, logit, softmax
 
 from mechvrp.errors import DataError, InputError
+from mechvrp.files import file_to_write, parse_json, path_of, read_file
 from mechvrp.reliability.calibration import checked_confidence
 from mechvrp.statistics.checks import require_both, require_finite
+from mechvrp.store.atomic import write_atomically
 
 __all__ = [
     "IsotonicCalibration",
@@ -51,9 +53,15 @@ class Recalibration(ABC):
         """Its numbers, as JSON can hold them."""
 
     def save(self, path: str | Path) -> None:
-        """Write it as JSON; `load_recalibration` reads it."""
+        """Write it as JSON; `load_recalibration` reads it.
+
+        Raises:
+            InputError: no path of a file that can be written.
+        """
+        target = file_to_write(path, "a recalibration's file")
         record = {"format": _FORMAT, "kind": self.kind, **self.to_dict()}
-        Path(path).write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+        text = json.dumps(record, indent=1, allow_nan=False) + "\n"
+        write_atomically(target, lambda file: file.write_text(text, encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -193,11 +201,19 @@ class IsotonicCalibration(Recalibration):
 
     def __post_init__(self) -> None:
         x, y = np.asarray(self.confidence), np.asarray(self.accuracy)
-        if not len(x) or x.shape != y.shape or (np.diff(x) <= 0).any() or (np.diff(y) < 0).any():
+        if (
+            not len(x)
+            or x.ndim != 1
+            or x.shape != y.shape
+            or (np.diff(x) <= 0).any()
+            or (np.diff(y) < 0).any()
+        ):
             raise InputError(
                 f"expected rising confidences and as many accuracies that never fall, got {len(x)} "
                 f"and {len(y)} numbers"
             )
+        if min(x[0], y[0]) < 0 or max(x[-1], y[-1]) > 1:
+            raise InputError("confidences and accuracies are from 0 to 1")
 
     @classmethod
     def fit(cls, confidence: ArrayLike, correct: ArrayLike) -> IsotonicCalibration:
@@ -231,13 +247,21 @@ def load_recalibration(path: str | Path) -> Recalibration:
     Raises:
         DataError: the file is not there or holds something else.
     """
-    place = Path(path)
+    place = path_of(path, "a recalibration's file", DataError)
     try:
-        record = json.loads(place.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"cannot read a recalibration from {place}: {error}") from error
-    if not isinstance(record, dict) or record.get("format") != _FORMAT:
-        raise DataError(f"{place} is no recalibration of format {_FORMAT}")
+        record = parse_json(read_file(place, DataError))
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError(
+            f"cannot read a recalibration from {place}: it is damaged: {error}"
+        ) from error
+    found = record.get("format") if isinstance(record, dict) else record
+    if type(found) is not int or found != _FORMAT:
+        raise DataError(
+            f"{place} is no recalibration of format {_FORMAT}: expected a JSON object that says so; got "
+            f"{found!r:.60}"
+        )
     return recalibration_of({k: v for k, v in record.items() if k != "format"}, str(place))
 
 
@@ -249,13 +273,26 @@ def recalibration_of(record: dict[str, Any], where: str) -> Recalibration:
     """
     numbers = {key: value for key, value in record.items() if key != "kind"}
     kind = record.get("kind")
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise DataError(f"{where} is of kind {kind!r}; expected one of {sorted(_KINDS)}")
     try:
-        plain = {k: tuple(v) if isinstance(v, list) else float(v) for k, v in numbers.items()}
-        return cast(Recalibration, _KINDS[kind](**plain))
+        return cast(Recalibration, _KINDS[kind](**{k: _read(k, v) for k, v in numbers.items()}))
     except (TypeError, ValueError) as error:
         raise DataError(f"{where} does not hold the numbers of {kind!r}: {error}") from error
+
+
+def _read(name: str, value: Any) -> Any:
+    if name not in ("confidence", "accuracy"):
+        return _number(value)
+    if not isinstance(value, list):
+        raise TypeError(f"{name} is no list")
+    return tuple(map(_number, value))
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r:.60} is no number")
+    return float(value)
 
 
 def _best_temperature(loss: Any) -> float:

@@ -156,7 +156,9 @@ def _ranges(
     """
     row = math.prod(shape[axis + 1 :]) * itemsize
     found = np.empty((math.prod(map(len, outer)), len(rows), row), np.uint8)
-    runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1) if found.size else []
+    if not found.size:  # of a shape with a 0, the other numbers may be as large as they like
+        return found
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
     with path.open("rb", buffering=0) as file:
         length = int.from_bytes(file.read(8), "little")
         start = 8 + length + json.loads(file.read(length))[name]["data_offsets"][0]

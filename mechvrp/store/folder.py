@@ -12,8 +12,7 @@ Layout of a run folder (format 1)::
     gallery/*.png, *.webp   small pictures of examples' images
     report.html             the report, made from the files above
 
-Every file is written beside its place and moved there with ``os.replace``, so a run that is
-interrupted leaves the previous file or the new one, never half of one. Nothing is pickled.
+Files are written beside their place and moved there: the old one or the new, never half. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -32,6 +31,7 @@ import pyarrow.parquet as pq
 from mechvrp.errors import InputError, RunFolderError
 from mechvrp.store.atomic import TEMPORARY, remove_temporaries, write_atomically
 from mechvrp.store.chunks import Chunks
+from mechvrp.store.columns import column_kinds
 from mechvrp.store.holding import always, hold
 from mechvrp.store.json_files import differences, plain, read_json, read_object
 from mechvrp.store.places import fetched, is_file, make_folder, place, refuse_links, unreachable
@@ -283,12 +283,12 @@ class RunFolder:
         except (ValueError, OSError, pa.ArrowException) as error:
             raise RunFolderError(f"{path} is damaged: {error}. Remove it, and {_AGAIN}") from error
 
-    def example_columns(self) -> list[str]:
-        """The names of the per-example table's columns."""
+    def example_columns(self) -> dict[str, str]:
+        """The per-example table's columns, and what each holds (`column_kinds`)."""
         path = self._existing("examples.parquet")
         try:
             with fetched(path) as file:
-                return list(pq.read_schema(file).names)
+                return column_kinds(pq.read_schema(file))
         except (ValueError, OSError, pa.ArrowException) as error:
             raise RunFolderError(f"{path} is damaged: {error}. Remove it, and {_AGAIN}") from error
 

@@ -39,6 +39,8 @@ def place(path: str | Path, options: Mapping[str, Any] | None = None) -> Path:
     Raises:
         UnavailableError: universal-pathlib or the protocol's file system is not installed.
         InputError: no such protocol.
+        RunFolderError: its file system cannot be had (one in a file that is not there, a server that does not
+            answer), or it is no path.
     """
     if is_remote(path):
         return path  # type: ignore[return-value]
@@ -63,8 +65,15 @@ def place(path: str | Path, options: Mapping[str, Any] | None = None) -> Path:
         raise UnavailableError(
             f"{path}: the file system of {protocol!r} is not installed: {error}"
         ) from error
-    # Another process may have written since a folder was listed.
-    return cast(Path, UPath(str(path), **{"use_listings_cache": False, **(options or {})}))
+    try:
+        # Another process may have written since a folder was listed.
+        made = UPath(path, **{"use_listings_cache": False, **(options or {})})
+        _ = made.fs  # some file systems look for what they are in when they are made
+    except Exception as error:  # of any class, as in `unreachable`
+        raise RunFolderError(
+            f"{path} cannot be reached: {type(error).__name__}: {error}"
+        ) from error
+    return cast(Path, made)
 
 
 def is_remote(path: Any) -> bool:

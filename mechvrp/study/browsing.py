@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ import pyarrow.compute as pc
 from markupsafe import Markup
 from scipy.special import expit
 
-from mechvrp.errors import RunFolderError
+from mechvrp.errors import MechVRPError, RunFolderError
 from mechvrp.reliability import SIGNALS, known_signals
 from mechvrp.store import Chunks, RunFolder
 from mechvrp.study.page import safe_json
@@ -102,6 +103,10 @@ def _browser(
     models, shared = [], pd.DataFrame()
     for index, section in observed:
         name = section.model.name
+        if not table["example"][table["model"] == name].is_unique:
+            raise RunFolderError(
+                f"{run.path / 'examples.parquet'} is damaged: {name} has an example twice"
+            )
         own = table[table["model"] == name].set_index("example").reindex(chosen)
         if own["question"].isna().any():
             raise RunFolderError(f"examples.parquet lacks examples of {name} that others have")
@@ -183,16 +188,32 @@ def _observed(
     columns, arrays = pieces.names() if pieces is not None else (set(), set())
     found: dict[str, Any] = {"maps": None, "votes": None, "own": None, "truth": None}
     if pieces is not None and {"map", "map_rows", "votes"} <= columns:
-        found |= _from_tables(pieces, chosen)
+        with _told(pieces):
+            found |= _from_tables(pieces, chosen)
     else:
         gaps.append(f"attention maps and sampled answers of {name}")
     for kind in ("own", "truth"):
         wanted = [f"{kind}_{part}" for part in ("token", "entry", "post")]
         if pieces is not None and arrays.issuperset(wanted):
-            found[kind] = _margins(pieces, wanted, chosen)
+            with _told(pieces):
+                found[kind] = _margins(pieces, wanted, chosen)
     if found["own"] is None or found["truth"] is None:
         gaps.append(f"margins by layer of {name}")
     return found
+
+
+@contextmanager
+def _told(pieces: Chunks) -> Iterator[None]:
+    """Values of other shapes and kinds than a study writes are damage."""
+    try:
+        yield
+    except (ValueError, TypeError, IndexError, AttributeError) as error:
+        if isinstance(error, MechVRPError):
+            raise
+        raise RunFolderError(
+            f"{pieces.folder} is damaged: its maps, votes or margins are not as a study writes them "
+            f"({type(error).__name__}: {error}). Remove it and run the study again"
+        ) from error
 
 
 def _from_tables(pieces: Chunks, chosen: np.ndarray) -> dict[str, Any]:
@@ -204,10 +225,14 @@ def _from_tables(pieces: Chunks, chosen: np.ndarray) -> dict[str, Any]:
         for i in pieces.within(index, chosen).tolist():
             row = table.iloc[i]
             weights = np.asarray(row["map"], dtype=np.float64)
-            peak = float(weights.max())
+            rows, peak = int(row["map_rows"]), float(weights.max())
+            if weights.ndim != 1 or not (0 <= weights.min() <= peak < np.inf and peak > 0):
+                raise ValueError(f"a map holds {row['map']!r:.60}")
+            if rows < 1 or len(weights) % rows:
+                raise ValueError(f"a map of {len(weights)} tokens has {rows} rows")
             levels = np.round(255 * weights / peak).astype(np.uint8)
             cells = base64.b64encode(levels.tobytes()).decode("ascii")
-            maps.append([int(row["map_rows"]), _four(peak), cells])
+            maps.append([rows, _four(peak), cells])
             votes.append([[text, n] for text, n in Counter(map(str, row["votes"])).most_common()])
     return {"maps": maps, "votes": votes}
 

@@ -19,7 +19,8 @@ from mechvrp.plots import (
     signals_by_model,
 )
 from mechvrp.store.atomic import TEMPORARY, remove_temporaries, write_atomically
-from mechvrp.store.places import refuse_links
+from mechvrp.store.json_files import read_object
+from mechvrp.store.places import is_file, make_folder, names_in, place, refuse_links, unreachable
 from mechvrp.study.compare_tables import TextTable, latex
 from mechvrp.study.compare_units import Unit
 from mechvrp.study.page import figure_json, render
@@ -49,14 +50,15 @@ def write_comparison(found: RunComparison, out: str | Path) -> Path:
     Raises:
         RunFolderError: ``out`` is a file, is or lies in a run folder, or holds what no comparison wrote.
     """
-    folder = Path(out)
+    folder = place(out)
     earlier = check_out(folder)
     files: dict[str, str] = {"compare.html": render_comparison(found)}
     for name, table in found.tables().items():
         files[f"tables/{name}.csv"] = table.to_csv(index=False)
         files[f"tables/{name}.tex"] = latex(found.text_tables()[name])
-    (folder / "tables").mkdir(parents=True, exist_ok=True)
-    foreign = [n for n in files if (folder / n).exists() and n not in earlier]
+    make_folder(folder / "tables")
+    there = names_in(folder) | {f"tables/{name}" for name in names_in(folder / "tables")}
+    foreign = [n for n in files if n in there and n not in earlier]
     if foreign:
         raise RunFolderError(
             f"{out}: {foreign[0]} is there and is not a comparison's; choose another"
@@ -68,7 +70,8 @@ def write_comparison(found: RunComparison, out: str | Path) -> Path:
     for name, text in files.items():
         write_text(folder / name, text)
     for name in sorted(set(earlier) - set(files)):
-        (folder / name).unlink(missing_ok=True)
+        with unreachable(folder):
+            (folder / name).unlink(missing_ok=True)
     marker["files"] = sorted(files)
     write_text(folder / _MARKER, json.dumps(marker, indent=2, ensure_ascii=False) + "\n")
     return folder / "compare.html"
@@ -80,25 +83,21 @@ def check_out(folder: Path) -> list[str]:
     Raises:
         RunFolderError: the folder is none for a comparison.
     """
-    for place in (folder, *folder.resolve().parents):
-        if (place / "config.json").is_file() and (place / "versions.json").is_file():
+    for above in (folder, *folder.resolve().parents):
+        if is_file(above / "config.json") and is_file(above / "versions.json"):
             raise RunFolderError(
                 f"{folder} is or lies in a run folder; a comparison needs a folder of its own"
             )
-    if folder.exists() and not folder.is_dir():
+    if is_file(folder):
         raise RunFolderError(f"{folder} is a file; a comparison needs a folder of its own")
-    held = (
-        [p.name for p in folder.iterdir() if not p.name.startswith(TEMPORARY)]
-        if folder.exists()
-        else []
-    )
+    held = [name for name in names_in(folder) if not name.startswith(TEMPORARY)]
     if not held:
         return []
     refuse_links(folder)  # else what a marker names would be removed elsewhere
     try:
-        marker = json.loads((folder / _MARKER).read_text(encoding="utf-8"))
+        marker = read_object(folder / _MARKER) if _MARKER in held else {}
         files = marker["files"] if marker["format"] == _FORMAT else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (RunFolderError, KeyError):
         files = None
     if not isinstance(files, list) or not all(_ours(name) for name in files):
         raise RunFolderError(

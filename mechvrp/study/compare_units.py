@@ -82,13 +82,16 @@ def load_units(paths: Sequence[str | Path]) -> tuple[tuple[Unit, ...], tuple[str
             that was asked the same questions of one split in two runs, with different answers or only in part
             the same questions.
         RunFolderError: a folder is missing, unfinished or damaged.
+        InputError: also, no model of any of them could be observed.
     """
     if not paths:
         raise InputError("name at least one run folder to compare")
     units: list[Unit] = []
     remarks: list[str] = []
     for path in paths:
-        for unit in _of_run(RunFolder.open(path)):
+        made, absent = _of_run(RunFolder.open(path))
+        remarks += absent
+        for unit in made:
             earlier = [u for u in units if u.model == unit.model]
             _check_same_model(unit, earlier)
             twin = next((u for u in earlier if _overlap(u, unit)), None)
@@ -104,6 +107,10 @@ def load_units(paths: Sequence[str | Path]) -> tuple[tuple[Unit, ...], tuple[str
                 )
             else:
                 raise InputError(_twice(twin, unit))
+    if not units:
+        raise InputError(
+            f"there is nothing to compare: {' '.join(remarks) or 'the runs have no models.'}"
+        )
     remarks += _two_names(units)
     return tuple(_told_apart(units)), (*remarks, *_repeated_questions(units))
 
@@ -156,15 +163,22 @@ def shared_images(units: Sequence[Unit]) -> tuple[int, int]:
     return len(times), int((times > 1).sum())
 
 
-def _of_run(run: RunFolder) -> list[Unit]:
+def _of_run(run: RunFolder) -> tuple[list[Unit], list[str]]:
+    """Its units, and a remark for each model that could not be observed."""
     summary = Summary.from_json(run.read_summary())
-    if not any(section.accuracy for section in summary.sections):
-        return []
-    examples = run.read_examples()
+    absent = [
+        f"{section.model.name} in {run.path.name} could not be observed, so it is left out: "
+        f"{(section.notes or ('its notes do not say why',))[0]}."
+        for section in summary.sections
+        if not section.accuracy
+    ]
+    if len(absent) == len(summary.sections):
+        return [], absent
     # A model that could not be observed has no accuracy, and no examples.
     sections = [section for section in summary.sections if section.accuracy]
     names = [section.model.name for section in sections]
-    check_examples(list(examples.columns), sorted(set(examples["model"])), names)
+    check_examples(run, names)
+    examples = run.read_examples()
     samples = run.config.get("samples")
     units = []
     for section in sections:
@@ -184,7 +198,7 @@ def _of_run(run: RunFolder) -> list[Unit]:
                 data=f"{section.data.name}, {section.data.split}",
             )
         )
-    return units
+    return units, absent
 
 
 def _shape(info: ModelInfo) -> tuple[Any, ...]:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from mechvrp.errors import InputError, RunFolderError
-from mechvrp.files import make_folder, path_of
+from mechvrp.errors import InputError
 from mechvrp.statistics.checks import check_seed
+from mechvrp.store.places import make_folder, place
 from mechvrp.study.compare_ablations import ablations
 from mechvrp.study.compare_causal import aligned_gaps, interventions, masking, seeds_summary
 from mechvrp.study.compare_costs import CostRow, cost_rows
@@ -164,7 +164,8 @@ class RunComparison:
         return pd.DataFrame(self.figures_by_table[name], columns=list(Figure.__dataclass_fields__))
 
     def _write(self, folder: str | Path, ending: str, text: Callable[[str], str]) -> list[Path]:
-        target = make_folder(path_of(folder, "a folder for tables"))
+        target = place(folder)
+        make_folder(target)
         paths = []
         for name in self.tables():
             path = target / f"{name}{ending}"
@@ -194,7 +195,8 @@ def compare_runs(
 
     Args:
         paths: run folders, each with one or several models.
-        out: folder for ``compare.html`` and ``tables/``; nothing is written by default.
+        out: folder for ``compare.html`` and ``tables/``, or an address (``s3://bucket/compared``); nothing is
+            written by default.
         training_seeds: recipes with the names of checkpoints that differ by their training seed alone. Without
             it everything said is about single checkpoints.
         seed, n_resamples: of the intervals made here.
@@ -214,7 +216,7 @@ def compare_runs(
     if not isinstance(n_resamples, int) or n_resamples < 100:
         raise InputError(f"n_resamples must be a whole number of at least 100; got {n_resamples!r}")
     if out is not None:
-        check_out(path_of(out, "a folder for the comparison", RunFolderError))
+        check_out(place(out))
     units, remarks = load_units(paths)
     recipes = check_recipes(units, training_seeds or {})
     figures = _figures(units, seed=seed, n_resamples=n_resamples)

@@ -49,7 +49,7 @@ def observe_missing(
 
     A piece's table has a row per example (``Observations.to_frame``, whether it is ``correct``, the sampled
     answers, the mean attention map); its arrays are ``hidden`` [layer, example, d_model],
-    ``entropy_by_layer`` [layer, example], and the margins at every depth.
+    ``entropy_by_layer`` [layer, example], and the margins at every depth that the model has.
 
     Args:
         engine: where the model computes.
@@ -91,8 +91,10 @@ def _observe_piece(
                 f"a study has a column {name!r}: register the signal under another name"
             )
         table[name] = _registered(name, model, samples, seen, gaps)
+    gaps += [f"no margins {_DEPTHS[part]}: {why}" for part, why in seen.gaps.items()]
     advance(len(rows))
-    return Piece(table, _arrays(seen), _DIMS, tuple(gaps))
+    arrays = _arrays(seen)
+    return Piece(table, arrays, {name: _DIMS[name] for name in arrays}, tuple(gaps))
 
 
 def _comparators(model: VLM, samples: Sequence[Sample], gaps: list[str]) -> pd.DataFrame:
@@ -136,6 +138,12 @@ def _table(seen: Observations, rows: range, config: StudyConfig) -> pd.DataFrame
     )
 
 
+#: The parts of margins by depth.
+_DEPTHS = {
+    "entry": "before block 0",
+    "mid": "between attention and MLP",
+    "post": "behind blocks but the last",
+}
 _DIMS = {
     "hidden": ("layer", "example", "d_model"),
     "entropy_by_layer": ("layer", "example"),
@@ -158,6 +166,7 @@ def _arrays(seen: Observations) -> dict[str, np.ndarray]:
         margins = getattr(seen, kind)
         known = margins.token >= 0
         arrays |= {f"{kind}_token": margins.token, f"{kind}_foil": margins.foil}
-        for part in ("entry", "mid", "post"):  # 0 where there is no such pair: its token is -1
+        for part in _DEPTHS.keys() - seen.gaps.keys():
+            # 0 where there is no such pair: its token is -1
             arrays[f"{kind}_{part}"] = np.where(known, getattr(margins, part), 0.0)
     return arrays

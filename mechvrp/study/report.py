@@ -91,9 +91,7 @@ def render_report(run: RunFolder) -> str:
 def _check_examples(run: RunFolder, models: Sequence[str]) -> None:
     if not models and not run.has("examples.parquet"):
         return
-    columns = run.example_columns()
-    present = set(run.read_examples(["model"])["model"]) if "model" in columns else set()
-    check_examples(columns, sorted(present), models)
+    check_examples(run, models)
 
 
 def _overview(sections: Sequence[ModelSection]) -> dict[str, Any]:

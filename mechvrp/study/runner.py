@@ -43,6 +43,19 @@ class StudyResult:
     report: Path | None
     summary: Summary | None
 
+    @property
+    def unobserved(self) -> dict[str, str]:
+        """The models that could not be observed, and why."""
+        names = sorted(path.stem for path in self.run.path.glob("stages/observe/*.json"))
+        stages = [kept(self.run, name, Observed) for name in names]
+        return {stage.model.name: stage.failure for stage in stages if stage and stage.failure}
+
+    @property
+    def in_vain(self) -> bool:
+        """Whether no model at all could be observed, so that there is nothing to report but why."""
+        models = {path.stem for path in self.run.path.glob("stages/observe/*.json")}
+        return 0 < len(models) == len(self.unobserved)
+
     def __repr__(self) -> str:
         if self.summary is None:
             return f"StudyResult({self.run.path}: no report yet)"

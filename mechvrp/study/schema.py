@@ -10,11 +10,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mechvrp.errors import RunFolderError
+from mechvrp.reliability.signals import SIGNALS
+from mechvrp.store.columns import check_kinds, check_present
 from mechvrp.study.coding import decode, plain
 from mechvrp.study.rows import CausalRow, CausalSection, ReadoutRow, ReadoutSection
+
+if TYPE_CHECKING:
+    from mechvrp.store import RunFolder
 
 __all__ = [
     "EXAMPLE_COLUMNS",
@@ -61,6 +66,15 @@ EXAMPLE_COLUMNS: dict[str, str] = {
 
 #: Of `EXAMPLE_COLUMNS`: not in tables of older runs.
 _NEWER = ("source_id",)
+#: Of `EXAMPLE_COLUMNS`: with rows that have no value.
+_MISSING = ("probe_score", "gallery")
+#: What each of `EXAMPLE_COLUMNS` holds; text, where it is not said.
+_KINDS = dict.fromkeys(EXAMPLE_COLUMNS, "text") | {
+    "example": "whole number",
+    "correct": "boolean",
+    "answer_probability": "number",
+    "probe_score": "number",
+}
 
 
 @dataclass(frozen=True)
@@ -352,20 +366,26 @@ class Summary:
         return summary
 
 
-def check_examples(columns: Sequence[str], present: Sequence[str], models: Sequence[str]) -> None:
-    """Check that a table has `EXAMPLE_COLUMNS` and rows of every model.
+def check_examples(run: RunFolder, models: Sequence[str]) -> None:
+    """Check that a run's table has `EXAMPLE_COLUMNS`, signals that are numbers, and rows of every model.
 
     Args:
-        columns: of the table.
-        present: models with rows.
+        run: with a table of examples.
         models: models that must have rows.
 
     Raises:
-        RunFolderError: a column or a model's rows are missing.
+        RunFolderError: a column or a model's rows are missing, or a column holds something else.
     """
+    columns, path = run.example_columns(), run.path / "examples.parquet"
     absent = [n for n in EXAMPLE_COLUMNS if n not in columns and n not in _NEWER]
     if absent:
         raise RunFolderError(f"examples.parquet lacks the columns {absent}; it has {list(columns)}")
-    without = sorted(set(models) - set(present))
+    signals = run.config.get("signals")
+    more = signals if isinstance(signals, list) else ()
+    check_kinds(path, columns, dict.fromkeys([*SIGNALS, *map(str, more)], "number") | _KINDS)
+    required = tuple(name for name in _KINDS if name not in (*_NEWER, *_MISSING))
+    table = run.read_examples(required)
+    check_present(path, table, required)
+    without = sorted(set(models) - set(table["model"]))
     if without:
         raise RunFolderError(f"examples.parquet has no rows of the models {without}")

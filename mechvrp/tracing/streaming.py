@@ -19,7 +19,14 @@ from mechvrp.models.batch import sample_key
 from mechvrp.tracing.activations import Rows, _kind
 from mechvrp.tracing.caching import _join, _rows, _run, in_batches, requested
 from mechvrp.tracing.sites import Site
-from mechvrp.tracing.zarr_store import ROW_AXES, checked_to_read, given, held_store, zarr_here
+from mechvrp.tracing.zarr_store import (
+    ROW_AXES,
+    checked_to_read,
+    given,
+    held_store,
+    located,
+    zarr_here,
+)
 
 if TYPE_CHECKING:
     import xarray
@@ -130,6 +137,7 @@ def open_cache(
     """
     import xarray as xr
 
+    path = located(path)
     attrs = checked_to_read(path, storage_options)
     if attrs["done"] != attrs["examples"]:
         raise RunFolderError(
@@ -137,7 +145,7 @@ def open_cache(
             "cache_to_zarr again, and it goes on"
         )
     found = xr.open_zarr(
-        str(path),
+        path,
         chunks=None,
         consolidated=False,
         decode_cf=False,  # numbers as they are, whatever attributes say of scales and dates

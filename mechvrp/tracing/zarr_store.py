@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mechvrp.errors import MechVRPError, RunFolderError, UnavailableError
-from mechvrp.files import parse_json
+from mechvrp.files import parse_json, path_of
 from mechvrp.store.holding import hold
 from mechvrp.store.places import make_folder, place
 
 if TYPE_CHECKING:
     import zarr
 
-__all__ = ["ROW_AXES", "checked_to_read", "given", "held_store", "zarr_here"]
+__all__ = ["ROW_AXES", "checked_to_read", "given", "held_store", "located", "zarr_here"]
 
 _FORMAT = {"format": "mechvrp-activations", "format_version": 1}
 #: The axis of rows that sites of a kind share.
@@ -49,7 +49,7 @@ def held_store(
             with _told(to, "be written"):
                 yield
 
-        yield _opened(to, {**_FORMAT, **call}, storage_options), writing
+        yield _opened(located(to), {**_FORMAT, **call}, storage_options), writing
 
 
 def checked_to_read(path: str | Path, storage_options: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -66,6 +66,11 @@ def checked_to_read(path: str | Path, storage_options: Mapping[str, Any] | None)
     if attrs["done"] == attrs["examples"]:
         _check_arrays(path, group, attrs)
     return attrs
+
+
+def located(path: str | Path) -> str:
+    """As zarr takes it: an address, or a path of this machine."""
+    return str(path if "://" in str(path) else path_of(path, "a store's folder", RunFolderError))
 
 
 def given(storage_options: Mapping[str, Any] | None) -> dict[str, Any] | None:

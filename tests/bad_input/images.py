@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import zlib
@@ -100,6 +101,11 @@ def sample(image: Any, **fields: Any) -> Any:
     return lambda place: Sample(image, **{"question": "Is it dark?", **fields}).image
 
 
+def closed(place: Place) -> Sample:
+    with Image.open(place.put("a.png", PNG)) as opened:
+        return Sample(opened, "Is it dark?")
+
+
 BMP = encoded(kind="BMP")
 TEXT_BOMB = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"\0" * 80_000_000, 9))
 GOOD = Image.new("RGB", (4, 4))
@@ -155,6 +161,9 @@ ROWS: list[Bad] = [
     bad("a function that opens nothing", sample(lambda: None), "expected a PIL.Image, got None"),
     bad("a function that opens an array", sample(lambda: np.zeros((4, 4, 3))), "expected a PIL.Image, got array"),
     bad("an image without pixels", sample(Image.new("RGB", (0, 5))), "has no pixels"),
+    bad("a mode that has no way to RGB", sample(Image.new("La", (4, 4))), "(mode La) cannot be decoded as RGB"),
+    bad("an open file that is cut off", lambda p: Sample(Image.open(io.BytesIO(PNG[:-30])), "Is it dark?").image, "cannot be decoded as RGB"),
+    bad("an image that was closed", lambda p: closed(p).image, "cannot be decoded as RGB"),
     bad("floats in memory", sample(Image.new("F", (5, 5))), "pixels of 32 bits (mode F)"),
     bad("a number for a question", sample(GOOD, question=3), "a sample's question is text; got 3"),
     bad("None for an answer", sample(GOOD, answer=None), "a sample's answer is text; got None"),

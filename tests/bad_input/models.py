@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from PIL import Image
@@ -14,7 +16,17 @@ from safetensors.torch import load_file, save_file
 
 import mechvrp
 from mechvrp.data import Sample
-from mechvrp.errors import DataError, InputError, NumericalError, ShapeError, UnsupportedModelError
+from mechvrp.errors import (
+    DataError,
+    InputError,
+    NumericalError,
+    ShapeError,
+    UnavailableError,
+    UnsupportedModelError,
+)
+from mechvrp.models import chat
+from mechvrp.models.structure.family import structural
+from mechvrp.study import run_study
 from tests.bad_input.rows import DEEP, Bad, Place, bad
 
 __all__ = ["ROWS"]
@@ -117,6 +129,49 @@ def ask(question: str, image: Any = None) -> Any:
     return encode(Sample(Image.new("RGB", (48, 48)) if image is None else image, question))
 
 
+def templated(place: Place, template: str) -> Any:
+    """The processor, with another chat template."""
+    processor = copy.copy(place.model.processor)
+    processor.chat_template = template
+    return processor
+
+
+def template(text: str) -> Any:
+    def run(place: Place) -> Any:
+        return mechvrp.load(place.model.model, processor=templated(place, text)).encode(
+            place.samples
+        )
+
+    return run
+
+
+def looked_at(text: str) -> Any:
+    """The model looked at as one of no known family is, with this chat template."""
+
+    def run(place: Place) -> Any:
+        return structural(place.model.model, place.model.envoy, templated(place, text))
+
+    return run
+
+
+def without_end(run: Callable[[Place], Any]) -> Any:
+    def limited(place: Place) -> Any:
+        with patch.object(chat, "_SECONDS", 0.2):
+            return run(place)
+
+    return limited
+
+
+LOOP = "{% for i in range(10**5) %}{% for j in range(10**5) %}{% endfor %}{% endfor %}"
+#: Chat templates, and what is said of each.
+TEMPLATES = (
+    ("{% if x %}", "TemplateSyntaxError"), ("{{ ''.__class__.__mro__ }}", "SecurityError"),
+    ("{{ 1/0 }}", "ZeroDivisionError"), ("{{ messages[7].a }}", "UndefinedError"),
+    ("{{ raise_exception('no') }}", "TemplateError: no"), ("{{ 3 + 'a' }}", "TypeError"),
+    ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
+)  # fmt: skip
+
+
 def batch(**changes: Callable[[torch.Tensor], Any] | Any) -> Any:
     """The inputs of a good batch, some of them changed."""
 
@@ -194,6 +249,14 @@ ROWS: list[Bad] = [
     bad("a processor that is no JSON", file("processor_config.json", "{bad"), "could not load", InputError),
     bad("a tokenizer that is no JSON", file("tokenizer.json", "{bad"), "could not load", InputError),
     bad("an empty tokenizer", file("tokenizer.json", "{}"), "could not load", InputError),
+    # chat templates
+    *(bad(f"a chat template {text:.40}", template(text), f"fails: {says}", UnavailableError) for text, says in TEMPLATES),
+    bad("a chat template that loops", without_end(template(LOOP)), "still running after 0.2 s", UnavailableError),
+    bad("a chat template that drops the question", template("<image>"), "changed the question", DataError),
+    bad("a chat template in a checkpoint", lambda p: file("chat_template.jinja", "{{ 1/0 }}")(p).encode(p.samples), "/checkpoint (", UnavailableError),
+    *(bad(f"looking at a model whose chat template is {text:.40}", looked_at(text), says, UnavailableError) for text, says in TEMPLATES[:4]),
+    bad("a study of a model whose chat template loops", without_end(lambda p: run_study(mechvrp.load(p.model.model, processor=templated(p, LOOP)), out=p.tmp / "out", n=20, progress=False)), "still running after 0.2 s", UnavailableError),
+    bad("looking at a model whose chat template loops", without_end(looked_at(LOOP)), "still running after 0.2 s", UnavailableError),
     # encode
     bad("encode(None)", encode(None), "encode takes mechvrp.data.Sample objects; got None", InputError),
     bad("encode a text", encode("Is it dark?"), "encode takes mechvrp.data.Sample objects", InputError),

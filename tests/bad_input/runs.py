@@ -6,13 +6,16 @@ import json
 import os
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from plotly.graph_objects import Figure
 from safetensors.torch import save
 
+from mechvrp.cards import prepare
 from mechvrp.circuits import AblationCurve, Circuit, Ranking
 from mechvrp.errors import (
     DataError,
@@ -23,12 +26,15 @@ from mechvrp.errors import (
     ShapeError,
     SiteError,
 )
-from mechvrp.reliability import Monitor
+from mechvrp.plots import save_figure
+from mechvrp.reliability import Monitor, PlattScaling, load_recalibration
 from mechvrp.store import Chunks, RunFolder
 from mechvrp.study import StudyConfig, compare_runs, run_study
 from mechvrp.study.report import write_report
 from mechvrp.study.settings import parse_settings, read_settings
 from tests.bad_input.rows import DEEP, Bad, Place, bad
+from tests.support import studies
+from tests.support.runs import made_up
 
 __all__ = ["ROWS"]
 
@@ -36,6 +42,7 @@ LOADS: dict[str, tuple[Callable[[Any], Any], type[MechVRPError]]] = {
     "Ranking.load": (Ranking.load, DataError),
     "Circuit.load": (Circuit.load, RunFolderError),
     "AblationCurve.load": (AblationCurve.load, RunFolderError),
+    "load_recalibration": (load_recalibration, DataError),
     "read_settings": (read_settings, InputError),
 }
 FOLDERS: dict[str, tuple[Callable[[Any], Any], type[MechVRPError]]] = {
@@ -117,6 +124,54 @@ def summary(content: Any, read: Callable[[RunFolder], Any]) -> Any:
     return run
 
 
+def examples(read: Callable[[RunFolder], Any], **columns: Any) -> Any:
+    """A sound run, but for some columns of its table of examples."""
+
+    def run(place: Place) -> Any:
+        folder = RunFolder.open(studies.run(place.tmp / "run", "a", n=60))
+        folder.write_examples(folder.read_examples().assign(**columns))
+        return read(folder)
+
+    return run
+
+
+def observed(**columns: Any) -> Any:
+    """A report of a run whose pieces have other maps or votes than a study writes."""
+
+    def run(place: Place) -> Any:
+        folder = RunFolder.open(studies.run(place.tmp / "run", "a", n=60))
+        table = pd.DataFrame({"map": [[0.5, 0.5]] * 60, "map_rows": 1, "votes": [["yes"]] * 60})
+        for name, value in columns.items():
+            table[name] = pd.Series([value] * 60)
+        folder.chunks("observe", "0-a", 60, 60).write(0, table)
+        return write_report(folder)
+
+    return run
+
+
+def sized(**sizes: int) -> Any:
+    """A sound run, but for the sizes of its model."""
+
+    def run(place: Place) -> Any:
+        folder = made_up(place.tmp / "run", images=20)
+        told = folder.read_summary()
+        told["sections"][0]["model"] |= sizes
+        folder.write_summary(told)
+        return Monitor.fit(folder)
+
+    return run
+
+
+def counted(total: int) -> Any:
+    def run(place: Place) -> Any:
+        folder = made_up(place.tmp / "run", images=20)
+        sizes = {"total": total, "size": total, "arrays": True}
+        place.put("run/chunks/observe/0-made-up/pieces.json", sizes)
+        return Monitor.fit(folder)
+
+    return run
+
+
 def safetensors(header: Any, data: bytes = b"\0" * 8) -> bytes:
     made = json.dumps(header).encode()
     return struct.pack("<Q", len(made)) + made + data
@@ -181,6 +236,50 @@ ROWS: list[Bad] = [
         for what, (content, _) in CONTENTS.items()
     ),
     bad("Monitor.load without weights", lambda p: (p.put("m/monitor.json", "{}"), Monitor.load(p.tmp / "m")), "weights.safetensors cannot be read", DataError),
+    *(
+        bad(f"load_recalibration of {what}", held(load_recalibration, content), says, DataError)
+        for what, (content, says) in CONTENTS.items()
+    ),
+    # tables and sizes of a stranger's run
+    *(
+        bad(f"a table of examples whose {name} is {kind}", examples(write_report, **{name: value}), says, RunFolderError)
+        for name, kind, value, says in (
+            ("answer_probability", "text", "high", "column 'answer_probability' is of kind 'text', expected 'number'"),
+            ("probe_score", "text", "1.0", "column 'probe_score' is of kind 'text'"), ("spatial_entropy", "text", "x", "column 'spatial_entropy' is of kind 'text'"),
+            ("correct", "text", "yes", "column 'correct' is of kind 'text'"), ("question", "a number", 3, "column 'question' is of kind 'whole number', expected 'text'"),
+            ("task", "missing", None, "column 'task' has no value in 60 rows"), ("example", "always the same", 0, "has an example twice"),
+            ("example", "text", "0", "column 'example' is of kind 'text'"),
+        )
+    ),
+    *(
+        bad(f"a run of which {name} is {value}", observed(**{name: value}), "its maps, votes or margins are not as a study writes them", RunFolderError)
+        for name, value in (("map", []), ("map", ["x"]), ("map", 3.0), ("map", [0.0, 0.0]), ("map", [0.5, -0.5]), ("map_rows", "x"), ("map_rows", 0), ("map_rows", 3), ("votes", 3))
+    ),
+    bad("a comparison of a run whose signals are text", examples(lambda run: compare_runs([run.path]), spatial_entropy="x"), "column 'spatial_entropy' is of kind 'text'", RunFolderError),
+    bad("a monitor of a run whose signals are text", lambda p: Monitor.fit(made_up(p.tmp / "run", images=20, answer_probability=lambda table: "x")), "column 'answer_probability' is of kind 'text'", RunFolderError),
+    *(
+        bad(f"a monitor of a run of {sizes}", sized(**sizes), says, RunFolderError)
+        for sizes, says in (
+            ({"n_layers": 10**9}, "tells of 1000000000 layers of width 12, and the hidden"), ({"d_model": 10**9}, "tells of 3 layers of width 1000000000, and"),
+            ({"n_layers": 10**9, "d_model": 0}, "layers of width 0"), ({"n_layers": 0}, "has 0 layers"),
+        )
+    ),
+    bad("a monitor of a run of a million million examples", counted(10**12), "its observations 1000000000000", RunFolderError),
+    # addresses, where a path of this machine is wanted
+    *(
+        bad(f"{what} {given!s:.20}", lambda p, save=save, given=given: save(given), says, error)
+        for given in ("s3://bucket/x.json", Path("s3://bucket/x.json"))
+        for what, save, says, error in (
+            ("a ranking saved at", RANKED.save, "is one of this machine", InputError), ("a circuit saved at", Circuit([NODE]).save, "is one of this machine", InputError),
+            ("a recalibration saved at", PlattScaling(1.0, 0.0).save, "is one of this machine", InputError),
+            ("a figure saved at", lambda at: save_figure(Figure(), at), "is one of this machine", InputError),
+            ("a card at", lambda at: prepare("tiny-llava", out=at), "is one of this machine", InputError),
+            ("a ranking read from", Ranking.load, "is one of this machine", DataError), ("a monitor read from", Monitor.load, "is one of this machine", DataError),
+        )
+    ),
+    bad("a run at what Path makes of an address", lambda p: RunFolder.create(Path("s3://bucket/run"), {}), "an address", RunFolderError),
+    bad("a comparison at what Path makes of an address", lambda p: compare_runs([opened(p).path], out=Path("s3://bucket/cmp")), "an address", RunFolderError),
+    bad("a run in an archive that is not there", lambda p: RunFolder.create("zip://x::/no.zip", {}), "cannot be reached: FileNotFoundError", RunFolderError),
     # rankings and circuits
     *(
         bad(f"a ranking's {name} {value!r:.20}", ranking(name, value), says, DataError)

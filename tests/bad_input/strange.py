@@ -54,9 +54,11 @@ def oriented(orientation: int) -> Callable[[Place], None]:
         stored = upright if turn is None else upright.transpose(getattr(Image.Transpose, turn))
         exif = Image.Exif()
         exif[0x0112] = orientation
-        found = decode_image(saved(stored, exif=exif))
-        assert found.size == (3, 2)
-        assert np.array_equal(found, upright)
+        content = saved(stored, exif=exif)
+        opened = Sample(Image.open(io.BytesIO(content)), "Is it dark?")  # the same whichever way
+        for found in (decode_image(content), opened.image, opened.image):
+            assert found.size == opened.look() == (3, 2)
+            assert np.array_equal(found, upright)
 
     return check
 

@@ -16,7 +16,7 @@ from mechvrp import data
 from mechvrp.circuits import AblationCurve, Circuit, Ranking
 from mechvrp.data.images import decode_image
 from mechvrp.errors import MechVRPError
-from mechvrp.reliability import Monitor
+from mechvrp.reliability import Monitor, load_recalibration
 from mechvrp.store import Chunks, RunFolder
 from mechvrp.study.report import write_report
 from mechvrp.study.settings import read_settings
@@ -126,6 +126,10 @@ def monitor(content: bytes) -> None:
     repr(Monitor.load(place() / "monitor"))
 
 
+def recalibration(content: bytes) -> None:
+    load_recalibration(_put("recalibration.json", content))(np.array([0.0, 0.3, 1.0]))
+
+
 def header(content: bytes) -> None:
     """The file that makes a folder a run."""
     _put("other/config.json", content)
@@ -157,7 +161,7 @@ def settings(content: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     one.__name__: one
     for one in (
-        records, image, ranking, circuit, curve, monitor, header, summary, pieces, settings,
+        records, image, ranking, circuit, curve, monitor, recalibration, header, summary, pieces, settings,
     )
 }  # fmt: skip
 

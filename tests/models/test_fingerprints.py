@@ -81,3 +81,15 @@ def test_weights_that_are_elsewhere_have_none():
     model.model.to("meta")
     with pytest.raises(UnavailableError, match="not in memory"):
         fingerprint(model)
+
+
+def test_without_weights_and_a_hub_id_there_is_none(tmp_path):
+    from tests.support.processes import saved
+
+    model = mechvrp.load(saved("llava-clip", tmp_path / "model"), dispatch=False)
+    with pytest.raises(UnavailableError, match="without its weights.*it has no fingerprint"):
+        fingerprint(model)
+    model.hub |= {"repo_id": "owner/tiny", "revision": "a"}
+    first = fingerprint(model)
+    model.hub |= {"revision": "b"}
+    assert fingerprint(model) != first

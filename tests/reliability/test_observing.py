@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from PIL import Image
 
 import mechvrp
 from mechvrp.data import Sample
@@ -16,12 +18,15 @@ from mechvrp.reliability import (
     greedy_answers,
     logit_margins,
     mean_map,
+    mlp_share,
     observe,
     observe_answers,
     observe_batches,
     spatial_entropy,
     structure_features,
 )
+from mechvrp.reliability.monitor_reading import read_answers
+from mechvrp.study import compare_runs
 from tests.support import tiny
 
 ZOO = mechvrp.models.zoo.names()
@@ -219,3 +224,70 @@ def test_models_in_bfloat16():
     table = found.to_frame()
     assert np.isfinite(table["own_margin"]).all()
     assert np.isfinite(table["head_agreement"]).all()
+
+
+def over_granite(monkeypatch, lens: bool):
+    """A LLaVA over a decoder whose blocks scale what they add; or, without ``lens``, scaled logits, too."""
+    import transformers as tf
+
+    given = tiny.hf_model("llava-clip").config.to_dict()
+    given["text_config"] |= {"model_type": "granite", "residual_multiplier": 0.5}
+    torch.manual_seed(0)
+    hf = tf.LlavaForConditionalGeneration(tf.LlavaConfig(**given)).eval()
+    model = mechvrp.load(hf, processor=tiny.processor("llava-clip"))
+    if not lens:
+        known = model.family.unavailable
+
+        def unavailable(component, layer=None):
+            return "they are scaled" if component == "final_norm" else known(component, layer)
+
+        monkeypatch.setattr(model.family, "unavailable", unavailable)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("lens", "gaps", "why"),
+    [(True, {"mid"}, "no block has resid_mid"), (False, {"entry", "mid", "post"}, "are scaled")],
+)
+def test_margins_that_a_model_does_not_have_are_gaps(lens, gaps, why, monkeypatch):
+    model, samples = over_granite(monkeypatch, lens), tiny.samples()
+    seen = observe(model, samples, k=0, max_new_tokens=2)
+    assert seen.gaps.keys() == gaps
+    assert all(why in reason for reason in seen.gaps.values())
+    with torch.no_grad():
+        logits = model.model(**model.encode(samples).inputs, use_cache=False).logits[:, -1]
+    index = np.arange(len(samples))
+    final = logits.numpy()[index, seen.own.token] - logits.numpy()[index, seen.own.foil]
+    np.testing.assert_allclose(seen.own.final, final, atol=1e-5)
+    assert (seen.own.final > 0).all()
+    assert np.isnan(seen.own.mid).all()
+    assert np.isnan(seen.own.post[:-1]).all() == np.isnan(seen.own.entry).all() == ("post" in gaps)
+    assert seen.to_frame()["own_margin"].notna().all()
+    assert np.isfinite(seen.hidden).all()
+    with pytest.raises(UnavailableError, match="between attention and MLP"):
+        mlp_share(seen.own)
+    with pytest.raises(UnavailableError, match="not known at every depth"):
+        seen.own.plot()
+    reading = read_answers(model, model.encode(samples), ["own_margin"], 0, 2)
+    np.testing.assert_allclose(reading.columns["own_margin"], final, atol=1e-5)
+
+
+def test_a_study_of_a_model_without_some_margins(tmp_path, monkeypatch):
+    model = over_granite(monkeypatch, lens=False)
+    images = [Image.new("RGB", (16, 16), (6 * i, 0, 0)) for i in range(24)]
+    samples = [Sample(image, "Is it dark?", "yes", f"i{i}") for i, image in enumerate(images)]
+    data = mechvrp.data.Dataset("dark", samples)
+    options = {"draws": 20, "samples": 0, "n_resamples": 100, "max_new_tokens": 2}
+    result = mechvrp.run_study(model, data, out=tmp_path / "run", progress=False, **options)
+    assert (result.unobserved, result.in_vain) == ({}, False)
+    (section,) = result.summary.sections
+    told = [note for note in section.notes if note.startswith("no margins ")]
+    assert [note.split(":")[0] for note in told] == [
+        "no margins before block 0",
+        "no margins between attention and MLP",
+        "no margins behind blocks but the last",
+    ]
+    pieces = next(iter(result.run.written_chunks("observe").values()))
+    assert {"own_token", "hidden"} <= pieces.names()[1]
+    assert not {"own_entry", "own_mid", "own_post"} & pieces.names()[1]
+    assert compare_runs([result.run.path], n_resamples=100).units

@@ -108,6 +108,14 @@ def test_files(kind, tmp_path):
         ('{"format": 1, "kind": "temperature", "temperature": -1}', "above 0"),
         ('{"format": 1, "kind": "temperature", "temperature": "x"}', "numbers of"),
         ('{"format": 1, "kind": "isotonic", "confidence": [1, 0], "accuracy": [0, 1]}', "rising"),
+        ('{"format": 1, "kind": "isotonic", "confidence": [0, 2], "accuracy": [0, 1]}', "0 to 1"),
+        (
+            '{"format": 1, "kind": "isotonic", "confidence": [[0, 1]], "accuracy": [[0, 1]]}',
+            "no num",
+        ),
+        ('{"format": 1, "kind": ["isotonic"]}', "of kind"),
+        ('{"format": 1, "kind": "platt", "slope": 0.7, "intercept": [0, 1]}', "is no number"),
+        ('{"format": true, "kind": "temperature", "temperature": 1}', "format 1"),
     ],
 )
 def test_damaged_files(text, message, tmp_path):
@@ -115,7 +123,7 @@ def test_damaged_files(text, message, tmp_path):
     path.write_text(text)
     with pytest.raises(DataError, match=message):
         load_recalibration(path)
-    with pytest.raises(DataError, match="cannot read"):
+    with pytest.raises(DataError, match="cannot be read"):
         load_recalibration(tmp_path / "absent.json")
 
 

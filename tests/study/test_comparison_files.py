@@ -222,3 +222,20 @@ def test_a_real_study_end_to_end(real, tmp_path):
     assert "tiny-llava" in page
     assert "http://" not in re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
     assert figure_of(found.accuracy, "tiny-llava", "all")["n"] == 48
+
+
+def test_a_comparison_at_an_address(bucket, two, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = two.write(f"{bucket}/compared")
+    assert two.write(f"{bucket}/compared") == page  # over an earlier one
+    two.write(tmp_path / "here")
+    for file in ("compare.html", "comparison.json", "tables/cost.csv", "tables/cost.tex"):
+        assert (page.parent / file).read_bytes() == (tmp_path / "here" / file).read_bytes()
+    assert {path.name for path in two.to_csv(f"{bucket}/csv")} == {
+        f"{name}.csv" for name in two.tables()
+    }
+    (page.parent / "notes.txt").write_text("mine")
+    (page.parent / "comparison.json").unlink()
+    with pytest.raises(RunFolderError, match="holds no comparison"):
+        two.write(f"{bucket}/compared")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here"]

@@ -241,3 +241,35 @@ def test_a_signal_that_does_not_vary_is_a_gap():
     assert wrong.fusion is None
     assert all(row.auroc is None and row.gap for row in wrong.rows)
     assert any("no fusion" in gap for gap in wrong.gaps)
+
+
+def test_a_study_in_which_no_model_can_be_observed(model, tmp_path, monkeypatch, capsys):
+    from mechvrp.cli import main
+    from mechvrp.errors import UnavailableError
+    from mechvrp.study import observing
+
+    def refuse(*_, **__):
+        raise UnavailableError("this model has no blocks.0.hook_pattern")
+
+    monkeypatch.setattr(observing, "observe", refuse)
+    monkeypatch.setattr(
+        "sys.argv", ["mechvrp", "study", "--n", "20", "--quiet", "--out", str(tmp_path / "a")]
+    )
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "no model could be observed: tiny-llava: this model has no blocks.0.hook_pattern" in said
+    assert (tmp_path / "a" / "report.html").is_file()
+    with pytest.raises(
+        InputError, match="nothing to compare: tiny-llava in a could not.*hook_pattern"
+    ):
+        mechvrp.study.compare_runs([tmp_path / "a"])
+    with pytest.raises(SystemExit):  # nor does asking again make it a success
+        main()
+    monkeypatch.undo()
+    found = mechvrp.run_study(model, out=tmp_path / "b", **{**OPTIONS, "n": 20})
+    assert not found.in_vain
+    both = mechvrp.study.compare_runs([tmp_path / "a", tmp_path / "b"], n_resamples=100)
+    assert len(both.units) == 1
+    assert "tiny-llava in a could not be observed, so it is left out" in both.remarks[0]

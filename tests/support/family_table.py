@@ -63,6 +63,24 @@ def page(rows: Iterable[CheckedClass]) -> str:
         "and edited in traces, whole or by keys and heads. Caches and sweeps, which go by positions of the",
         "prompt, refuse them.",
         "",
+        "What a study (`mechvrp study`) needs of a model:",
+        "",
+        "| part of a study | sites and facts it needs | without them |",
+        "|---|---|---|",
+        "| observe | a processor; one image an example, all of whose tokens have places on its grid; "
+        "`resid_pre` of block 0; `resid_post` and `pattern` of every block; `logits` | the model is not "
+        "observed, and the study says why; if none is, `mechvrp study` ends with status 1 |",
+        "| margins between attention and MLP | `resid_mid` | a gap |",
+        "| margins by depth | a final norm of whose output the unembedding makes the logits | a gap; the "
+        "margin of the answer itself comes from the logits |",
+        "| correlate | nothing more | |",
+        "| the probe's dimensions ablated, hidden states corrupted | `resid_post` | |",
+        "| MLP neurons ablated | `neurons` of the probe's block | a gap |",
+        "| image patches masked | pixels that are cut by the image tokens' places | a gap |",
+        "| attention corrupted, comparators | `pattern` of every block | a gap |",
+        "",
+        "What was found of the classes:",
+        "",
         "| class | `model_type` | attention | places of image tokens | sites it lacks | in some blocks | "
         "exact sweeps |",
         "|---|---|---|---|---|---|---|",

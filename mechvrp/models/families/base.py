@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from mechvrp.errors import DataError, InputError, UnsupportedModelError
+from mechvrp.models.chat import render_chat
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -252,7 +253,7 @@ class Family(ABC):
             messages.append({"role": "system", "content": [{"type": "text", "text": system}]})
         content = [{"type": "image"}, {"type": "text", "text": question}]
         messages.append({"role": "user", "content": content})
-        text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        text = render_chat(processor, messages)
         if question not in text:
             raise DataError(
                 f"the chat template of {type(processor).__name__} changed the question: gave "

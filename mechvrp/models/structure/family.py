@@ -212,7 +212,9 @@ def structural(
     if probe is None:
         try:
             inputs = _synthetic(processor)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (UnavailableError, MemoryError):
+            raise
+        except Exception as error:  # processors raise whatever their code happens to
             raise InputError(
                 f"{type(processor).__name__} does not encode a probe of two images and questions "
                 f"({type(error).__name__}: {error}); give inputs that you encoded: mechvrp.load(model, "
