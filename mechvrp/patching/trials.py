@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import torch
 
 from mechvrp.errors import MechVRPError, UnavailableError
+from mechvrp.models.structure.sameness import code_of
 from mechvrp.patching.interventions import scale, zero
 from mechvrp.tracing import access
 from mechvrp.tracing.sites import Site
@@ -53,31 +53,33 @@ class Trial:
 
 
 EXACT = Trial()
-#: By what is known of a model (shared by all of its class and config) and its attention implementation.
-_known: WeakKeyDictionary[Any, dict[str, Trial]] = WeakKeyDictionary()
 
 
 def trial(model: VLM) -> Trial:
     """What may be used on a model; worked out at its first sweep, by some thirty forwards of its probe.
+
+    It is worked out again where the model's code is another by then: hooks, methods, attention functions.
 
     Raises:
         UnavailableError: not even whole forwards give what a trace gives.
     """
     if not model.family.measured:
         return EXACT
-    probe: Any = model.family.probe  # type: ignore[attr-defined]
-    known = _known.setdefault(model.family.facts, {})  # type: ignore[attr-defined]
-    if model.attn_implementation not in known:
+    family: Any = model.family
+    # A hook or another forward, put on it since, may make inexact what was exact.
+    key = (model.attn_implementation, code_of(model.model))
+    if key not in family.tried:
         try:
-            batch = model.batch(**probe)
+            batch = model.batch(**family.probe)
         except (
             UnavailableError
         ) as error:  # a model that takes no padding has no probe to try them on
             found = Trial(str(error), str(error))
         else:
             found = _tried(model, batch)
-        known[model.attn_implementation] = found
-    return known[model.attn_implementation]
+        family.tried[key] = found
+    known: Trial = family.tried[key]
+    return known
 
 
 def _tried(model: VLM, batch: Batch) -> Trial:

@@ -301,7 +301,6 @@ def test_a_lens_makes_logits_as_the_model_does():
         return out
 
     hf.forward = forward
-    hf.config.name = "scaled"  # nothing else tells it from the other
     model = looked_at(case, hf)
     with pytest.raises(UnavailableError, match="logits are not what the unembedding makes"):
         lens_logits(model, last, tokens)

@@ -78,7 +78,6 @@ def test_what_a_trial_shows_to_be_wrong_is_not_used(monkeypatch):
     case = CASES["gemma3"]
     model = mechvrp.load(case.model(seed=1), probe=case.inputs())
     monkeypatch.setattr(type(model.family), "inseparable", lambda self: "")
-    monkeypatch.setattr("mechvrp.patching.trials._known", {})
     monkeypatch.setattr("mechvrp.patching.planning.can_split", lambda *_: "")
     found = trial(model)
     assert not found.resume
@@ -92,7 +91,6 @@ def test_models_whose_runs_cannot_be_resumed_are_run_whole(monkeypatch):
     edit = mechvrp.scale("mlp_out", 0.4, layer=1)
     # Without its pixels a run lacks what is added between blocks: resuming is then wrong.
     monkeypatch.setattr(model.family, "forgets_image", True)
-    monkeypatch.setattr("mechvrp.patching.trials._known", {})
     assert "differs by" in trial(model).resume
     made = plan(model, batch, [edit])
     assert [group.mode for group in made.groups] == ["full"]
@@ -106,9 +104,29 @@ def test_a_model_whose_traces_do_not_hold_is_refused(monkeypatch):
     case = CASES["idefics3"]
     model = mechvrp.load(case.model(), probe=case.inputs())
     monkeypatch.setattr("mechvrp.patching.trials._wrong", lambda *_: {"full": "it differs"})
-    monkeypatch.setattr("mechvrp.patching.trials._known", {})
     with pytest.raises(UnavailableError, match="cannot be swept"):
         plan(model, model.batch(**case.inputs([0])), [mechvrp.zero("mlp_out", layer=0)])
+
+
+def test_what_was_tried_is_tried_anew_when_the_model_computes_otherwise():
+    """A hook put on a model that was swept before: its blocks now look backwards."""
+    case = CASES["internvl"]
+    model = mechvrp.load(case.model(), probe=case.inputs())
+    batch = model.batch(**case.inputs([0]))
+    edit = mechvrp.scale("resid_post", 0.2, layer=0, positions=[-3])
+    assert [group.mode for group in plan(model, batch, [edit]).groups] == ["suffix"]
+    before = trial(model)
+    assert trial(model) is before
+
+    def mixed(_, args, out):
+        return out + 0.5 * args[0].mean(1, keepdim=True)
+
+    for layer in model.model.model.language_model.layers:
+        layer.register_forward_hook(mixed)
+    assert "differs by" in trial(model).split
+    found = sweep(model, batch, [edit], "logits", progress=False)
+    expected = naive(model, batch, edit)
+    torch.testing.assert_close(torch.from_numpy(found["logits"].values[0]), expected)
 
 
 def test_hand_written_families_are_not_tried():
