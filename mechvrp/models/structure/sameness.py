@@ -78,9 +78,11 @@ def sameness(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Any, ...] 
     named = list(model.named_modules())
     if any(True for _ in _overrides(named)) or any(True for _ in _hooks(named)):
         return None
-    tensors = [*model.named_parameters(remove_duplicate=False)]
-    tensors += model.named_buffers(remove_duplicate=False)
-    tensors += [(f"inputs {name}", value) for name, value in inputs.items()]
+    tensors: list[tuple[str, Tensor]] = [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+        *((f"inputs {name}", value) for name, value in inputs.items()),
+    ]
     settings = _Settings(named)
     try:
         values = [settings.of(module) for _, module in named]
