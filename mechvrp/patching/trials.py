@@ -6,6 +6,7 @@ on which every way is compared with whole forwards; what differs, or fails, is n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mechvrp.errors import MechVRPError, UnavailableError
+from mechvrp.models.structure.logits import logit_gap
 from mechvrp.models.structure.sameness import code_of
 from mechvrp.patching.interventions import scale, zero
 from mechvrp.tracing import access
@@ -155,7 +157,9 @@ def _differs(model: VLM, batch: Batch, variant: Variant, found: torch.Tensor) ->
     with Trace(model, batch) as t:
         t.apply(*variant.edits)
         logits = t.logits[:, -1].float().save()
-    gap = float((found - logits).abs().max()) / max(float(logits.abs().max()), 1e-30)
+    gap = logit_gap(found, logits)
+    if math.isinf(gap):
+        return f"{variant.description} masks other logits than a whole forward, or gives no numbers"
     if gap <= _TOLERANCE.get(model.dtype, 5e-2):
         return ""
     return f"{variant.description} differs by {gap:.2g} of the largest logit from a whole forward"

@@ -11,6 +11,7 @@ import torch
 import mechvrp
 from mechvrp.errors import UnavailableError, UnsupportedModelError
 from mechvrp.models import check_family
+from mechvrp.models.structure.logits import logit_gap
 from mechvrp.patching import plan
 from tests.support import anyvlm_classes as classes
 from tests.support.anyvlm import AFTER, BEFORE, IMAGE, PAD, VOCAB, Case, images, pixels, text, tower
@@ -211,15 +212,26 @@ def test_positions_that_a_model_counts_otherwise_are_left_to_it():
     )
 
 
-def test_a_model_that_sees_its_padding_takes_no_padded_batch():
+def blind(_: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    # Positions that begin anew would tell transformers where a prompt does.
+    return args, {**kwargs, "attention_mask": None, "position_ids": None}
+
+
+def masked(_: Any, args: Any, out: Any) -> Any:
+    """As Chameleon masks its image tokens."""
+    out.logits[..., 5:9] = torch.finfo(out.logits.dtype).min
+    return out
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_model_that_sees_its_padding_takes_no_padded_batch(masks):
+    """Beside the lowest number that there is, no difference is large."""
     case = classes.CASES["internvl"]
-    assert check_family(looked_at(case))["padding"].available  # what is found once is kept
-    hf = case.model()
-
-    def blind(_: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        # Positions that begin anew would tell transformers where a prompt does.
-        return args, {**kwargs, "attention_mask": None, "position_ids": None}
-
+    plain, hf = case.model(), case.model()
+    for one in (plain, hf):
+        if masks:
+            one.register_forward_hook(masked)
+    assert check_family(looked_at(case, plain))["padding"].available
     hf.model.language_model.register_forward_pre_hook(blind, with_kwargs=True)
     model = looked_at(case, hf)
     assert not check_family(model)["padding"].available
@@ -228,6 +240,16 @@ def test_a_model_that_sees_its_padding_takes_no_padded_batch():
     one = model.batch(**case.inputs([1]))
     made = plan(model, one, [mechvrp.zero("mlp_out", layer=2, positions="last")])
     assert [group.mode for group in made.groups] == ["full"]
+
+
+def test_gaps_of_logits():
+    low = torch.finfo(torch.float32).min
+    own = torch.tensor([[1.0, -2.0, low, float("-inf")]])
+    assert logit_gap(own.clone(), own) == 0
+    assert logit_gap(own + torch.tensor([0.5, 0, 0, 0]), own) == 0.25
+    for other in ([1.0, low, low, low], [1.0, -2.0, low, low / 2], [1.0, float("nan"), low, low]):
+        assert logit_gap(torch.tensor([other]), own) == float("inf")
+    assert logit_gap(torch.tensor([[-1e5]]), torch.tensor([[-2e5]])) == 0.5
 
 
 class Reordered(torch.nn.Module):

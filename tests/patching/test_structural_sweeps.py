@@ -73,10 +73,22 @@ def test_every_plan_gives_what_one_forward_a_variant_gives(name):
             assert float(gap) <= 2e-5 * float(expected.abs().max()), (edit, str(made))
 
 
-def test_what_a_trial_shows_to_be_wrong_is_not_used(monkeypatch):
-    """With a planner that would not know better, the trial finds that prefixes cannot be shared."""
+@pytest.mark.parametrize("masks", [False, True])
+def test_what_a_trial_shows_to_be_wrong_is_not_used(monkeypatch, masks):
+    """With a planner that would not know better, the trial finds that prefixes cannot be shared.
+
+    Though some logits be masked, as Chameleon's are, with the lowest number there is.
+    """
+
+    def masked(_, args, out):
+        out.logits[..., 5:9] = torch.finfo(out.logits.dtype).min
+        return out
+
     case = CASES["gemma3"]
-    model = mechvrp.load(case.model(seed=1), probe=case.inputs())
+    hf = case.model(seed=1)
+    if masks:
+        hf.register_forward_hook(masked)
+    model = mechvrp.load(hf, probe=case.inputs())
     monkeypatch.setattr(type(model.family), "inseparable", lambda self: "")
     monkeypatch.setattr("mechvrp.patching.planning.can_split", lambda *_: "")
     found = trial(model)
