@@ -48,10 +48,12 @@ class Trial:
     Attributes:
         resume: runs from a block on, over whole sequences.
         split: runs of some positions over the clean run's keys and values.
+        cut: the last position alone behind the last block's attention.
     """
 
     resume: str = ""
     split: str = ""
+    cut: str = ""
 
 
 EXACT = Trial()
@@ -76,7 +78,7 @@ def trial(model: VLM) -> Trial:
         except (
             UnavailableError
         ) as error:  # a model that takes no padding has no probe to try them on
-            found = Trial(str(error), str(error))
+            found = Trial(str(error), str(error), str(error))
         else:
             found = _tried(model, batch)
         family.tried[key] = found
@@ -87,11 +89,17 @@ def trial(model: VLM) -> Trial:
 def _tried(model: VLM, batch: Batch) -> Trial:
     whole, parts = _variants(model, batch)
     wrong = _wrong(model, batch, whole, Trial(split="is not tried yet"))
-    if "full" in wrong:
-        raise UnavailableError(
-            f"{model.name} cannot be swept: whole forwards differ from a trace ({wrong['full']})"
-        )
-    resume = wrong.get("resume", "")
+    resume, cut = wrong.get("resume", ""), wrong.get("full", "")
+    if resume and not cut:  # then everything is run whole, which few of these were
+        cut = _wrong(model, batch, whole, Trial(resume, resume)).get("full", "")
+    if cut:
+        cut = f"its last block cannot be run for the last position alone ({cut})"
+        if why := _wrong(model, batch, whole, Trial(cut, cut, cut)).get("full", ""):
+            raise UnavailableError(
+                f"{model.name} cannot be swept: whole forwards differ from a trace ({why}). Run the variants "
+                "one by one: with mechvrp.trace(model, batch) as t: t.apply(edit)"
+            )
+        return Trial(cut, cut, cut)
     split = model.family.inseparable()
     if not split:
         found = _wrong(model, batch, parts, Trial())

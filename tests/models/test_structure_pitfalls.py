@@ -12,7 +12,7 @@ import mechvrp
 from mechvrp.errors import UnavailableError, UnsupportedModelError
 from mechvrp.models import check_family
 from mechvrp.models.structure.logits import logit_gap
-from mechvrp.patching import plan
+from mechvrp.patching import plan, sweep
 from tests.support import anyvlm_classes as classes
 from tests.support.anyvlm import AFTER, BEFORE, IMAGE, PAD, VOCAB, Case, images, pixels, text, tower
 
@@ -139,6 +139,19 @@ def test_blocks_that_return_tuples():
         zeroed = t.resid_pre[2].save()
     assert not zeroed.any()
     assert [group.mode for group in plan(model, batch, [edit]).groups] == ["full"]
+
+
+def test_decoders_that_count_their_positions_behind_the_blocks_are_swept_whole():
+    case = llava("codegen", n_embd=32, n_layer=3, n_head=4, rotary_dim=4, n_positions=256)
+    model = looked_at(case)
+    batch = model.batch(**case.inputs([0, 1]))
+    edit = mechvrp.zero("mlp_out", layer=1)
+    assert [group.mode for group in plan(model, batch, [edit]).groups] == ["full"]
+    found = sweep(model, batch, [edit], "logits", progress=False)["logits"].values[0]
+    with mechvrp.trace(model, batch) as t:
+        t.apply(edit)
+        expected = t.logits[:, -1].float().save()
+    torch.testing.assert_close(torch.from_numpy(found), expected)
 
 
 def test_heads_of_another_size_are_not_taken_for_more_heads():

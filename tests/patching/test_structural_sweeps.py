@@ -112,11 +112,44 @@ def test_models_whose_runs_cannot_be_resumed_are_run_whole(monkeypatch):
     assert torch.allclose(torch.from_numpy(found["logits"].values[0]), expected, atol=1e-4)
 
 
+def mean_added(_, args, out):
+    return out + 0.5 * out.mean(1, keepdim=True)
+
+
+def neighbour_added(_, args, out):
+    return torch.cat([out[:, :-1], out[:, -1:] + out[:, max(out.shape[1] - 2, 0), None]], dim=1)
+
+
+@pytest.mark.parametrize(
+    ("hook", "samples", "why"),
+    [
+        (neighbour_added, [0, 1], "cannot be run for the last position alone"),
+        (mean_added, [0, 3], "cannot take prompts of different lengths"),  # it sees its padding
+    ],
+)
+def test_blocks_that_are_not_run_for_the_last_position_alone_are_run_whole(hook, samples, why):
+    """What a block gives is mixed over positions behind it, so the last one's is not enough."""
+    case = CASES["internvl"]
+    hf = case.model()
+    for layer in hf.model.language_model.layers:
+        layer.register_forward_hook(hook)
+    model = mechvrp.load(hf, probe=case.inputs())
+    batch = model.batch(**case.inputs(samples))
+    edits = variants(model)
+    made = plan(model, batch, edits)
+    assert {group.mode for group in made.groups} == {"clean", "full"}
+    assert why in made.uncut
+    found = sweep(model, batch, edits, "logits", progress=False)
+    for i, edit in enumerate(edits):
+        expected = naive(model, batch, edit)
+        torch.testing.assert_close(torch.from_numpy(found["logits"].values[i]), expected)
+
+
 def test_a_model_whose_traces_do_not_hold_is_refused(monkeypatch):
     case = CASES["idefics3"]
     model = mechvrp.load(case.model(), probe=case.inputs())
     monkeypatch.setattr("mechvrp.patching.trials._wrong", lambda *_: {"full": "it differs"})
-    with pytest.raises(UnavailableError, match="cannot be swept"):
+    with pytest.raises(UnavailableError, match="cannot be swept.*one by one"):
         plan(model, model.batch(**case.inputs([0])), [mechvrp.zero("mlp_out", layer=0)])
 
 
