@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mechvrp.errors import InputError, MechVRPError, UnavailableError, UnsupportedModelError
 from mechvrp.models.families.base import Family, Grid, Modules
 from mechvrp.models.placing import entrance_of
+from mechvrp.models.rotations import check_rotations
 from mechvrp.models.structure.facts import Facts
 from mechvrp.models.structure.measuring import measure
 from mechvrp.models.structure.probing import rope_positions
@@ -70,6 +71,7 @@ class Structural(Family):
         inputs = {k: v.to(model.dtype) if v.is_floating_point() else v for k, v in inputs.items()}
         if "position_ids" not in inputs and self.facts.positions != "own":
             inputs["position_ids"] = self.position_ids(model, inputs)
+        check_rotations(model, inputs)
         return inputs
 
     def position_ids(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
