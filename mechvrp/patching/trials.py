@@ -94,9 +94,9 @@ def _tried(model: VLM, batch: Batch) -> Trial:
         cut = _wrong(model, batch, whole, Trial(resume, resume)).get("full", "")
     if cut:
         cut = f"its last block cannot be run for the last position alone ({cut})"
-        if why := _wrong(model, batch, whole, Trial(cut, cut, cut)).get("full", ""):
+        if still := _wrong(model, batch, whole, Trial(cut, cut, cut)).get("full", ""):
             raise UnavailableError(
-                f"{model.name} cannot be swept: whole forwards differ from a trace ({why}). Run the variants "
+                f"{model.name} cannot be swept: whole forwards differ from a trace ({still}). Run the variants "
                 "one by one: with mechvrp.trace(model, batch) as t: t.apply(edit)"
             )
         return Trial(cut, cut, cut)

@@ -379,6 +379,7 @@ def test_a_lens_makes_logits_as_the_model_does():
     model = looked_at(case, hf)
     with pytest.raises(UnavailableError, match="logits are not what the unembedding makes"):
         lens_logits(model, last, tokens)
+    assert "do: read logits" in str(check_family(model))
 
 
 def test_blocks_over_other_positions_than_the_prompt_s_are_refused():
