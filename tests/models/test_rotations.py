@@ -9,8 +9,8 @@ import torch
 
 import mechvrp
 from mechvrp.errors import UnavailableError
-from tests.models.test_structure_pitfalls import llava
 from tests.support.anyvlm import Case
+from tests.support.anyvlm_decoders import llava
 
 #: Prompts of these cases are 24 to 30 positions long, with 16 image tokens.
 LIMIT = 27
