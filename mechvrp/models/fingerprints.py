@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -15,7 +16,7 @@ from mechvrp.models.linears import is_linear
 if TYPE_CHECKING:
     from mechvrp.models.vlm import VLM
 
-__all__ = ["fingerprint"]
+__all__ = ["digest", "fingerprint"]
 
 #: Words of each tensor that are taken as they are, evenly spread.
 _SAMPLED = 512
@@ -71,20 +72,31 @@ def _state(parameter: Tensor) -> tuple[int, int]:
 
 
 def _digest(model: VLM) -> str:
-    found = hashlib.sha256(type(model.model).__name__.encode())
-    for name, parameter in sorted(_weights(model), key=lambda pair: pair[0]):
+    try:
+        return digest(_weights(model), type(model.model).__name__, _adapters(model))
+    except UnavailableError as error:
+        raise UnavailableError(f"{model.name}: {error}") from error
+
+
+def digest(tensors: Iterable[tuple[str, Tensor]], kind: str, more: Iterable[str] = ()) -> str:
+    """A digest of named tensors, of what they belong to, and of more words: 32 hexadecimal digits.
+
+    Raises:
+        UnavailableError: a tensor is not in memory, or of a dtype that has no plain bits.
+    """
+    found = hashlib.sha256(kind.encode())
+    for name, parameter in sorted(tensors, key=lambda pair: pair[0]):
         shape = "x".join(map(str, parameter.shape))
         found.update(f"\0{name}\0{shape}\0{parameter.dtype}\0".encode())
         if parameter.is_meta:
             raise UnavailableError(
-                f"{model.name}: {name} is not in memory, so it has no fingerprint; load the model "
-                "without offloading"
+                f"{name} is not in memory, so it has no fingerprint; load the model without offloading"
             )
         try:
             numbers = parameter.detach().reshape(-1).view(torch.uint8)
         except (RuntimeError, NotImplementedError) as error:
             raise UnavailableError(
-                f"{model.name}: the bits of {name} ({parameter.dtype}) cannot be read: {error}"
+                f"the bits of {name} ({parameter.dtype}) cannot be read: {error}"
             ) from error
         whole = len(numbers) // 8 * 8
         if numbers.storage_offset() % 8:
@@ -94,8 +106,8 @@ def _digest(model: VLM) -> str:
         found.update(f"{int(words.sum())}\0".encode())
         found.update(_bytes(words[:: max(1, len(words) // _SAMPLED)]))
         found.update(_bytes(numbers[whole:]))
-    for adapter in _adapters(model):
-        found.update(f"\0{adapter}".encode())
+    for word in more:
+        found.update(f"\0{word}".encode())
     return found.hexdigest()[:32]
 
 

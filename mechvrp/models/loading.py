@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from mechvrp.errors import InputError, UnsupportedModelError
 from mechvrp.files import path_of
 from mechvrp.models import zoo
+from mechvrp.models.sources import check_sizes, check_weights, processor_of
 
 __all__ = ["EmbeddedModel", "embedded_models", "load"]
 
@@ -146,11 +147,13 @@ def load(
             "PeftModel.from_pretrained(model, folder).get_base_model() and a processor"
         )
 
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig
 
     weights_dtype = "auto" if dtype == "auto" else _dtype(dtype)
     hub = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
+        check_weights(Path(source), name)
+        check_sizes(PreTrainedConfig.get_config_dict(source, **hub)[0])
         # The config alone first: what its family wants of transformers is known before a download.
         config = AutoConfig.from_pretrained(source, **hub)
         family = family_of(config)
@@ -174,7 +177,9 @@ def load(
                 **hub,
             )
             if loaded["missing_keys"]:  # transformers would leave them at random
-                raise InputError(f"the weights lack {sorted(loaded['missing_keys'])[:3]}")
+                raise InputError(
+                    f"could not load {name!r}: the weights lack {sorted(loaded['missing_keys'])[:3]}"
+                )
         else:
             own = {} if weights_dtype == "auto" else {"dtype": weights_dtype}
             with torch.device("meta"):
@@ -182,10 +187,8 @@ def load(
                     config, attn_implementation=chosen, trust_remote_code=trust_remote_code, **own
                 )
         if processor is None:
-            processor = AutoProcessor.from_pretrained(source, **hub)
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
-    except UnsupportedModelError:
+            processor = processor_of(source, name, hub)
+    except (MemoryError, torch.OutOfMemoryError, InputError, UnsupportedModelError):
         raise
     # Of a damaged folder transformers raises nearly anything: what its readers of JSON, of tokenizers and
     # of safetensors raise, and PyTorch's own of weights that do not fit.

@@ -172,8 +172,8 @@ class Runner:
         In it where rows are whole sequences (or their ends), and nothing looks at the other queries.
         """
         last = self.model.n_layers - 1
-        if group.mode == "resume" and first.entry > last:
-            return Site("logits")  # skipped blocks give whole sequences
+        if self.plan.uncut or (group.mode == "resume" and first.entry > last):
+            return Site("logits")  # blocks give whole sequences, skipped ones do anyway
         if not access.has_resid_mid(self.model, last):
             return Site("resid_post", last)
         attends = first.entry < 0 or first.site.order < Site("q", last).order

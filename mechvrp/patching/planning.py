@@ -103,6 +103,7 @@ class Plan:
         why_not: why the clean run's cache cannot be shared, "" if it can.
         whole: why every variant is a whole forward, "" if not all are.
         why_tower: why edits behind the vision tower run it again all the same, "" if they do not.
+        uncut: why the last block is run at all positions, "" if it is at the last one where that is enough.
     """
 
     groups: tuple[Group, ...]
@@ -115,6 +116,7 @@ class Plan:
     why_not: str = ""
     whole: str = ""
     why_tower: str = ""
+    uncut: str = ""
 
     @property
     def forwards(self) -> int:
@@ -156,7 +158,7 @@ class Plan:
         if start.mlp_first >= 0 and layer == start.entry:
             attention, mlp = 0, self.length - start.mlp_first
         asked = attention
-        if layer == self.n_layers - 1:
+        if layer == self.n_layers - 1 and not self.uncut:
             mlp = 1
             asked = attention if queries else min(attention, 1)
         return (
@@ -313,6 +315,7 @@ def make_plan(
         why_not,
         allowed.resume,
         why_tower,
+        allowed.cut,
     )
 
 

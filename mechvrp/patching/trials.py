@@ -6,14 +6,16 @@ on which every way is compared with whole forwards; what differs, or fails, is n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import torch
 
 from mechvrp.errors import MechVRPError, UnavailableError
+from mechvrp.models.structure.logits import logit_gap
+from mechvrp.models.structure.sameness import code_of
 from mechvrp.patching.interventions import scale, zero
 from mechvrp.tracing import access
 from mechvrp.tracing.sites import Site
@@ -46,48 +48,58 @@ class Trial:
     Attributes:
         resume: runs from a block on, over whole sequences.
         split: runs of some positions over the clean run's keys and values.
+        cut: the last position alone behind the last block's attention.
     """
 
     resume: str = ""
     split: str = ""
+    cut: str = ""
 
 
 EXACT = Trial()
-#: By what is known of a model (shared by all of its class and config) and its attention implementation.
-_known: WeakKeyDictionary[Any, dict[str, Trial]] = WeakKeyDictionary()
 
 
 def trial(model: VLM) -> Trial:
     """What may be used on a model; worked out at its first sweep, by some thirty forwards of its probe.
+
+    It is worked out again where the model's code is another by then: hooks, methods, attention functions.
 
     Raises:
         UnavailableError: not even whole forwards give what a trace gives.
     """
     if not model.family.measured:
         return EXACT
-    probe: Any = model.family.probe  # type: ignore[attr-defined]
-    known = _known.setdefault(model.family.facts, {})  # type: ignore[attr-defined]
-    if model.attn_implementation not in known:
+    family: Any = model.family
+    # A hook or another forward, put on it since, may make inexact what was exact.
+    key = (model.attn_implementation, code_of(model.model))
+    if key not in family.tried:
         try:
-            batch = model.batch(**probe)
+            batch = model.batch(**family.probe)
         except (
             UnavailableError
         ) as error:  # a model that takes no padding has no probe to try them on
-            found = Trial(str(error), str(error))
+            found = Trial(str(error), str(error), str(error))
         else:
             found = _tried(model, batch)
-        known[model.attn_implementation] = found
-    return known[model.attn_implementation]
+        family.tried[key] = found
+    known: Trial = family.tried[key]
+    return known
 
 
 def _tried(model: VLM, batch: Batch) -> Trial:
     whole, parts = _variants(model, batch)
     wrong = _wrong(model, batch, whole, Trial(split="is not tried yet"))
-    if "full" in wrong:
-        raise UnavailableError(
-            f"{model.name} cannot be swept: whole forwards differ from a trace ({wrong['full']})"
-        )
-    resume = wrong.get("resume", "")
+    resume, cut = wrong.get("resume", ""), wrong.get("full", "")
+    if resume and not cut:  # then everything is run whole, which few of these were
+        cut = _wrong(model, batch, whole, Trial(resume, resume)).get("full", "")
+    if cut:
+        cut = f"its last block cannot be run for the last position alone ({cut})"
+        if still := _wrong(model, batch, whole, Trial(cut, cut, cut)).get("full", ""):
+            raise UnavailableError(
+                f"{model.name} cannot be swept: whole forwards differ from a trace ({still}). Run the variants "
+                "one by one: with mechvrp.trace(model, batch) as t: t.apply(edit)"
+            )
+        return Trial(cut, cut, cut)
     split = model.family.inseparable()
     if not split:
         found = _wrong(model, batch, parts, Trial())
@@ -153,7 +165,9 @@ def _differs(model: VLM, batch: Batch, variant: Variant, found: torch.Tensor) ->
     with Trace(model, batch) as t:
         t.apply(*variant.edits)
         logits = t.logits[:, -1].float().save()
-    gap = float((found - logits).abs().max()) / max(float(logits.abs().max()), 1e-30)
+    gap = logit_gap(found, logits)
+    if math.isinf(gap):
+        return f"{variant.description} masks other logits than a whole forward, or gives no numbers"
     if gap <= _TOLERANCE.get(model.dtype, 5e-2):
         return ""
     return f"{variant.description} differs by {gap:.2g} of the largest logit from a whole forward"

@@ -22,7 +22,6 @@ from mechvrp.errors import (
     NumericalError,
     ShapeError,
     UnavailableError,
-    UnsupportedModelError,
 )
 from mechvrp.models import chat
 from mechvrp.models.structure.family import structural
@@ -228,7 +227,7 @@ ROWS: list[Bad] = [
     bad("no bytes for weights", file(WEIGHTS, b""), "SafetensorError", InputError),
     bad("junk for weights", file(WEIGHTS, b"junk" * 100), "SafetensorError", InputError),
     bad("a pickle beside a name of weights", file(WEIGHTS, b"\x80\x04K\x01."), "SafetensorError", InputError),
-    bad("pickled weights", damaged(pickled), "model.safetensors", InputError),
+    bad("pickled weights", damaged(pickled), "only safetensors are read", InputError),
     bad("no weights", file(WEIGHTS, None), "model.safetensors", InputError),
     bad("a weight that is missing", weights(lambda held: held.pop(sorted(held)[0])), "the weights lack", InputError),
     bad("a weight of another shape", weights(lambda held: held.update({sorted(held)[3]: torch.zeros(3, 3)})), "could not load", InputError),
@@ -240,13 +239,15 @@ ROWS: list[Bad] = [
     bad("a list for a model type", config(model_type=["llava"]), "could not load", InputError),
     bad("a model type without images", config(model_type="bert"), "could not load", InputError),
     bad("more layers than weights", config(text_config__num_hidden_layers=9), "the weights lack", InputError),
-    bad("-1 layers", config(text_config__num_hidden_layers=-1), "it has no module", UnsupportedModelError),
+    bad("-1 layers", config(text_config__num_hidden_layers=-1), "num_hidden_layers = -1; expected", InputError),
     bad("text for a number of layers", config(text_config__num_hidden_layers="4"), "num_hidden_layers", InputError),
     bad("a width of a million millions", config(text_config__hidden_size=10**12), "could not load", InputError),
-    bad("a width of 0", config(text_config__hidden_size=0), "could not load", InputError),
+    bad("a width of 0", config(text_config__hidden_size=0), "text_config says hidden_size = 0; expected", InputError),
+    bad("no heads", config(text_config__num_attention_heads=0), "num_attention_heads = 0; expected", InputError),
+    bad("patches of 0 pixels", config(vision_config__patch_size=0), "vision_config says patch_size = 0", InputError),
     bad("text for the decoder's config", config(text_config="x"), "text_config", InputError),
     bad("code in a checkpoint", damaged(code), "trust_remote_code", InputError),
-    bad("a processor that is no JSON", file("processor_config.json", "{bad"), "could not load", InputError),
+    bad("a processor that is no JSON", file("processor_config.json", "{bad"), "no processor could be read", InputError),
     bad("a tokenizer that is no JSON", file("tokenizer.json", "{bad"), "could not load", InputError),
     bad("an empty tokenizer", file("tokenizer.json", "{}"), "could not load", InputError),
     # chat templates

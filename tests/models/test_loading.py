@@ -64,6 +64,36 @@ def test_what_load_refuses(tmp_path):
         mechvrp.load("tiny-llava", device="cpu", device_map="auto")
 
 
+def saved(folder, name="llava-clip"):
+    hf = tiny.hf_model(name)
+    hf.save_pretrained(folder)
+    tiny.processor(name).save_pretrained(folder)
+    return hf
+
+
+def test_a_folder_with_pickled_weights_is_refused_with_how_to_convert_it(tmp_path):
+    hf = saved(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(hf.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(
+        InputError, match=r"pytorch_model\.bin, and only safetensors .*use_safetensors"
+    ):
+        mechvrp.load(tmp_path)
+    from transformers import AutoModelForImageTextToText
+
+    # What it says to do is enough.
+    loaded = AutoModelForImageTextToText.from_pretrained(tmp_path, use_safetensors=False)
+    loaded.save_pretrained(tmp_path)
+    assert mechvrp.load(tmp_path).n_layers
+
+
+def test_a_folder_without_a_processor_is_refused_with_where_to_get_one(tmp_path):
+    tiny.hf_model("llava-clip").save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"no processor could be read .*processor=\.\.\."):
+        mechvrp.load(tmp_path)
+    assert mechvrp.load(tmp_path, processor=tiny.processor("llava-clip")).processor
+
+
 def test_an_unknown_architecture_is_refused_with_what_is_known():
     from transformers import GPT2Config, GPT2LMHeadModel
 

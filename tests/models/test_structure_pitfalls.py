@@ -11,24 +11,11 @@ import torch
 import mechvrp
 from mechvrp.errors import UnavailableError, UnsupportedModelError
 from mechvrp.models import check_family
-from mechvrp.patching import plan
+from mechvrp.models.structure.logits import logit_gap
+from mechvrp.patching import plan, sweep
 from tests.support import anyvlm_classes as classes
 from tests.support.anyvlm import AFTER, BEFORE, IMAGE, PAD, VOCAB, Case, images, pixels, text, tower
-
-
-def llava(kind: str, **more: Any) -> Case:
-    """LLaVA over another decoder than Llama."""
-
-    def config() -> Any:
-        import transformers as tf
-
-        return tf.LlavaConfig(
-            vision_config=tower("clip_vision_model"),
-            text_config=text(kind, **more),
-            image_token_index=IMAGE,
-        )
-
-    return Case(kind, config, classes._one(16))
+from tests.support.anyvlm_decoders import llava
 
 
 def looked_at(case: Case, hf: Any = None) -> Any:
@@ -140,6 +127,19 @@ def test_blocks_that_return_tuples():
     assert [group.mode for group in plan(model, batch, [edit]).groups] == ["full"]
 
 
+def test_decoders_that_count_their_positions_behind_the_blocks_are_swept_whole():
+    case = llava("codegen", n_embd=32, n_layer=3, n_head=4, rotary_dim=4, n_positions=256)
+    model = looked_at(case)
+    batch = model.batch(**case.inputs([0, 1]))
+    edit = mechvrp.zero("mlp_out", layer=1)
+    assert [group.mode for group in plan(model, batch, [edit]).groups] == ["full"]
+    found = sweep(model, batch, [edit], "logits", progress=False)["logits"].values[0]
+    with mechvrp.trace(model, batch) as t:
+        t.apply(edit)
+        expected = t.logits[:, -1].float().save()
+    torch.testing.assert_close(torch.from_numpy(found), expected)
+
+
 def test_heads_of_another_size_are_not_taken_for_more_heads():
     """Gemma 4: blocks that see everything have larger heads; its config has no one number for all."""
 
@@ -211,15 +211,26 @@ def test_positions_that_a_model_counts_otherwise_are_left_to_it():
     )
 
 
-def test_a_model_that_sees_its_padding_takes_no_padded_batch():
+def blind(_: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    # Positions that begin anew would tell transformers where a prompt does.
+    return args, {**kwargs, "attention_mask": None, "position_ids": None}
+
+
+def masked(_: Any, args: Any, out: Any) -> Any:
+    """As Chameleon masks its image tokens."""
+    out.logits[..., 5:9] = torch.finfo(out.logits.dtype).min
+    return out
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_model_that_sees_its_padding_takes_no_padded_batch(masks):
+    """Beside the lowest number that there is, no difference is large."""
     case = classes.CASES["internvl"]
-    assert check_family(looked_at(case))["padding"].available  # what is found once is kept
-    hf = case.model()
-
-    def blind(_: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        # Positions that begin anew would tell transformers where a prompt does.
-        return args, {**kwargs, "attention_mask": None, "position_ids": None}
-
+    plain, hf = case.model(), case.model()
+    for one in (plain, hf):
+        if masks:
+            one.register_forward_hook(masked)
+    assert check_family(looked_at(case, plain))["padding"].available
     hf.model.language_model.register_forward_pre_hook(blind, with_kwargs=True)
     model = looked_at(case, hf)
     assert not check_family(model)["padding"].available
@@ -230,25 +241,14 @@ def test_a_model_that_sees_its_padding_takes_no_padded_batch():
     assert [group.mode for group in made.groups] == ["full"]
 
 
-def test_tokens_that_are_out_of_order_inside_have_no_grid():
-    class Swapped(torch.nn.Module):
-        """A projector that gives two tokens in the middle of an image in each other's place."""
-
-        def __init__(self, inner: Any) -> None:
-            super().__init__()
-            self.inner = inner
-
-        def forward(self, x: Any) -> Any:
-            order = list(range(16))
-            order[9], order[10] = 10, 9
-            return self.inner(x)[:, order]
-
-    case = classes.CASES["deepseek_vl"]
-    hf = case.model()
-    hf.model.aligner = Swapped(hf.model.aligner)
-    report = check_family(looked_at(case, hf))
-    assert not report["grid"].available
-    assert report["projected"].available
+def test_gaps_of_logits():
+    low = torch.finfo(torch.float32).min
+    own = torch.tensor([[1.0, -2.0, low, float("-inf")]])
+    assert logit_gap(own.clone(), own) == 0
+    assert logit_gap(own + torch.tensor([0.5, 0, 0, 0]), own) == 0.25
+    for other in ([1.0, low, low, low], [1.0, -2.0, low, low / 2], [1.0, float("nan"), low, low]):
+        assert logit_gap(torch.tensor([other]), own) == float("inf")
+    assert logit_gap(torch.tensor([[-1e5]]), torch.tensor([[-2e5]])) == 0.5
 
 
 def test_a_projector_is_what_is_used_not_what_is_equal():
@@ -301,10 +301,10 @@ def test_a_lens_makes_logits_as_the_model_does():
         return out
 
     hf.forward = forward
-    hf.config.name = "scaled"  # nothing else tells it from the other
     model = looked_at(case, hf)
     with pytest.raises(UnavailableError, match="logits are not what the unembedding makes"):
         lens_logits(model, last, tokens)
+    assert "do: read logits" in str(check_family(model))
 
 
 def test_blocks_over_other_positions_than_the_prompt_s_are_refused():

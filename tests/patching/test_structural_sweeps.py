@@ -73,12 +73,23 @@ def test_every_plan_gives_what_one_forward_a_variant_gives(name):
             assert float(gap) <= 2e-5 * float(expected.abs().max()), (edit, str(made))
 
 
-def test_what_a_trial_shows_to_be_wrong_is_not_used(monkeypatch):
-    """With a planner that would not know better, the trial finds that prefixes cannot be shared."""
+@pytest.mark.parametrize("masks", [False, True])
+def test_what_a_trial_shows_to_be_wrong_is_not_used(monkeypatch, masks):
+    """With a planner that would not know better, the trial finds that prefixes cannot be shared.
+
+    Though some logits be masked, as Chameleon's are, with the lowest number there is.
+    """
+
+    def masked(_, args, out):
+        out.logits[..., 5:9] = torch.finfo(out.logits.dtype).min
+        return out
+
     case = CASES["gemma3"]
-    model = mechvrp.load(case.model(seed=1), probe=case.inputs())
+    hf = case.model(seed=1)
+    if masks:
+        hf.register_forward_hook(masked)
+    model = mechvrp.load(hf, probe=case.inputs())
     monkeypatch.setattr(type(model.family), "inseparable", lambda self: "")
-    monkeypatch.setattr("mechvrp.patching.trials._known", {})
     monkeypatch.setattr("mechvrp.patching.planning.can_split", lambda *_: "")
     found = trial(model)
     assert not found.resume
@@ -92,7 +103,6 @@ def test_models_whose_runs_cannot_be_resumed_are_run_whole(monkeypatch):
     edit = mechvrp.scale("mlp_out", 0.4, layer=1)
     # Without its pixels a run lacks what is added between blocks: resuming is then wrong.
     monkeypatch.setattr(model.family, "forgets_image", True)
-    monkeypatch.setattr("mechvrp.patching.trials._known", {})
     assert "differs by" in trial(model).resume
     made = plan(model, batch, [edit])
     assert [group.mode for group in made.groups] == ["full"]
@@ -102,13 +112,66 @@ def test_models_whose_runs_cannot_be_resumed_are_run_whole(monkeypatch):
     assert torch.allclose(torch.from_numpy(found["logits"].values[0]), expected, atol=1e-4)
 
 
+def mean_added(_, args, out):
+    return out + 0.5 * out.mean(1, keepdim=True)
+
+
+def neighbour_added(_, args, out):
+    return torch.cat([out[:, :-1], out[:, -1:] + out[:, max(out.shape[1] - 2, 0), None]], dim=1)
+
+
+@pytest.mark.parametrize(
+    ("hook", "samples", "why"),
+    [
+        (neighbour_added, [0, 1], "cannot be run for the last position alone"),
+        (mean_added, [0, 3], "cannot take prompts of different lengths"),  # it sees its padding
+    ],
+)
+def test_blocks_that_are_not_run_for_the_last_position_alone_are_run_whole(hook, samples, why):
+    """What a block gives is mixed over positions behind it, so the last one's is not enough."""
+    case = CASES["internvl"]
+    hf = case.model()
+    for layer in hf.model.language_model.layers:
+        layer.register_forward_hook(hook)
+    model = mechvrp.load(hf, probe=case.inputs())
+    batch = model.batch(**case.inputs(samples))
+    edits = variants(model)
+    made = plan(model, batch, edits)
+    assert {group.mode for group in made.groups} == {"clean", "full"}
+    assert why in made.uncut
+    found = sweep(model, batch, edits, "logits", progress=False)
+    for i, edit in enumerate(edits):
+        expected = naive(model, batch, edit)
+        torch.testing.assert_close(torch.from_numpy(found["logits"].values[i]), expected)
+
+
 def test_a_model_whose_traces_do_not_hold_is_refused(monkeypatch):
     case = CASES["idefics3"]
     model = mechvrp.load(case.model(), probe=case.inputs())
     monkeypatch.setattr("mechvrp.patching.trials._wrong", lambda *_: {"full": "it differs"})
-    monkeypatch.setattr("mechvrp.patching.trials._known", {})
-    with pytest.raises(UnavailableError, match="cannot be swept"):
+    with pytest.raises(UnavailableError, match="cannot be swept.*one by one"):
         plan(model, model.batch(**case.inputs([0])), [mechvrp.zero("mlp_out", layer=0)])
+
+
+def test_what_was_tried_is_tried_anew_when_the_model_computes_otherwise():
+    """A hook put on a model that was swept before: its blocks now look backwards."""
+    case = CASES["internvl"]
+    model = mechvrp.load(case.model(), probe=case.inputs())
+    batch = model.batch(**case.inputs([0]))
+    edit = mechvrp.scale("resid_post", 0.2, layer=0, positions=[-3])
+    assert [group.mode for group in plan(model, batch, [edit]).groups] == ["suffix"]
+    before = trial(model)
+    assert trial(model) is before
+
+    def mixed(_, args, out):
+        return out + 0.5 * args[0].mean(1, keepdim=True)
+
+    for layer in model.model.model.language_model.layers:
+        layer.register_forward_hook(mixed)
+    assert "differs by" in trial(model).split
+    found = sweep(model, batch, [edit], "logits", progress=False)
+    expected = naive(model, batch, edit)
+    torch.testing.assert_close(torch.from_numpy(found["logits"].values[0]), expected)
 
 
 def test_hand_written_families_are_not_tried():

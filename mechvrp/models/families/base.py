@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from mechvrp.errors import DataError, InputError, UnsupportedModelError
 from mechvrp.models.chat import render_chat
+from mechvrp.models.rotations import check_rotations
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -191,6 +192,7 @@ class Family(ABC):
         self._require(inputs, *self.required_inputs)
         if "position_ids" not in inputs:
             inputs["position_ids"] = self.position_ids(model, inputs)
+        check_rotations(model, inputs)
         return inputs
 
     def position_ids(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:

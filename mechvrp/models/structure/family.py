@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -11,9 +10,11 @@ from torch import Tensor, nn
 from mechvrp.errors import InputError, MechVRPError, UnavailableError, UnsupportedModelError
 from mechvrp.models.families.base import Family, Grid, Modules
 from mechvrp.models.placing import entrance_of
+from mechvrp.models.rotations import check_rotations
 from mechvrp.models.structure.facts import Facts
 from mechvrp.models.structure.measuring import measure
 from mechvrp.models.structure.probing import rope_positions
+from mechvrp.models.structure.sameness import sameness
 
 if TYPE_CHECKING:
     from nnsight import NNsight
@@ -21,10 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["QUESTIONS", "Structural", "probe_images", "structural"]
 
-#: What was measured in this process, by class, config, versions and inputs; it holds no weights.
+#: What was measured in this process, by all that a model computes by; it holds no weights.
 _KNOWN: dict[tuple[Any, ...], Facts] = {}
-#: Whose hooks change nothing that is computed.
-_LIBRARIES = ("accelerate.", "nnsight.", "transformers.")
 
 #: Questions of different lengths, asked of the images of a probe.
 QUESTIONS = ("What is to be seen at the top of this picture?", "How many?")
@@ -42,6 +41,8 @@ class Structural(Family):
         self.facts = facts
         #: The inputs it was measured on.
         self.probe = probe
+        #: What trials of a sweep's plans gave, on this model alone, by what it computed by then.
+        self.tried: dict[Any, Any] = {}
         self.attention = facts.attention  # type: ignore[misc,assignment]
         self.required_inputs = facts.required  # type: ignore[misc]
         self.projected_field = facts.projected_field  # type: ignore[misc]
@@ -73,6 +74,7 @@ class Structural(Family):
         inputs = {k: v.to(model.dtype) if v.is_floating_point() else v for k, v in inputs.items()}
         if "position_ids" not in inputs and self.facts.positions != "own":
             inputs["position_ids"] = self.position_ids(model, inputs)
+        check_rotations(model, inputs)
         return inputs
 
     def position_ids(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
@@ -183,7 +185,7 @@ def structural(
     """A family for a model of a kind that none describes: found by structure, verified by runs.
 
     Some twenty forwards of the probe, many of which end behind the vision tower; what is measured is kept
-    in memory for other models of the same class, config and versions.
+    in memory for models that compute the same (``sameness``): code, settings, weights and probe.
 
     Args:
         model, envoy: the model in eval mode, and nnsight's envoy over it.
@@ -195,9 +197,6 @@ def structural(
             look at it fails.
         InputError: it does not run on the probe.
     """
-    import nnsight
-    import transformers
-
     kind = _kind(model)
     if probe is None and processor is None:
         from mechvrp.models.families import families
@@ -228,23 +227,11 @@ def structural(
     inputs = {k: v.to(entrance_of(model)) for k, v in inputs.items() if isinstance(v, Tensor)}
     inputs = {k: v.to(model.dtype) if v.is_floating_point() else v for k, v in inputs.items()}
     inputs.setdefault("attention_mask", torch.ones_like(inputs["input_ids"]))
-    key = (
-        # A model in memory may have had modules replaced.
-        tuple(
-            (name, type(m).__module__, type(m).__qualname__) for name, m in model.named_modules()
-        ),
-        _own_hooks(model),
-        json.dumps(model.config.to_dict(), sort_keys=True, default=str),
-        model.config.get_text_config(decoder=True)._attn_implementation,
-        str(model.dtype),
-        tuple((k, tuple(v.shape)) for k, v in sorted(inputs.items())),
-        tuple(inputs["input_ids"].flatten().tolist()),
-        transformers.__version__,
-        nnsight.__version__,
-    )
-    if key not in _KNOWN:
+    key = _key(model, inputs)
+    facts = _KNOWN.get(key) if key is not None else None
+    if facts is None:
         try:
-            _KNOWN[key] = measure(model, envoy, inputs)
+            facts = measure(model, envoy, inputs)
         except (MechVRPError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # of the model's own code, or of nnsight, whatever it raises
@@ -253,14 +240,15 @@ def structural(
                 f"{str(error)[:500]}). Describe the model by a family of its own "
                 "(mechvrp.models.register_family)"
             ) from error
-    return Structural(kind, _KNOWN[key], inputs)
+        if key is not None:
+            _KNOWN[key] = facts
+    return Structural(kind, facts, inputs)
 
 
-def _own_hooks(model: Any) -> tuple[Any, ...]:
-    """The hooks that a user has put on a model, which may change all that it computes."""
-    return tuple(
-        (name, hook)
-        for name, module in model.named_modules()
-        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
-        if not str(getattr(hook, "__module__", "")).startswith(_LIBRARIES)
-    )
+def _key(model: Any, inputs: dict[str, Tensor]) -> tuple[Any, ...] | None:
+    """What facts are known by; ``None`` where they are this model's alone."""
+    import nnsight
+    import transformers
+
+    found = sameness(model, inputs)
+    return None if found is None else (*found, transformers.__version__, nnsight.__version__)

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mechvrp.models.image_tokens import place_images
 from mechvrp.models.structure.blocks import sums
+from mechvrp.models.structure.cells import misplaced
 from mechvrp.models.structure.facts import Facts
-from mechvrp.models.structure.layouts import Layout, candidates
+from mechvrp.models.structure.layouts import candidates
 from mechvrp.models.structure.probing import Probe
 from mechvrp.models.structure.recording import Recording
 from mechvrp.models.structure.skeleton import lists_of_blocks
@@ -57,42 +57,15 @@ def _layout(probe: Probe, image: Tensor, tower: nn.Module | None, facts: Facts) 
     rules = candidates(probe.model, probe.inputs, counts)
     why = "no rule for grids fits its number of image tokens"
     for rule in rules:
-        if _answers(probe, rule, image, counts, tower):
+        wrong = misplaced(probe, rule, image, counts, tower)
+        if not wrong:
             facts.layout = rule
-            facts.how["grid"] = f"{rule.how}: the tokens of changed patches moved most"
-            return
-        why = f"not {rule.how}: other tokens moved more than those of changed patches"
-    facts.notes["grid"] = why
-
-
-def _answers(
-    probe: Probe, rule: Layout, image: Tensor, counts: list[int], tower: nn.Module | None
-) -> bool:
-    """Whether the tokens of changed patches are those that move most, in some images of several samples."""
-    grids = rule.grids(probe.model, probe.inputs, counts)
-    placed = place_images(torch.where(image, 1, 0), 1, grids)
-    owner = [i for i, tokens in enumerate(placed) for _ in tokens.shapes]
-    last = len(grids) - 1
-    # At the upper right, at the lower left, and inside, of other images too.
-    for place, others in ((0, (0, last)), (1, (0, last)), (2, (last // 3, 2 * last // 3))):
-        cells, expected = [], []
-        for index in dict.fromkeys(others):
-            rows, cols = grids[index].rows, grids[index].cols
-            row, col = ((0, cols - 1), (rows - 1, 0), (rows // 2, (cols - 1) // 2))[place]
-            cells.append(
-                lambda inputs, i=index, r=row, c=col: rule.cell(probe.model, inputs, i, r, c)
+            facts.how["grid"] = (
+                f"{rule.how}: every token answered most to the pixels of its own place"
             )
-            tokens = placed[owner[index]]
-            own = index - owner.index(owner[index])
-            here = (tokens.image == own) & (tokens.row == row) & (tokens.col == col)
-            expected.append((owner[index], int(tokens.position[here][0])))
-        gap, moved = probe.answer_to(cells, tower)
-        for sample in {sample for sample, _ in expected}:
-            wanted = {token for s, token in expected if s == sample}
-            found = set(gap[sample].topk(len(wanted)).indices.tolist())
-            if found != wanted or not all(bool(moved[sample, token]) for token in wanted):
-                return False
-    return True
+            return
+        why = f"not {rule.how}: {wrong}"
+    facts.notes["grid"] = why
 
 
 def _tower(probe: Probe, seen: Recording, facts: Facts, paths: dict[str, str]) -> nn.Module | None:

@@ -60,7 +60,7 @@ def tiles_of(pixels: Tensor) -> list[Tensor]:
     if pixels.ndim == 4:
         return list(pixels)
     found = [tile for image in pixels for tile in image]
-    return [tile for tile in found if bool(tile.count_nonzero())]
+    return [tile for tile in found if bool(tile[:, :1].any()) or bool(tile.any())]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from mechvrp.models.structure.facts import Facts, FoundModules, component_of
 from mechvrp.models.structure.heads import find_heads
 from mechvrp.models.structure.imaging import look_at_image
 from mechvrp.models.structure.layouts import Inputs
+from mechvrp.models.structure.logits import logit_gap
 from mechvrp.models.structure.probing import (
     Probe,
     moved,
@@ -258,8 +259,7 @@ def _padding(probe: Probe, facts: Facts) -> None:
     with torch.no_grad():
         found = probe.model(**inputs, use_cache=False).logits[:, -1]
         own = probe.model(**probe.inputs, use_cache=False).logits[:, -1]
-    scale = own.float().abs().max()
-    if float((found.float() - own.float()).abs().max()) > 10 * float(scale) * tolerance(own):
+    if logit_gap(found, own) > 10 * tolerance(own):
         facts.notes["padding"] = "more padding in front of the prompts changes the answers"
     else:
         facts.how["padding"] = "more padding in front changes no answer"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import nnsight
@@ -76,6 +76,10 @@ class Probe:
 
     # ---- the image --------------------------------------------------------------------------
 
+    def pixels(self) -> Tensor:
+        """The images, in whatever shape the model takes them."""
+        return self.inputs[pixels_key(self.inputs)]
+
     def answering(self) -> Tensor:
         """Which positions of the first block's input depend on the pixels, [batch, pos]."""
         key = pixels_key(self.inputs)
@@ -88,23 +92,26 @@ class Probe:
         after = self.entered({**self.inputs, key: changed})
         return self.moved(self.entered(self.inputs), after)
 
-    def answer_to(self, cells: Iterable[Any], tower: nn.Module | None) -> tuple[Tensor, Tensor]:
-        """By how much each position moves when cells of the image are changed, [batch, pos] twice.
+    def answers_to(
+        self, masks: Iterable[Tensor], tower: nn.Module | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """By how much each position moves when parts of the images are changed, [batch, pos] twice for each.
 
         Without the tower's attention, through which every patch reaches every token. First the
-        movement, then whether it is there at all.
+        movement, then whether it is there at all. Masks say what of the pixels is changed.
         """
-        key = pixels_key(self.inputs)
-        changed = {**self.inputs, key: self.inputs[key].clone()}
-        for cell in cells:
-            view = cell(changed)
-            # Another picture, not one that is brighter: norms take that out.
-            noise = torch.randn(view.shape, generator=torch.Generator().manual_seed(1))
-            view.copy_(view + 3 * noise.to(view))
+        key, pixels = pixels_key(self.inputs), self.pixels()
+        # Another picture, not one that is brighter: norms take that out.
+        noise = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(1))
+        other = pixels + 3 * noise.to(pixels)
         with _WithoutAttention(tower):
-            before, after = self.entered(self.inputs), self.entered(changed)
-        gap = (before.float() - after.float()).abs().amax(-1).cpu() * self.mask
-        return gap, self.moved(before, after)
+            before = self.entered(self.inputs)
+        for mask in masks:
+            changed = torch.where(mask.to(pixels.device), other, pixels)
+            with _WithoutAttention(tower):
+                after = self.entered({**self.inputs, key: changed})
+            gap = (before.float() - after.float()).abs().amax(-1).cpu() * self.mask
+            yield gap, self.moved(before, after)
 
     def tower_rows(self, vision_layer: str) -> tuple[int, ...]:
         """The shape of what a layer of the vision tower gives."""

@@ -45,6 +45,8 @@ _REMEDIES = {
     "projected": "edit resid_pre of block 0 at positions='image'",
     "vision_resid_post": "read the tower through model.envoy; edit image tokens at resid_pre of block 0",
     "resid_post": "describe the model by a family of its own",
+    "final_norm": "read logits; a lens of your own can be made of model.envoy (nnsight)",
+    "logits": "read what the model returns through model.envoy (nnsight)",
     "image": "use explicit positions",
     "padding": "encode prompts of one length, or one at a time (batch_size=1)",
     "grid": "use positions='image', or describe the model by a family of its own (grids)",
