@@ -21,6 +21,7 @@ from PIL import Image
 from mechvrp.errors import InputError, NumericalError, RunFolderError
 from mechvrp.files import distinct_names
 from mechvrp.store import Chunks, RunFolder, software_versions
+from mechvrp.store.arrays import write_arrays
 
 CONFIG = {"model": "tiny", "n": 4, "ks": [0, 1, 2], "nested": {"seed": 0}}
 
@@ -190,6 +191,14 @@ def test_arrays_round_trip(run: RunFolder) -> None:
     assert len(modes) == 1
     with pytest.raises(InputError, match="no activations named"):
         list(chunks.arrays(["absent"]))
+
+
+def test_arrays_in_another_order_are_the_same_bytes(tmp_path: Path) -> None:
+    arrays = {"a": np.ones((2, 3)), "b": np.zeros(2)}
+    dims = {"a": ("layer", "example"), "b": ("example",)}
+    for name, order in (("one", ["a", "b"]), ("other", ["b", "a"])):
+        write_arrays(tmp_path / name, {k: arrays[k] for k in order}, {k: dims[k] for k in order})
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
 
 
 def test_arrays_refused(run: RunFolder) -> None:

@@ -54,7 +54,7 @@ def write_arrays(
     # safetensors makes it private to the user; a run's files are all as readable.
     target.touch()
     mode = target.stat().st_mode
-    save_file(tensors, target, metadata={"dims": json.dumps(named)})
+    save_file(tensors, target, metadata={"dims": json.dumps(named, sort_keys=True)})
     target.chmod(mode)
 
 

@@ -166,7 +166,9 @@ def _arrays(seen: Observations) -> dict[str, np.ndarray]:
         margins = getattr(seen, kind)
         known = margins.token >= 0
         arrays |= {f"{kind}_token": margins.token, f"{kind}_foil": margins.foil}
-        for part in _DEPTHS.keys() - seen.gaps.keys():
+        for part in (
+            part for part in _DEPTHS if part not in seen.gaps
+        ):  # in one order: bytes are kept
             # 0 where there is no such pair: its token is -1
             arrays[f"{kind}_{part}"] = np.where(known, getattr(margins, part), 0.0)
     return arrays
