@@ -30,14 +30,15 @@ def write_probe(probe: FittedProbe, path: str | Path) -> Path:
         name: np.array(getattr(probe, name), dtype=np.float64, ndmin=1, order="C")
         for name in _ARRAYS
     }
-    _check(arrays, probe.c, InputError, "the probe")
+    c = probe.c.item() if isinstance(probe.c, np.generic) else probe.c
+    _check(arrays, c, InputError, "the probe")
     record = {
         "format": _FORMAT,
         "format_version": _VERSION,
-        "c": float(probe.c),
+        "c": float(c),
         "images": None if probe.images is None else sorted(probe.images),
     }
-    written = save(arrays, metadata={"mechvrp": json.dumps(record, ensure_ascii=False)})
+    written = save(arrays, metadata={"mechvrp": json.dumps(record)})
     return write_atomically(target, lambda file: file.write_bytes(written))
 
 
@@ -78,7 +79,8 @@ def read_probe(path: str | Path) -> dict[str, Any]:
 
 def _check(arrays: dict[str, np.ndarray], c: Any, error: type[Exception], where: str) -> None:
     size = arrays["coef"].shape
-    for name, values in arrays.items():
+    for name in ("coef", "mean", "scale", "intercept"):
+        values = arrays[name]
         shape = (1,) if name == "intercept" else size
         if values.shape != shape or values.ndim != 1 or values.dtype != np.float64:
             raise error(
@@ -88,5 +90,5 @@ def _check(arrays: dict[str, np.ndarray], c: Any, error: type[Exception], where:
             raise error(f"{where}: {name} holds NaN or infinity")
     if not len(arrays["coef"]) or not (arrays["scale"] > 0).all():
         raise error(f"{where}: a probe has weights, and scales above 0")
-    if type(c) not in (int, float, np.float64) or not 0 < c < np.inf:
+    if type(c) not in (int, float) or not 0 < c < np.inf:
         raise error(f"{where}: c is {c!r:.40}; expected a number above 0")

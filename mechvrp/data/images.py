@@ -227,7 +227,7 @@ def as_rgb(image: Any, label: str = "") -> Image:
             range), or is not decoded yet and damaged.
     """
     from PIL import Image as PILImage
-    from PIL import ImageOps
+    from PIL import ImageFile, ImageOps
 
     if not isinstance(image, PILImage.Image):
         raise DataError(f"expected a PIL.Image, got {image!r:.60} ({type(image).__name__})")
@@ -240,7 +240,9 @@ def as_rgb(image: Any, label: str = "") -> Image:
         )
     mode = image.mode
     try:
-        if image.getexif().get(_ORIENTATION, 1) != 1:
+        # As it comes from a file: what was made of it may have been turned already, and still says so.
+        opened = isinstance(image, ImageFile.ImageFile)
+        if opened and image.getexif().get(_ORIENTATION, 1) != 1:
             image = ImageOps.exif_transpose(image)
         if mode.startswith("I;16"):
             image = image.convert("I").point(lambda value: value / 256).convert("L")

@@ -14,7 +14,7 @@ def image_sources(table: pd.DataFrame) -> np.ndarray:
     Resampling and divisions take the rows of one source together. Where older runs did not note it, it is
     the row's ``image_id``.
     """
-    found = table["image_id"]
+    found = table["image_id"].astype(object)
     if "source_id" in table:
-        found = table["source_id"].fillna(found)
+        found = table["source_id"].astype(object).fillna(found)
     return found.to_numpy(dtype=str)

@@ -89,9 +89,9 @@ class Examples:
         found = [
             i
             for i, sample in enumerate(self.dataset)
-            if sample.image_id not in images and sample.answer.strip()
+            if sample.source_id not in images and sample.answer.strip()
         ]
-        left = [self.dataset[i].image_id for i in found]
+        left = [self.dataset[i].source_id for i in found]
         if len(set(left)) < 2:
             raise InputError(
                 f"fewer than two images with answers are left that {why}; explore a larger dataset to measure "

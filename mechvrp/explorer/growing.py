@@ -169,7 +169,7 @@ def circuit_curves(
         kept += chunk
         clean.append(scored.clean)
         outcomes.append((scored.answers == 1)[places])
-        images = [sample.image_id for sample in kept]
+        images = [sample.source_id for sample in kept]
         if len(set(images)) > 1:
             joined = np.concatenate(outcomes, axis=-1)
             yield analyse_ablation(
@@ -184,7 +184,7 @@ def circuit_curves(
                 seed=seed,
                 n_resamples=n_resamples,
             )
-    if len({sample.image_id for sample in kept}) < 2:
+    if len({sample.source_id for sample in kept}) < 2:
         raise UnavailableError(
             f"only {len(kept)} examples, of fewer than two images, have clean answers of one token, which is "
             "what a curve scores; give more examples with one-token answers"
@@ -206,7 +206,7 @@ def _stand_ins(
         return lambda batch: StandIns(model, batch, "zero")
     check_reference(reference)
     if not isinstance(reference, Activations):
-        shared = {one.image_id for one in reference or ()} & {one.image_id for one in samples}
+        shared = {one.source_id for one in reference or ()} & {one.source_id for one in samples}
         if shared:
             raise InputError(
                 f"the reference shares {len(shared)} images with the samples, {sorted(shared)[0]!r} for one; "

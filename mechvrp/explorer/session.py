@@ -286,7 +286,7 @@ class Explorer:
         editing.check_method(method)
         taken, more = set(self.looked), ""
         if method == "mean":
-            taken |= {sample.image_id for sample in self.examples.dataset[: self.reference]}
+            taken |= {sample.source_id for sample in self.examples.dataset[: self.reference]}
             more = " and are not among the reference examples"
         return self.examples.beside(taken, n, f"were not looked at{more}")
 
@@ -367,7 +367,7 @@ class Explorer:
         return number
 
     def _look_at(self, *indices: int | None) -> None:
-        self.looked |= {self.examples[i].image_id for i in indices if i is not None}
+        self.looked |= {self.examples[i].source_id for i in indices if i is not None}
 
     def _outcome(self, kind: Kind, done: Done | None, donor: int | None = None) -> Outcome:
         runs = self._runs

@@ -123,7 +123,7 @@ def causal_trace(
     shape = (len(chosen), len(places), len(batch))
     restored = np.mean([run[name].values for run in runs], axis=0).reshape(shape)
     corrupted = np.mean([run[f"base_{name}"].values for run in runs], axis=0)
-    groups = None if batch.samples is None else [s.image_id for s in batch.samples]
+    groups = None if batch.samples is None else [s.source_id for s in batch.samples]
     attrs = {
         **runs[0].attrs,
         "measure": name,

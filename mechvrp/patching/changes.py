@@ -19,9 +19,9 @@ def mean_changes(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The mean over examples of changes [..., example], and the ends of its 95 % interval.
 
-    Whole images are resampled; of one image there is no interval (NaN).
+    Whole images are resampled, with those made from them; of one image there is no interval (NaN).
     """
-    groups = None if batch.samples is None else [s.image_id for s in batch.samples]
+    groups = None if batch.samples is None else [s.source_id for s in batch.samples]
     mean = change.mean(-1)
     if batch_images(batch) < 2:
         return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
@@ -31,4 +31,4 @@ def mean_changes(
 
 def batch_images(batch: Batch) -> int:
     """How many images a batch is of; without samples each example counts as one of its own."""
-    return len(batch) if batch.samples is None else len({s.image_id for s in batch.samples})
+    return len(batch) if batch.samples is None else len({s.source_id for s in batch.samples})

@@ -104,7 +104,7 @@ def _partners(samples: Sequence[Sample], rng: np.random.Generator) -> list[Sampl
     found = []
     for own in samples:
         others = [
-            s for s in samples if s.image_id != own.image_id and s.image.size == own.image.size
+            s for s in samples if s.source_id != own.source_id and s.image.size == own.image.size
         ]
         if not others:
             raise InputError(

@@ -23,7 +23,10 @@ def require_clean(values: Tensor, model: VLM, name: str) -> None:
     bad = [i for i, fine in enumerate(good.tolist()) if not fine]
     which = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
     other = (
-        "float16 overflows where bfloat16 and float32 do not: load the model with dtype='bfloat16'"
+        "tokens masked with -inf cannot be compared: mask them with a large negative number, as "
+        "torch.finfo(dtype).min"
+        if not bool((values.isnan() | values.isposinf()).any())
+        else "float16 overflows where bfloat16 and float32 do not: load the model with dtype='bfloat16'"
         if model.dtype == torch.float16
         else "is the checkpoint whole, and are its inputs finite?"
     )

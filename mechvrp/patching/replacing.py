@@ -14,7 +14,7 @@ from mechvrp.errors import ShapeError
 from mechvrp.patching.interventions import Edits, Intervention, build, check_value, fits
 from mechvrp.patching.selection import Selected
 from mechvrp.tracing.access import expected_shape
-from mechvrp.tracing.sites import Site
+from mechvrp.tracing.sites import IMAGE_KEYS, Site
 
 if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
@@ -54,6 +54,16 @@ class Replace(Intervention):
             return _at(given.transpose(1, 2), chosen.sample, chosen.position).expand(old.shape)
         if site.component == "projected":
             return given.expand(*_longest(given, chosen), *given.shape[1:])[chosen.index]
+        if site.component in IMAGE_KEYS:
+            keys = (int(chosen.sample.max()) + 1, int(chosen.place.max()) + 1)
+            try:
+                return given.expand(*keys, *old.shape[1:]).flatten(0, 1)
+            except RuntimeError as error:
+                expected = (*keys, *old.shape[1:])
+                raise ShapeError(
+                    f"the value for {site} has shape {tuple(self.value.shape)}; expected {expected} "
+                    f"({', '.join(site.kind.dims)}), or a shape that broadcasts to it"
+                ) from error
         whole = given.flatten(0, -2) if given.ndim > 1 else given.expand(old.shape)
         if len(whole) == 1:
             whole = whole.expand(old.shape)

@@ -83,7 +83,13 @@ def check_value(model: VLM, batch: Batch, site: Site, value: Tensor) -> None:
             f"{site} was assigned a tensor of {value.dtype}; {model.name} computes in {model.dtype}"
         )
     expected = expected_shape(model, batch, site)
-    if None in expected:
+    if site.component in IMAGE_KEYS and value.ndim == len(
+        expected
+    ):  # how many keys is known when it is reached
+        expected = tuple(
+            n if size is None else size for size, n in zip(expected, value.shape, strict=True)
+        )
+    elif None in expected and site.component not in IMAGE_KEYS:
         return  # vision_resid_post: compared with the model's own tensor when it is reached
     if tuple(value.shape) != expected:
         named = ", ".join(f"{d} {s}" for d, s in zip(site.kind.dims, expected, strict=True))

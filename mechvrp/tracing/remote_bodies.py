@@ -51,6 +51,16 @@ def check_body(body: Sequence[ast.stmt], scope: Mapping[str, Any]) -> None:
         and isinstance(node.ctx, ast.Store)
         and id(node) not in in_place
     }
+    for node in _nodes(body):  # other ways to give a name its meaning in the body
+        if isinstance(node, ast.arg):
+            own.add(node.arg)
+        elif isinstance(node, ast.alias):
+            own.add((node.asname or node.name).partition(".")[0])
+        elif isinstance(
+            node,
+            ast.FunctionDef | ast.ClassDef | ast.ExceptHandler | ast.MatchAs | ast.MatchStar,
+        ):
+            own.add(node.name or "")
     for node in _nodes(body):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             of = node.func.value

@@ -44,6 +44,9 @@ def test_what_is_saved_is_loaded(probe, tmp_path):
     features = np.random.default_rng(0).normal(size=(5, 2))
     assert np.array_equal(again.scores(features), probe.scores(features))
     assert FittedProbe.load(written(tmp_path / "other")).images == probe.images
+    strange = FittedProbe(probe.mean, probe.scale, probe.coef, 0.0, np.float32(2), ["a\udcff", "b"])
+    assert FittedProbe.load(strange.save(path)).images == strange.images
+    assert FittedProbe.load(path).c == 2
     unknown = FittedProbe(probe.mean, probe.scale, probe.coef, 0.0, 1.0)
     assert FittedProbe.load(unknown.save(path)).images is None
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from mechvrp.data import Sample
 from mechvrp.data.images import ImageFolder, ImageSource, decode_image
 from mechvrp.errors import DataError
 
@@ -105,6 +106,21 @@ def test_the_size_is_that_of_the_image_upright(orientation, kind):
     Image.new("RGB", (40, 24)).save(found, kind, exif=exif)
     source = ImageSource("row 1", data=found.getvalue())
     assert source.look() == source().size == ((24, 40) if orientation > 4 else (40, 24))
+
+
+def test_an_image_that_was_turned_by_hand_is_not_turned_again():
+    """Pillow's own functions keep what the file said of its orientation."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    written = io.BytesIO()
+    Image.new("RGB", (40, 24)).save(written, "JPEG", exif=exif)
+    opened = Image.open(io.BytesIO(written.getvalue()))
+    assert Sample(opened, "q").image.size == (24, 40)
+    assert Sample(opened, "q").look().size == (24, 40)
+    turned = Image.open(io.BytesIO(written.getvalue())).rotate(-90, expand=True)
+    assert turned.getexif().get(0x0112) == 6
+    assert Sample(turned, "q").image.size == (24, 40)
+    assert Sample(turned, "q").look().size == (24, 40)
 
 
 def test_names_are_looked_up_in_order_and_once(tmp_path):

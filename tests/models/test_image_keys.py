@@ -95,6 +95,30 @@ def test_edits_are_those_of_plain_hooks(model, batch, part):
     assert float(moved[1:].min()) > 1e-4
 
 
+@pytest.mark.parametrize("part", list(PARTS))
+def test_another_run_s_keys_replace_them(model, batch, part):
+    other = model.batch(**CASE.inputs([5, 4, 6]))
+    site = mechvrp.Site(part, 2)
+    with mechvrp.trace(model, other) as t:
+        value = t[site].clone().save()
+    for given, heads in ((value, None), (value, [1]), (value[:1], None), (value[0, 0], [0])):
+
+        def put(own, given=given, heads=heads):
+            new = given.expand(own.shape).clone()
+            if heads is not None:
+                kept = [h for h in range(2) if h not in heads]
+                new[:, :, kept] = own[:, :, kept]
+            return new
+
+        with mechvrp.trace(model, batch) as t:
+            t.apply(mechvrp.replace(site, given, heads=heads))
+            logits = t.logits[:, -1].save()
+        assert torch.allclose(logits, by_hand(batch, part, put), atol=1e-6)
+    with pytest.raises(ShapeError, match=r"expected \(3, 34, 2, 8\)"):
+        with mechvrp.trace(model, batch) as t:
+            t.apply(mechvrp.replace(site, value[:, :5]))
+
+
 def test_the_report_says_where_they_are(model):
     report = check_family(model)
     for part in PARTS:
@@ -122,6 +146,10 @@ def test_what_has_no_meaning_there_is_refused(model, batch):
     with pytest.raises(ShapeError, match="expected .batch, key, head, d_head."):
         with mechvrp.trace(model, batch) as t:
             t.image_k[2] = torch.zeros(3, 5, 2, 8)
+    for shape in ((3, 2, 34, 8), (102, 2, 8), (3, 34, 16), (34, 3, 2, 8)):
+        with pytest.raises(ShapeError, match="was assigned a tensor of shape"):
+            with mechvrp.trace(model, batch) as t:
+                t.image_v[2] = torch.zeros(shape)
     (variant,) = mechvrp.patching.variants.as_variants(
         model, batch, [mechvrp.zero("image_k", layer=2)]
     )
@@ -161,6 +189,16 @@ def uneven(block):
     block.cross_attn.v_proj.register_forward_hook(lambda _, args, output: output * 0 + 1)
 
 
+def wider(block):
+    # One head of keys in place of two, as many values in all.
+    from transformers.models.mllama.modeling_mllama import MllamaTextRMSNorm
+
+    attention = block.cross_attn
+    attention.head_dim, attention.num_heads, attention.num_key_value_heads = 16, 2, 1
+    attention.num_key_value_groups = 2
+    attention.q_norm = attention.k_norm = MllamaTextRMSNorm(16)
+
+
 def scored(block):
     # Scores that are not of the products of queries and keys alone.
     block.cross_attn.q_norm.register_forward_hook(lambda _, args, output: output + 1)
@@ -173,6 +211,7 @@ def scored(block):
         (swapped, "does not change with its own sample's pixels alone"),
         (uneven, "does not change with its own sample's pixels alone"),
         (scored, "not their products alone"),
+        (wider, "other heads than the first ones give nothing"),
     ],
 )
 def test_what_is_not_verified_is_refused(change, why):

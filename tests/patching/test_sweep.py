@@ -640,6 +640,19 @@ def test_a_clean_run_of_nan_is_refused_and_not_measured():
         mechvrp.ablation_curve(model, scenes, ranking, (2, 4), draws=3, progress=False)
 
 
+def test_tokens_masked_with_infinity_are_refused_with_what_to_do():
+    model = mechvrp.load(tiny.hf_model("llava-clip"), processor=tiny.processor("llava-clip"))
+
+    def masked(_, args, logits):
+        logits[..., 5] = float("-inf")
+
+    handle = model.model.lm_head.register_forward_hook(masked)
+    batch = model.encode(tiny.samples(), instruction="")
+    with pytest.raises(NumericalError, match="masked with -inf cannot be compared"):
+        sweep(model, batch, [mechvrp.zero("mlp_out", layer=1)], progress=False)
+    handle.remove()
+
+
 def test_a_reading_that_is_nan_without_edits_is_refused():
     model = loaded("llava-clip", "sdpa")
     batch = model.encode(tiny.samples(), instruction="")

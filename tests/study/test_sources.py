@@ -9,6 +9,7 @@ import pytest
 import mechvrp
 from mechvrp.data.sources import image_sources
 from mechvrp.errors import InputError
+from mechvrp.patching.changes import batch_images, mean_changes
 from mechvrp.reliability.monitor_fitting import _divided
 from mechvrp.study.compare_units import load_units
 
@@ -25,6 +26,18 @@ def test_tables_of_older_runs_have_the_image_alone():
     # A run that was begun by an older version and gone on with by this one.
     half = table.assign(source_id=pd.Series([None, None, "a"], dtype="string"))
     assert image_sources(half).tolist() == ["a", "b", "a"]
+    assert image_sources(half.astype("category")).tolist() == ["a", "b", "a"]
+
+
+def test_a_batch_counts_scenes(pairs):
+    model = mechvrp.load("tiny-llava")
+    scene = pairs[0].source_id
+    kin = [sample for sample in pairs if sample.source_id == scene]
+    assert len({sample.image_id for sample in kin}) > 1
+    batch = model.encode(kin)
+    assert batch_images(batch) == 1
+    _, low, high = mean_changes(np.ones((2, len(kin))), batch, n_resamples=100, seed=0)
+    assert np.isnan([low, high]).all()
 
 
 def test_a_study_counts_scenes_and_not_their_counterfactuals(pairs, tmp_path):

@@ -149,6 +149,19 @@ def test_what_a_body_does_in_vain_is_refused_before_it_is_sent(tmp_path):
                 handle.write(str(t.logits.shape))
     assert not kept
     assert not by_name
+    # A parameter of a function in the body is not what is called so outside.
+    h = torch.zeros(2)
+    with mechvrp.trace(model, batch, **here) as t:
+
+        def half(h):
+            h[:, -1] = h[:, -1] / 2
+            return h
+
+        t.resid_post[1] = half(t.resid_post[1].clone())
+        halved = t.resid_post[1][:, -1].save()
+    assert h.tolist() == [0, 0]
+    with mechvrp.trace(model, batch) as t:
+        assert torch.allclose(halved, t.resid_post[1][:, -1] / 2)
     # What is made in the body may be filled there, also under a name that means something else outside.
     kept, total = [1.0], torch.ones(())
     with mechvrp.trace(model, batch, **here) as t:

@@ -39,15 +39,15 @@ class BlockFacts:
         paths, reasons: by part.
         widths: values of a position, by part.
         handed: whether its attention calls a function that transformers hands out.
-        crossed: of cross attention, the Linears of its queries, and of keys and values of something else than
-            the prompt; empty where there is none.
+        crossed: of cross attention, the Linears of its queries, of keys and values of something else than the
+            prompt, and of what its heads give; empty where there is none.
     """
 
     paths: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     widths: dict[str, int] = field(default_factory=dict)
     handed: bool = False
-    crossed: tuple[str, str, str] | tuple[()] = ()
+    crossed: tuple[str, str, str, str] | tuple[()] = ()
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _attention(block: Block, bones: Skeleton, facts: BlockFacts) -> None:
         return
     attn = facts.paths["attn"] = min(found, key=lambda path: path.count("."))
     facts.handed = _is_handed(_at(block, attn))
-    facts.crossed = _crossed(block, attn)
+    facts.crossed = _crossed(block, attn, bones.d_model)
     linears = [call for call in outermost_linears(block.calls) if call.path.startswith(f"{attn}.")]
     written = [call for call in linears if call.module.out_features == bones.d_model]
     mixed = 0
@@ -147,8 +147,8 @@ def _attention(block: Block, bones: Skeleton, facts: BlockFacts) -> None:
             facts.paths[part] = named[0].path
 
 
-def _crossed(block: Block, attn: str) -> tuple[str, str, str] | tuple[()]:
-    """The Linears of queries, keys and values, where the last two are given other rows than the prompt's."""
+def _crossed(block: Block, attn: str, width: int) -> tuple[str, str, str, str] | tuple[()]:
+    """The Linears of queries, keys, values and heads, where keys and values are of other rows than queries."""
     found = {}
     for part, names in _NAMES.items():
         for call in outermost_linears(block.calls):
@@ -157,7 +157,15 @@ def _crossed(block: Block, attn: str) -> tuple[str, str, str] | tuple[()]:
                 inside = call.given.shape[:-1] == block.given.shape[:-1]
                 if inside == (part == "q"):
                     found[part] = call.path
-    return (found["q"], found["k"], found["v"]) if len(found) == 3 else ()
+    written = [
+        call.path
+        for call in outermost_linears(block.calls)
+        if call.path.startswith(f"{attn}.") and call.module.out_features == width
+    ]
+    last = written[-1] if written else ""
+    if len(found) < 3 or not last or last in found.values():
+        return ()
+    return found["q"], found["k"], found["v"], last
 
 
 def _neurons(block: Block, bones: Skeleton, facts: BlockFacts) -> None:
