@@ -89,7 +89,7 @@ def check_out(folder: Path) -> list[str]:
         except (RunFolderError, OSError):
             if above is folder:
                 raise
-            # Who may see a part of a store only is forbidden to look above it, where no run of theirs is.
+            # One may be let see a part of a store only: of what lies above it nothing is known.
             within = False
         if within:
             raise RunFolderError(
