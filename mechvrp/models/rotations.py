@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -48,7 +49,7 @@ def rotary_limits(model: Any) -> list[RotaryLimit]:
     return found
 
 
-def check_rotations(model: Any, inputs: dict[str, Tensor], new_tokens: int = 1) -> None:
+def check_rotations(model: Any, inputs: Mapping[str, Tensor], new_tokens: int = 1) -> None:
     """Refuse prompts of which a model computes something else beside others, or behind others.
 
     Args:
@@ -86,7 +87,7 @@ def check_rotations(model: Any, inputs: dict[str, Tensor], new_tokens: int = 1) 
             )
 
 
-def lengths_of(inputs: dict[str, Tensor]) -> tuple[int, int]:
+def lengths_of(inputs: Mapping[str, Tensor]) -> tuple[int, int]:
     """Positions of the shortest and of the longest prompt."""
     mask, positions = inputs["attention_mask"], inputs.get("position_ids")
     if positions is None:

@@ -160,9 +160,9 @@ def put(local: Path, target: Path) -> None:
             system.put_file(str(local), target.path)  # type: ignore[attr-defined]
             return
         # Of each writer its own: two may write the same file at once.
-        temporary = target.with_name(f"{TEMPORARY}{uuid4().hex}-{local.name}")
+        temporary: Any = target.with_name(f"{TEMPORARY}{uuid4().hex}-{local.name}")
         try:
-            system.put_file(str(local), temporary.path)  # type: ignore[attr-defined]
+            system.put_file(str(local), temporary.path)
             system.mv(temporary.path, target.path)  # type: ignore[attr-defined]
         except BaseException:
             with suppress(Exception):  # what went wrong first is what is told

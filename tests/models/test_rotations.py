@@ -7,16 +7,29 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 import mechvrp
 from mechvrp.errors import UnavailableError
 from mechvrp.models.refusals import refusals
 from mechvrp.reliability import observe_answers
+from mechvrp.study import StudyConfig
+from mechvrp.study.checking import check_records
 from tests.support.anyvlm import Case
 from tests.support.anyvlm_decoders import llava
 
 #: Prompts of these cases are 24 to 30 positions long, with 16 image tokens.
 LIMIT = 27
+
+
+class _Here:
+    """An engine that asks at once."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def ask(self, question: Any, *arguments: Any) -> Any:
+        return question(self.model, *arguments)
 
 
 def dynamic(kind: str, limit: int = LIMIT) -> Case:
@@ -119,6 +132,11 @@ def test_sampled_answers_and_studies_beyond_the_limit(kind):
     found = refusals(model, asked, new_tokens=3)
     assert set(found) == {1}
     assert f"{long} positions long, and with an answer of up to 3 tokens" in found[1]
+    checked = check_records(
+        mechvrp.data.Dataset("two", samples), [_Here(model)],
+        StudyConfig(max_new_tokens=3, batch_size=2), Console(quiet=True),
+    )  # fmt: skip
+    assert [(one.index, found[1] in one.reason) for one in checked.left_out] == [(1, True)]
     assert refusals(model, asked[1:] * 2, new_tokens=3) == {}  # there are no others
     assert refusals(model, asked, new_tokens=1) == {}
     if kind == "longrope":
@@ -129,3 +147,6 @@ def test_sampled_answers_and_studies_beyond_the_limit(kind):
         assert set(refusals(model, [*asked, asked[1]], new_tokens=new)) == {0}
         assert refusals(model, [*asked, asked[0]], new_tokens=new) == {}  # most would be lost
         assert refusals(model, asked[1:], new_tokens=new) == {}
+    else:  # at the limit by itself, it cannot be asked at all
+        config.max_position_embeddings = long
+        assert "'dynamic'" in refusals(model, asked)[1]
