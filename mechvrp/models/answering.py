@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mechvrp.errors import InputError, MechVRPError, NumericalError, UnavailableError
 from mechvrp.models.batch import Batch
+from mechvrp.models.rotations import check_rotations
 
 if TYPE_CHECKING:
     from mechvrp.models.vlm import VLM
@@ -57,6 +58,7 @@ def generated(model: VLM, batch: Batch, *, max_new_tokens: int, **options: Any) 
         raise InputError(f"max_new_tokens must be a whole number; got {max_new_tokens!r:.60}")
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens must be at least 1; got {max_new_tokens}")
+    check_rotations(model.model, batch.inputs, max_new_tokens)
     # generate counts positions from the mask itself, by the rules of the architecture.
     inputs = {k: v for k, v in batch.inputs.items() if k != "position_ids"}
     config = model.model.generation_config

@@ -152,7 +152,8 @@ def load(
     weights_dtype = "auto" if dtype == "auto" else _dtype(dtype)
     hub = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
-        check_weights(Path(source), name)
+        if dispatch:
+            check_weights(Path(source), name)
         check_sizes(PreTrainedConfig.get_config_dict(source, **hub)[0])
         # The config alone first: what its family wants of transformers is known before a download.
         config = AutoConfig.from_pretrained(source, **hub)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,12 @@ import numpy as np
 
 from mechvrp.data import Sample
 from mechvrp.errors import DataError, InputError
+from mechvrp.models.rotations import (
+    RotaryLimit,
+    RotaryLimitError,
+    lengths_of,
+    rotary_limits,
+)
 from mechvrp.models.vlm import VLM
 
 if TYPE_CHECKING:
@@ -27,7 +34,9 @@ _ROOM = 1.25
 _SHORT = "?"
 
 
-def refusals(model: VLM, asked: Sequence[Asked]) -> dict[int, str]:
+def refusals(
+    model: VLM, asked: Sequence[Asked], *, new_tokens: int = 1, together: bool = True
+) -> dict[int, str]:
     """Why the model cannot be asked some of these, by their numbers.
 
     It is tried with those that it may refuse, with a black image of the size:
@@ -40,14 +49,20 @@ def refusals(model: VLM, asked: Sequence[Asked]) -> dict[int, str]:
 
     What a processor refuses for other reasons is still refused when it is encoded.
 
+    Where rotary frequencies depend on other prompts beyond some length (`rotary_limits`), questions that pass
+    it with their answers are left out too, if there are others that do not.
+
     Args:
         model: with a processor.
         asked: the questions.
+        new_tokens: the most that an answer may have.
+        together: whether several are asked in one batch.
 
     Raises:
         UnavailableError: the model cannot encode any sample.
     """
     lengths: dict[Asked, int | str] = {}
+    positions: dict[Asked, int] = {}
 
     def length(one: Asked) -> int | str:
         """Tokens of the prompt, or why there is none."""
@@ -55,10 +70,11 @@ def refusals(model: VLM, asked: Sequence[Asked]) -> dict[int, str]:
             question, task, size = one
             try:
                 batch = model.encode(Sample(_black(size), question, task=task))
-            except (DataError, InputError) as error:
+            except (DataError, InputError, RotaryLimitError) as error:
                 lengths[one] = str(error)
             else:
                 lengths[one] = batch.inputs["input_ids"].shape[1]
+                positions[one] = lengths_of(batch.inputs)[1]
         return lengths[one]
 
     tasks = sorted({task for _, task, _ in asked})
@@ -71,11 +87,14 @@ def refusals(model: VLM, asked: Sequence[Asked]) -> dict[int, str]:
     longest = _longest(length, tasks, taken)
     specials = _specials(model)
     starts = {token[0] for token in specials}
-    found = {}
+    found, near = {}, dict[int, int]()
+    limits = [limit for limit in rotary_limits(model.model) if together or limit.kind != "longrope"]
+    rooms = [limit.most - new_tokens + 1 for limit in limits]
+    most = min([math.inf if model.n_ctx is None else model.n_ctx, *rooms])
     for index, one in enumerate(asked):
         question, task, size = one
         tokens = _ROOM * longest[task] + _bytes(question)
-        long = model.n_ctx is not None and tokens > model.n_ctx
+        long = tokens > most
         spelt = any(start in question for start in starts) and any(
             token in question for token in specials
         )
@@ -83,7 +102,36 @@ def refusals(model: VLM, asked: Sequence[Asked]) -> dict[int, str]:
             why = length(one)
             if isinstance(why, str):
                 found[index] = why
+            elif long:
+                near[index] = positions[one]
+    for limit, room in zip(limits, rooms, strict=True):
+        near = {index: n for index, n in near.items() if index not in found}
+        for index in _beyond(near, len(asked) - len(found), limit, room):
+            found[index] = (
+                f"its prompt is {near[index]} positions long, and with an answer of up to {new_tokens} tokens "
+                f"it passes {limit.most}, beyond which the frequencies of the model's rotary positions "
+                f"(rope_type={limit.kind!r}) depend on other prompts: shorten the question, or allow fewer new "
+                "tokens (max_new_tokens)"
+            )
     return found
+
+
+def _beyond(near: dict[int, int], number: int, limit: RotaryLimit, room: int) -> set[int]:
+    """Which questions must be left out so that the rest do not change one another.
+
+    Args:
+        near: positions of the prompts that may be beyond the limit.
+        number: of all questions.
+        limit: of the model.
+        room: the most positions that a prompt may have, so that its answer stays below.
+    """
+    beyond = {index for index, n in near.items() if n > room}
+    if len(beyond) < number:
+        return beyond
+    # None stays below. Prompts that are beyond by themselves can be asked beside each other, not beside
+    # those that only their answers bring there; but most of the questions are not given up for a few.
+    over = {index for index in beyond if near[index] > limit.most}
+    return beyond - over if limit.kind == "longrope" and 2 * len(over) > number else set()
 
 
 def _refused_sizes(

@@ -370,7 +370,8 @@ class VLM:
 
         Raises:
             UnavailableError: stop strings, or an answer to decode, and no tokenizer; or a generation config
-                that asks for more answers than beams.
+                that asks for more answers than beams; or rotary positions of which an answer so long
+                would depend on other prompts.
             NumericalError: logits are NaN or infinite.
         """
         ids = self.generate_ids(batch, max_new_tokens=max_new_tokens, **options)

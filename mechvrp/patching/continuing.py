@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvrp.models.rotations import check_rotations
+
 if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
 
@@ -24,7 +26,11 @@ def logits_behind(
         model, batch: of the run.
         cache: its keys and values; they stay as they are.
         tokens: the next token of each example.
+
+    Raises:
+        UnavailableError: with that token, rotary positions depend on other prompts.
     """
+    check_rotations(model.model, batch.inputs, new_tokens=2)
     places = batch.inputs[
         "position_ids"
     ]  # [batch, pos], or an axis of time, height and width before

@@ -30,6 +30,8 @@ __all__ = ["EXACT", "Trial", "trial"]
 
 #: By how much logits may differ from a whole forward's, as a share of the largest.
 _TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-9, torch.float16: 5e-3}
+#: Results that are kept of a model. Each holds the hooks it was worked out under, with all they hold.
+_KEPT = 8
 _FAILURES = (
     MechVRPError,
     RuntimeError,
@@ -72,17 +74,19 @@ def trial(model: VLM) -> Trial:
     family: Any = model.family
     # A hook or another forward, put on it since, may make inexact what was exact.
     key = (model.attn_implementation, code_of(model.model))
-    if key not in family.tried:
+    known: Trial | None = family.tried.pop(key, None)
+    if known is None:
         try:
             batch = model.batch(**family.probe)
         except (
             UnavailableError
         ) as error:  # a model that takes no padding has no probe to try them on
-            found = Trial(str(error), str(error), str(error))
+            known = Trial(str(error), str(error), str(error))
         else:
-            found = _tried(model, batch)
-        family.tried[key] = found
-    known: Trial = family.tried[key]
+            known = _tried(model, batch)
+    family.tried[key] = known  # the last one now
+    for old in list(family.tried)[:-_KEPT]:
+        family.tried.pop(old, None)
     return known
 
 

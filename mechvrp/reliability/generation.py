@@ -18,6 +18,7 @@ from torch import Tensor
 from mechvrp.data import normalise_answer
 from mechvrp.errors import NumericalError, UnavailableError
 from mechvrp.models.checks import check_model
+from mechvrp.models.rotations import check_rotations
 from mechvrp.reliability.answers import Answer, _end_tokens
 from mechvrp.reliability.continuing import Continuations, check_plain_decoding, prefill
 from mechvrp.reliability.majority import expected_majority_share, majority_share
@@ -169,6 +170,7 @@ def signals_of(
             "the batch holds no samples, by which draws and answers are told apart; encode samples with "
             "model.encode"
         )
+    check_rotations(model.model, batch.inputs, max_new_tokens)
     entropies = logit_entropy(logits).tolist()
     tree = _Tree(model, batch, sampling, max_new_tokens)
     tree.grow(logits, cache)

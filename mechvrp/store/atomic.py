@@ -12,12 +12,9 @@ from uuid import uuid4
 from safetensors import SafetensorError
 
 from mechvrp.errors import RunFolderError
-from mechvrp.store.places import is_remote, names_in, put
+from mechvrp.store.places import TEMPORARY, is_remote, names_in, put
 
 __all__ = ["TEMPORARY", "remove_temporaries", "write_atomically"]
-
-#: How the names of unfinished files begin.
-TEMPORARY = ".mechvrp-tmp-"
 
 
 def write_atomically(target: Path, write: Callable[[Path], Any]) -> Path:
@@ -58,9 +55,7 @@ def _written(target: Path, write: Callable[[Path], Any]) -> Path:
 
 def remove_temporaries(folder: Path) -> int:
     """Remove what killed runs left unfinished; only for who holds the folder's lock."""
-    if is_remote(
-        folder
-    ):  # unfinished files lie on the machine that wrote; here are signs for workers
+    if is_remote(folder):  # signs for workers, and what stores that show unfinished files have
         names = sorted(name for name in names_in(folder) if name.startswith(TEMPORARY))
         found = [folder / name for name in names]
     else:

@@ -6,15 +6,17 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
+from uuid import uuid4
 
 from mechvrp import files
 from mechvrp.errors import InputError, MechVRPError, RunFolderError, UnavailableError
 from mechvrp.files import path_of
 
 __all__ = [
+    "TEMPORARY",
     "fetched",
     "is_file",
     "is_remote",
@@ -25,6 +27,9 @@ __all__ = [
     "refuse_links",
     "unreachable",
 ]
+
+#: How the names of unfinished files begin.
+TEMPORARY = ".mechvrp-tmp-"
 
 #: Stores in which a file appears as a whole when it has been written, and is not seen before.
 _WHOLE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory"}
@@ -154,9 +159,15 @@ def put(local: Path, target: Path) -> None:
         if target.protocol in _WHOLE:  # type: ignore[attr-defined]
             system.put_file(str(local), target.path)  # type: ignore[attr-defined]
             return
-        temporary = target.with_name(f".{local.name}")
-        system.put_file(str(local), temporary.path)  # type: ignore[attr-defined]
-        system.mv(temporary.path, target.path)  # type: ignore[attr-defined]
+        # Of each writer its own: two may write the same file at once.
+        temporary: Any = target.with_name(f"{TEMPORARY}{uuid4().hex}-{local.name}")
+        try:
+            system.put_file(str(local), temporary.path)
+            system.mv(temporary.path, target.path)  # type: ignore[attr-defined]
+        except BaseException:
+            with suppress(Exception):  # what went wrong first is what is told
+                system.rm_file(temporary.path)
+            raise
 
 
 @contextmanager

@@ -225,4 +225,5 @@ def _refusals(
     model: VLM, config: StudyConfig, asked: Sequence[Asked]
 ) -> tuple[str, dict[int, str]]:
     check_width(model, config)
-    return model.name, refusals(model, asked)
+    found = refusals(model, asked, new_tokens=config.max_new_tokens, together=config.batch_size > 1)
+    return model.name, found

@@ -84,7 +84,14 @@ def check_out(folder: Path) -> list[str]:
         RunFolderError: the folder is none for a comparison.
     """
     for above in (folder, *folder.resolve().parents):
-        if is_file(above / "config.json") and is_file(above / "versions.json"):
+        try:
+            within = is_file(above / "config.json") and is_file(above / "versions.json")
+        except (RunFolderError, OSError):
+            if above is folder:
+                raise
+            # One may be let see a part of a store only: of what lies above it nothing is known.
+            within = False
+        if within:
             raise RunFolderError(
                 f"{folder} is or lies in a run folder; a comparison needs a folder of its own"
             )

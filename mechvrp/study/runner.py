@@ -45,16 +45,23 @@ class StudyResult:
 
     @property
     def unobserved(self) -> dict[str, str]:
-        """The models that could not be observed, and why."""
-        names = sorted(path.stem for path in self.run.path.glob("stages/observe/*.json"))
-        stages = [kept(self.run, name, Observed) for name in names]
-        return {stage.model.name: stage.failure for stage in stages if stage and stage.failure}
+        """The models that could not be observed, and why; of several with one name, all reasons."""
+        found: dict[str, list[str]] = {}
+        for stage in self._observed():
+            if stage.failure and stage.failure not in found.setdefault(stage.model.name, []):
+                found[stage.model.name].append(stage.failure)
+        return {name: "; ".join(why) for name, why in found.items() if why}
 
     @property
     def in_vain(self) -> bool:
         """Whether no model at all could be observed, so that there is nothing to report but why."""
-        models = {path.stem for path in self.run.path.glob("stages/observe/*.json")}
-        return 0 < len(models) == len(self.unobserved)
+        stages = self._observed()
+        return bool(stages) and all(stage.failure for stage in stages)
+
+    def _observed(self) -> list[Observed]:
+        """Of every model whose observation has ended, in order of names of their files."""
+        names = sorted(path.stem for path in self.run.path.glob("stages/observe/*.json"))
+        return [stage for name in names if (stage := kept(self.run, name, Observed)) is not None]
 
     def __repr__(self) -> str:
         if self.summary is None:

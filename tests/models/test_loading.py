@@ -79,6 +79,7 @@ def test_a_folder_with_pickled_weights_is_refused_with_how_to_convert_it(tmp_pat
         InputError, match=r"pytorch_model\.bin, and only safetensors .*use_safetensors"
     ):
         mechvrp.load(tmp_path)
+    assert mechvrp.load(tmp_path, dispatch=False).n_layers  # no weights are read
     from transformers import AutoModelForImageTextToText
 
     # What it says to do is enough.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import types
+import weakref
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ import torch
 import mechvrp
 from mechvrp.models.structure import family
 from mechvrp.models.structure.sameness import code_of, sameness
-from mechvrp.patching import plan, sweep
+from mechvrp.patching import plan, sweep, trials
 from tests.support.anyvlm_classes import CASES
 
 CASE = CASES["internvl"]
@@ -164,3 +166,39 @@ def test_functions_beside_the_classes_and_registered_ones_count(monkeypatch):
     finally:
         del ALL_ATTENTION_FUNCTIONS["sdpa"]
     assert code_of(hf) == code
+
+
+def test_settings_that_hold_themselves_make_no_key():
+    hf = CASE.model()
+    assert sameness(hf, CASE.inputs()) is not None
+    held: dict[str, Any] = {}
+    held["itself"] = held
+    blocks(hf)[0].extra = held
+    assert sameness(hf, CASE.inputs()) is None
+    assert loaded(hf).n_layers
+
+
+def test_hooks_that_were_tried_under_are_let_go(monkeypatch):
+    model = loaded(CASE.model())
+    runs: list[trials.Trial] = []
+
+    def tried(*_: Any) -> trials.Trial:
+        runs.append(trials.Trial(resume=str(len(runs))))
+        return runs[-1]
+
+    monkeypatch.setattr(trials, "_tried", tried)
+    first = trials.trial(model)
+    gone = []
+    for _ in range(12):
+
+        def hook(*_: Any) -> None: ...
+
+        gone.append(weakref.ref(hook))
+        handle = blocks(model.model)[0].register_forward_hook(hook)
+        assert trials.trial(model) is trials.trial(model) is runs[-1]
+        handle.remove()
+        del hook
+        assert trials.trial(model) is first  # used again and again, so it stays
+    assert len(runs) == 13
+    gc.collect()
+    assert [ref() is None for ref in gone] == [True] * 5 + [False] * 7

@@ -14,6 +14,8 @@ import pytest
 
 from mechvrp.errors import RunFolderError
 from mechvrp.statistics import point_biserial_interval
+from mechvrp.store.places import place
+from mechvrp.study.compare_report import check_out
 from mechvrp.study.compare_tables import latex_text
 from mechvrp.study.comparing import RunComparison, compare_runs
 from tests.support.shuffles import few_shuffles
@@ -35,6 +37,27 @@ FAST = {"n_resamples": 200}
 @pytest.fixture(scope="module")
 def two(tmp_path_factory) -> RunComparison:
     return compare_runs([run(tmp_path_factory.mktemp("two") / "run", "a", "b", tasks=2)], **FAST)
+
+
+def test_what_may_not_be_looked_at_above_is_no_run_folder(monkeypatch):
+    """As a bucket of which one may see a part only."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    info, seen = MemoryFileSystem.info, "bucket/team/"
+
+    def guarded(self, path, **options):
+        if not path.lstrip("/").startswith(seen):
+            raise PermissionError("Forbidden")
+        return info(self, path, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "info", guarded)
+    assert check_out(place("memory://bucket/team/compared")) == []
+    (place("memory://bucket/team/r") / "config.json").write_text("{}")
+    (place("memory://bucket/team/r") / "versions.json").write_text("{}")
+    with pytest.raises(RunFolderError, match="lies in a run folder"):
+        check_out(place("memory://bucket/team/r/compared"))
+    with pytest.raises(RunFolderError, match="Forbidden"):
+        check_out(place("memory://bucket/other"))
 
 
 def test_where_it_may_be_written(tmp_path):

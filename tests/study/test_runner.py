@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,8 @@ import mechvrp
 from mechvrp.errors import InputError, RunFolderError
 from mechvrp.store import RunFolder
 from mechvrp.study.browsing import example_browser
+from mechvrp.study.runner import StudyResult
+from mechvrp.study.stage_results import Observed, keep, kept
 from tests.support.shuffles import few_shuffles
 
 OPTIONS = {"n": 120, "ks": (0, 2, 48), "n_resamples": 200, "progress": False}
@@ -241,6 +244,19 @@ def test_a_signal_that_does_not_vary_is_a_gap():
     assert wrong.fusion is None
     assert all(row.auroc is None and row.gap for row in wrong.rows)
     assert any("no fusion" in gap for gap in wrong.gaps)
+
+
+def test_models_of_one_name_that_cannot_be_observed_count_each(result, tmp_path):
+    run = RunFolder.create(tmp_path / "run", {})
+    info = kept(result.run, "0-tiny-llava", Observed).model
+    found = StudyResult(run, None, None)
+    assert (found.unobserved, found.in_vain) == ({}, False)
+    for part, why in (("0-m", "no blocks"), ("1-m", "no grid")):
+        keep(run, part, Observed(replace(info, name="m"), {}, (), why))
+    assert (found.unobserved, found.in_vain) == ({"m": "no blocks; no grid"}, True)
+    keep(run, "2-m", Observed(replace(info, name="m"), {}, ()))
+    assert not found.in_vain
+    assert set(found.unobserved) == {"m"}
 
 
 def test_a_study_in_which_no_model_can_be_observed(model, tmp_path, monkeypatch, capsys):

@@ -73,7 +73,8 @@ def sameness(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Any, ...] 
     it). To read them once costs no more than one of the runs that are saved.
 
     Returns:
-        ``None`` where that cannot be said: something was put on an instance, or is not in memory.
+        ``None`` where that cannot be said: something was put on an instance, is not in memory, or a setting
+        holds itself.
     """
     named = list(model.named_modules())
     if any(True for _ in _overrides(named)) or any(True for _ in _hooks(named)):
@@ -87,7 +88,7 @@ def sameness(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Any, ...] 
     try:
         values = [settings.of(module) for _, module in named]
         weights = digest(tensors, type(model).__name__)
-    except (_UnknownError, UnavailableError):
+    except (_UnknownError, UnavailableError, RecursionError):
         return None
     devices = sorted({str(tensor.device) for _, tensor in tensors})
     shown = hashlib.sha256(repr((values, devices)).encode()).hexdigest()
