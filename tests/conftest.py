@@ -11,6 +11,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from hypothesis import settings
+from hypothesis.internal.conjecture import junkdrawer
+
+# Hypothesis times the garbage collector by a callback in Python. When the collector ran in the middle of nnsight's
+# `sys.settrace`, which starts every trace, CPython 3.11 was once seen to go round in that callback for ever.
+junkdrawer._gc_initialized = True
 
 settings.register_profile("suite", max_examples=25, deadline=None)
 settings.load_profile("suite")
