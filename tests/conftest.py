@@ -13,8 +13,8 @@ import torch
 from hypothesis import settings
 from hypothesis.internal.conjecture import junkdrawer
 
-# Hypothesis times the garbage collector by a callback in Python. When the collector ran in the middle of nnsight's
-# `sys.settrace`, which starts every trace, CPython 3.11 was once seen to go round in that callback for ever.
+# Hypothesis times the garbage collector by a callback in Python. When the collector ran in the middle of
+# nnsight's `sys.settrace`, with which every trace begins, CPython 3.11 was once seen to stay in it for ever.
 junkdrawer._gc_initialized = True
 
 settings.register_profile("suite", max_examples=25, deadline=None)
