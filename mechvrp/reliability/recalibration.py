@@ -257,7 +257,7 @@ def load_recalibration(path: str | Path) -> Recalibration:
             f"cannot read a recalibration from {place}: it is damaged: {error}"
         ) from error
     found = record.get("format") if isinstance(record, dict) else record
-    if type(found) is not int or found != _FORMAT:
+    if not isinstance(record, dict) or type(found) is not int or found != _FORMAT:
         raise DataError(
             f"{place} is no recalibration of format {_FORMAT}: expected a JSON object that says so; got "
             f"{found!r:.60}"
