@@ -23,7 +23,7 @@ from mechvrp.errors import InputError, NumericalError, ShapeError, SiteError
 from mechvrp.models.tokens import integers, on_image
 from mechvrp.patching.selection import Selected, flat, select, unflat
 from mechvrp.tracing.access import expected_shape
-from mechvrp.tracing.sites import COMPONENTS, IMAGE_KEYS, Site
+from mechvrp.tracing.sites import ALL_COMPONENTS, IMAGE_KEYS, Site
 
 if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
@@ -327,7 +327,7 @@ def build(
 ) -> Edits:
     """One intervention, or a tuple of them where ``layer`` names several layers."""
     if isinstance(layer, Iterable):
-        if not isinstance(site, str) or site not in {**COMPONENTS, **IMAGE_KEYS}:
+        if not isinstance(site, str) or site not in ALL_COMPONENTS:
             raise SiteError(f"several layers need a component's name, e.g. 'neurons'; got {site!r}")
         layers = integers("layers", layer)
         if not layers or len(set(layers)) != len(layers):

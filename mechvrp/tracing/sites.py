@@ -47,7 +47,7 @@ from mechvrp.models.tokens import integers
 if TYPE_CHECKING:
     from mechvrp.models import VLM
 
-__all__ = ["COMPONENTS", "IMAGE_KEYS", "Component", "Site", "expand_sites"]
+__all__ = ["ALL_COMPONENTS", "COMPONENTS", "IMAGE_KEYS", "Component", "Site", "expand_sites"]
 
 
 @dataclass(frozen=True)
@@ -114,11 +114,11 @@ IMAGE_KEYS: dict[str, Component] = {
         Component("image_v", "blocks.{layer}.cross_attn.hook_v", KEYS, "block", 3),
     )
 }
-_ALL = {**COMPONENTS, **IMAGE_KEYS}
+ALL_COMPONENTS = {**COMPONENTS, **IMAGE_KEYS}
 
 _PATTERNS = [
     (re.compile(re.escape(c.hook).replace(re.escape("{layer}"), r"(-?\d{1,18})")), c)
-    for c in _ALL.values()
+    for c in ALL_COMPONENTS.values()
 ]
 
 
@@ -130,7 +130,7 @@ class Site:
     layer: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.component, str) or self.component not in _ALL:
+        if not isinstance(self.component, str) or self.component not in ALL_COMPONENTS:
             raise SiteError(_unknown(self.component))
         if self.layer is not None:
             (number,) = integers("a layer", self.layer)
@@ -155,7 +155,7 @@ class Site:
             return name
         if not isinstance(name, str):
             raise SiteError(f"a site is named by a string or a Site; got {name!r}")
-        if name in _ALL:
+        if name in ALL_COMPONENTS:
             return cls(name, layer)
         for pattern, component in _PATTERNS:
             if match := pattern.fullmatch(name):
@@ -167,7 +167,7 @@ class Site:
 
     @property
     def kind(self) -> Component:
-        return _ALL[self.component]
+        return ALL_COMPONENTS[self.component]
 
     def __str__(self) -> str:
         return self.kind.hook.format(layer=self.layer)
@@ -199,8 +199,8 @@ def expand_sites(model: VLM, sites: str | Site | list[str | Site]) -> list[Site]
         raise SiteError(f"sites are named by strings; got {sites!r:.60}")
     found: set[Site] = set()
     for site in sites:
-        if isinstance(site, str) and site in _ALL and _ALL[site].layered:
-            vision = _ALL[site].where == "vision"
+        if isinstance(site, str) and site in ALL_COMPONENTS and ALL_COMPONENTS[site].layered:
+            vision = ALL_COMPONENTS[site].where == "vision"
             layers = model.n_vision_layers if vision else model.n_layers
             found.update(Site(site, layer) for layer in range(layers))
         else:
@@ -214,8 +214,8 @@ def _unknown(name: object) -> str:
     name = str(name)
     if len(name) > 200:  # the closest of long names takes long to find
         return f"no site {name[:60]!r}... ({len(name)} characters)"
-    hooks = [c.hook.format(layer="L") for c in _ALL.values()]
-    known = [*_ALL, *hooks]
+    hooks = [c.hook.format(layer="L") for c in ALL_COMPONENTS.values()]
+    known = [*ALL_COMPONENTS, *hooks]
     close = difflib.get_close_matches(re.sub(r"\.-?\d+\.", ".L.", name), known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     return f"no site {name!r}.{hint} Known: {', '.join(hooks)}"

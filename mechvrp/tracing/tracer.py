@@ -20,7 +20,7 @@ from mechvrp.models.placing import is_sharded
 from mechvrp.tracing import access
 from mechvrp.tracing.freshness import forget_stale_source
 from mechvrp.tracing.sending import Remote, backend_of
-from mechvrp.tracing.sites import COMPONENTS, IMAGE_KEYS, Site
+from mechvrp.tracing.sites import ALL_COMPONENTS, IMAGE_KEYS, Site
 
 if TYPE_CHECKING:
     from mechvrp.models import VLM, Batch
@@ -166,13 +166,15 @@ class Trace(InterleavingTracer):
         self.put(site, value.to(here, copy=True))
 
     def __getattr__(self, name: str) -> Any:
-        component = COMPONENTS.get(name) or IMAGE_KEYS.get(name)
+        component = ALL_COMPONENTS.get(name)
         if component is None:
-            raise AttributeError(f"a trace has no {name!r}; its sites are {', '.join(COMPONENTS)}")
+            raise AttributeError(
+                f"a trace has no {name!r}; its sites are {', '.join(ALL_COMPONENTS)}"
+            )
         return _Layers(self, name) if component.layered else self[name]
 
     def __setattr__(self, name: str, value: Any) -> None:
-        component = COMPONENTS.get(name) or IMAGE_KEYS.get(name)
+        component = ALL_COMPONENTS.get(name)
         if component is None:
             super().__setattr__(name, value)
         elif component.layered:
